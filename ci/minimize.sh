@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# usage: ci/minimize.sh [--dry-run] [TARGET...]
+#
+# Rewrites corpus/TARGET/ (default: every target) with the smallest set of inputs, out of what is checked in and what
+# fuzzing found (build/fuzz/corpus/TARGET/), that reaches all the coverage features which the seeds don't reach by
+# themselves: at most 300 files and 256 KiB a target. Files named regression-* always stay.
+# Sets up and builds as ci/fuzz.sh does. Changes the working tree, not git: look at it and commit what is good.
+#
+#   --dry-run   only the table
+set -euo pipefail
+# shellcheck source=ci/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+known=()
+for source in "$root"/fuzz/*_fuzzer.cc; do
+  if [ -e "$source" ]; then known+=("$(basename -- "$source" .cc)"); fi
+done
+options=()
+targets=()
+for word in "$@"; do
+  case $word in
+    --help | -h) show_help && exit ;;
+    --dry-run) options+=(--dry-run) ;;
+    -*) die 2 "unknown option '$word'; see --help" ;;
+    *)
+      if [[ " ${known[*]} " != *" $word "* ]]; then die 2 "unknown target '$word'; known: ${known[*]}"; fi
+      targets+=("$word")
+      ;;
+  esac
+done
+if [ ${#targets[@]} -eq 0 ]; then targets=("${known[@]}"); fi
+if [ ${#targets[@]} -eq 0 ]; then die 2 "there are no targets in $(shown "$root/fuzz")"; fi
+
+say "minimize: set up, build in $(shown "$root/build/fuzz"), then rewrite corpus/ for: ${targets[*]}"
+"$root/ci/setup.sh"
+use_symbolizer
+configure fuzz
+cmake --build "$root/build/fuzz" --parallel "$jobs" --target fuzzers
+exec python3 "$root/ci/minimize.py" --build "$root/build/fuzz" "${options[@]}" "${targets[@]}"

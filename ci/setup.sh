@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# usage: ci/setup.sh [--check] [--all]
+#
+# Installs the Debian packages that guestmem's scripts need and that are missing, after saying which and why.
+# With everything in place it does nothing and says so in one line.
+#
+#   --check   only report: what is missing and the command that installs it; exit status 1 if anything is
+#   --all     also what only later tools use (AFL++, hyperfine)
+#
+# As root it uses apt-get, else sudo; with neither it names the command and ends with status 1.
+set -euo pipefail
+# shellcheck source=ci/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+# package | a command that will do instead of the package, or - | why
+packages="
+cmake|cmake|configures the build (3.25 or newer)
+ninja-build|ninja|builds
+pkg-config|pkg-config|the installed library is tested through it
+g++|g++|the second compiler, and the C++ runtime of both
+clang-19|clang++-19|the main compiler: C++20, sanitizers, libFuzzer
+libclang-rt-19-dev|-|sanitizer and libFuzzer runtimes
+lld-19|ld.lld-19|the second linker: recovery tables must survive it
+llvm-19|llvm-symbolizer-19|names and lines in sanitizer reports; coverage
+libabsl-dev|-|Abseil: flags and strings of the tools, guestmem/absl_status.h
+libgtest-dev|-|GoogleTest: unit tests
+libgmock-dev|-|GoogleMock: matchers in unit tests
+librapidcheck-dev|-|rapidcheck: properties
+libbenchmark-dev|-|Google Benchmark: speed
+python3|python3|ci/fuzz.py drives the fuzzers (standard library only)
+"
+later="
+afl++|afl-fuzz|the second fuzzing engine
+hyperfine|hyperfine|times whole programs
+"
+
+check=false
+for word in "$@"; do
+  case $word in
+    --check) check=true ;;
+    --all) packages+=$later ;;
+    --help | -h) show_help && exit ;;
+    *) die 2 "unknown argument '$word'; see --help" ;;
+  esac
+done
+
+command -v dpkg-query >/dev/null || die 1 "this system has no dpkg; install by hand what $(shown "$root/ci/setup.sh") lists"
+names=$(cut -d'|' -f1 <<<"$packages")
+# shellcheck disable=SC2016,SC2086  # the format is dpkg-query's; the names are words
+installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $names 2>/dev/null | sed -n 's/^installed //p' || true)
+
+missing=()
+reasons=
+while IFS='|' read -r package substitute reason; do
+  if [ -z "$package" ] || grep -qxF -- "$package" <<<"$installed"; then continue; fi
+  if [ "$substitute" != - ] && command -v "$substitute" >/dev/null; then continue; fi
+  missing+=("$package")
+  reasons+=$(printf '  %-20s %s' "$package" "$reason")$'\n'
+done <<<"$packages"
+
+if [ ${#missing[@]} -eq 0 ]; then
+  say "setup: all packages are here"
+  exit 0
+fi
+
+command="apt-get install -y --no-install-recommends ${missing[*]}"
+say "setup: missing packages"
+printf '%s' "$reasons"
+if $check; then
+  printf 'install them with:\n  %s\n' "$command"
+  exit 1
+fi
+
+become=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    die 1 "not root, and there is no sudo; as root, run:
+  apt-get update && $command"
+  fi
+  become=(sudo)
+  if [ ! -t 0 ]; then become+=(-n); fi  # nobody there to type a password
+fi
+say "setup: will run '${become[*]:+${become[*]} }apt-get update', then '${become[*]:+${become[*]} }$command'"
+"${become[@]}" apt-get update -q
+"${become[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" ||
+  die 1 "apt-get could not install them (above); clang-19 is in Debian 12's own archive, so check the sources for 'bookworm main'"
+say "setup: installed ${#missing[@]} packages"

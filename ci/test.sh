@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# usage: ci/test.sh [--compiler=clang|gcc] [--sanitize] [-- CTEST_ARGUMENT...]
+#
+# Does everything for the tests: installs what is missing (ci/setup.sh), configures, builds, and runs ctest: unit tests,
+# properties, exhaustive enumerations, the checked-in corpus. Ends with ctest's own summary and exit status.
+#
+#   --compiler=clang   clang-19 in build/default (the default)
+#   --compiler=gcc     g++ in build/gcc
+#   --sanitize         the same under ASan and UBSan, in build/asan or build/gcc-asan
+#   -- ...             handed to ctest, for example: ci/test.sh -- -R replay
+#
+# Works from any directory.
+set -euo pipefail
+# shellcheck source=ci/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+compiler=clang
+sanitize=false
+while [ $# -gt 0 ]; do
+  case $1 in
+    --compiler=clang | --compiler=gcc) compiler=${1#*=} ;;
+    --compiler=*) die 2 "unknown compiler '${1#*=}'; known: clang, gcc" ;;
+    --sanitize) sanitize=true ;;
+    --help | -h) show_help && exit ;;
+    --) shift && break ;;
+    *) die 2 "unknown argument '$1'; see --help" ;;
+  esac
+  shift
+done
+
+options=()
+case $compiler-$sanitize in
+  clang-false) preset=default build=default ;;
+  clang-true) preset=asan build=asan ;;
+  gcc-false) preset=gcc build=gcc ;;
+  gcc-true) preset=gcc build=gcc-asan options=("-DGUESTMEM_SANITIZE=address,undefined") ;;
+esac
+dir=$root/build/$build
+
+say "test: set up, build in $(shown "$dir"), run ctest"
+"$root/ci/setup.sh"
+use_symbolizer
+configure "$preset" "$dir" "${options[@]}"
+say "build"
+cmake --build "$dir" --parallel "$jobs"
+say "ctest"
+cd "$dir"
+status=0
+ctest --parallel "$jobs" --output-on-failure --no-tests=error "$@" || status=$?
+if [ "$status" -ne 0 ]; then
+  printf '\nthe failed ones again: (cd %s && ctest --rerun-failed --output-on-failure)\n' "$dir" >&2
+fi
+exit "$status"

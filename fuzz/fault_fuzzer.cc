@@ -1,0 +1,15 @@
+// Memory with holes: pages missing, read-only or behind a truncated file, pages that handlers and host steps bring and
+// take away, fallbacks that carry on or fail, host calls that fail.
+
+#include "fuzz/target.h"
+
+namespace {
+
+// Whole worlds, as they come.
+void Everything(reference::Trace&) {}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return fuzz::RunInLockstep("fault_fuzzer", Everything, data, size);
+}

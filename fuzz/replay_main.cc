@@ -1,0 +1,153 @@
+// A plain main for fuzz targets: runs each given input once, so that targets build and replay with any compiler.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+extern "C" __attribute__((weak)) int LLVMFuzzerInitialize(int* argc, char*** argv);
+// Of the sanitizer runtimes, where one is linked.
+extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)());
+
+namespace {
+
+constexpr char kUsage[] =
+    "usage: %s [--repeat N] [--verbose] FILE|DIRECTORY...\n"
+    "Runs the fuzz target on each file (directories: every file below them, in name order).\n"
+    "  --repeat N   run all of it N times (default 1)\n"
+    "  --verbose    print each file's name before it runs\n"
+    "Exit status: 0 all ran; 2 bad arguments, or nothing to run. A failing input ends the process as the target does.\n";
+
+struct Input {
+  std::string path;
+  std::vector<uint8_t> bytes;
+};
+
+const char* volatile current_path = nullptr;
+
+// Signal-safe: says which input was running when the process died.
+void SayCurrentPath() {
+  if (current_path == nullptr) return;
+  constexpr char kPrefix[] = "replay: the input was ";
+  (void)!write(STDERR_FILENO, kPrefix, sizeof kPrefix - 1);
+  (void)!write(STDERR_FILENO, current_path, strlen(current_path));
+  (void)!write(STDERR_FILENO, "\n", 1);
+}
+
+void OnFatalSignal(int) { SayCurrentPath(); }  // and returns: the default action, restored by SA_RESETHAND, does the rest
+
+// Installed before the target's own handler, which therefore chains to this one.
+void WatchForDeath() {
+  struct sigaction action = {};
+  action.sa_handler = OnFatalSignal;
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_NODEFER);
+  sigaction(SIGABRT, &action, nullptr);
+  if (&__sanitizer_set_death_callback != nullptr) {
+    __sanitizer_set_death_callback(SayCurrentPath);  // faults are the sanitizer's to report
+    return;
+  }
+  for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(signal, &action, nullptr);
+}
+
+bool ReadFile(const std::string& path, std::vector<Input>& inputs) {
+  std::ifstream file(path, std::ios::binary);
+  std::vector<uint8_t> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (!file) {
+    fprintf(stderr, "replay: cannot read %s\n", path.c_str());
+    return false;
+  }
+  inputs.push_back({path, std::move(bytes)});
+  return true;
+}
+
+bool Collect(const std::string& argument, std::vector<Input>& inputs) {
+  std::error_code error;
+  if (!std::filesystem::exists(argument, error)) {
+    fprintf(stderr, "replay: no such file or directory: %s\n", argument.c_str());
+    return false;
+  }
+  if (!std::filesystem::is_directory(argument, error)) return ReadFile(argument, inputs);
+  std::vector<std::string> paths;
+  std::filesystem::recursive_directory_iterator entry(argument, error), end;
+  for (; !error && entry != end; entry.increment(error)) {
+    if (entry->is_regular_file()) paths.push_back(entry->path().string());
+  }
+  if (error) {
+    fprintf(stderr, "replay: cannot list %s: %s\n", argument.c_str(), error.message().c_str());
+    return false;
+  }
+  std::sort(paths.begin(), paths.end());
+  return std::all_of(paths.begin(), paths.end(), [&](const std::string& path) { return ReadFile(path, inputs); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  uint64_t repeat = 1;
+  bool verbose = false;
+  std::vector<std::string> arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "--help") {
+      printf(kUsage, argv[0]);
+      return 0;
+    } else if (word == "--verbose") {
+      verbose = true;
+    } else if (word == "--repeat") {
+      const std::string_view number = i + 1 < argc ? argv[++i] : "";
+      const auto [rest, error] = std::from_chars(number.data(), number.data() + number.size(), repeat);
+      if (error != std::errc() || rest != number.data() + number.size() || repeat == 0) {
+        fprintf(stderr, "replay: --repeat wants a number from 1 on, not '%s'\n", std::string(number).c_str());
+        return 2;
+      }
+    } else if (word.starts_with("-")) {
+      fprintf(stderr, "replay: unknown option %s\n", argv[i]);
+      fprintf(stderr, kUsage, argv[0]);
+      return 2;
+    } else {
+      arguments.emplace_back(word);
+    }
+  }
+  if (arguments.empty()) {
+    fprintf(stderr, kUsage, argv[0]);
+    return 2;
+  }
+
+  std::vector<Input> inputs;
+  for (const std::string& argument : arguments) {
+    if (!Collect(argument, inputs)) return 2;
+  }
+  if (inputs.empty()) {
+    fprintf(stderr, "replay: no files in the given directories\n");
+    return 2;
+  }
+
+  WatchForDeath();
+  if (&LLVMFuzzerInitialize != nullptr) LLVMFuzzerInitialize(&argc, &argv);
+  const auto start = std::chrono::steady_clock::now();
+  for (uint64_t round = 0; round < repeat; ++round) {
+    for (const Input& input : inputs) {
+      current_path = input.path.c_str();
+      if (verbose) fprintf(stderr, "%s\n", current_path);
+      LLVMFuzzerTestOneInput(input.bytes.data(), input.bytes.size());
+    }
+  }
+  current_path = nullptr;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double runs = static_cast<double>(inputs.size()) * static_cast<double>(repeat);
+  printf("%zu inputs, %.0f runs, %.2f s, %.0f runs/s\n", inputs.size(), runs, seconds, seconds > 0 ? runs / seconds : 0);
+  return 0;
+}

@@ -1,0 +1,155 @@
+// The trace tool: shows traces as text, runs them against the engine and the model, turns texts into fuzzer inputs.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "reference/lockstep/engine_subject.h"
+#include "reference/lockstep/lockstep.h"
+#include "reference/lockstep/trace.h"
+
+namespace {
+
+constexpr int kAgree = 0, kDiverge = 1, kBadInput = 2;
+
+constexpr char kHelp[] =
+    "usage: trace COMMAND FILE... [-o OUT]\n"
+    "\n"
+    "  show    print each trace as text (decode is the same)\n"
+    "  run     run each trace on the engine and on the model, and say where they first differ\n"
+    "  encode  write each trace as a fuzzer input to OUT: a file, or for several traces a directory\n"
+    "\n"
+    "FILE is a trace in either spelling: text (see corpus/seeds) or bytes (a fuzzer's input or crash file).\n"
+    "Exit status: 0 all agree, 1 a divergence, 2 an unusable argument or file.\n";
+
+int Complain(const std::string& file, const std::string& what) {
+  std::fprintf(stderr, "%s: %s\n", file.c_str(), what.c_str());
+  return kBadInput;
+}
+
+// A text may start with comments; its first other line is the header.
+bool LooksLikeText(const std::string& file, std::string_view content) {
+  if (std::filesystem::path(file).extension() == ".trace") return true;
+  while (!content.empty()) {
+    const size_t start = content.find_first_not_of(" \t\r\n");
+    if (start == content.npos) return false;
+    content.remove_prefix(start);
+    if (content[0] != '#') return content.starts_with("guestmem ");
+    content.remove_prefix(std::min(content.find('\n'), content.size()));
+  }
+  return false;
+}
+
+// Says what is wrong with the file where it returns nullopt.
+std::optional<reference::Trace> Load(const std::string& file) {
+  std::error_code error;
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream || std::filesystem::is_directory(file, error)) {
+    Complain(file, "not a readable file");
+    return std::nullopt;
+  }
+  const std::string content{std::istreambuf_iterator<char>(stream), {}};
+  if (!LooksLikeText(file, content)) {
+    // Safe because a char object may be read as unsigned char.
+    return reference::FromBytes({reinterpret_cast<const uint8_t*>(content.data()), content.size()});
+  }
+  auto parsed = reference::FromText(content);
+  if (const auto* refused = std::get_if<reference::TextError>(&parsed)) {
+    Complain(file + ":" + std::to_string(refused->line), refused->reason);
+    return std::nullopt;
+  }
+  return std::get<reference::Trace>(std::move(parsed));
+}
+
+int Show(const std::string& file, const reference::Trace& trace, bool several) {
+  if (several) std::printf("# %s\n", file.c_str());
+  std::printf("%s", reference::ToText(trace).c_str());
+  return kAgree;
+}
+
+int Run(const std::string& file, const reference::Trace& trace) {
+  const std::unique_ptr<reference::Subject> subject = reference::MakeEngineSubject();
+  const reference::Verdict verdict = reference::Lockstep(*subject).Run(trace);
+  if (!verdict) {
+    std::printf("%s: agree (%zu ops)\n", file.c_str(), trace.ops.size());
+    return kAgree;
+  }
+  std::printf("%s: diverge\n%s", file.c_str(), reference::Report(trace, *verdict).c_str());
+  return kDiverge;
+}
+
+int Encode(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
+  const std::vector<uint8_t> bytes = reference::ToBytes(trace);
+  std::ofstream stream(out, std::ios::binary);
+  // Safe because any object may be read as char.
+  stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  stream.close();
+  return stream ? kAgree : Complain(file, "cannot write " + out.string());
+}
+
+struct Arguments {
+  std::string command;
+  std::vector<std::string> files;
+  std::filesystem::path out;
+};
+
+std::optional<Arguments> ParseArguments(int argc, char** argv) {
+  Arguments arguments;
+  if (argc < 3) return std::nullopt;
+  arguments.command = argv[1];
+  for (int i = 2; i < argc; ++i) {
+    if (std::string_view(argv[i]) != "-o") {
+      arguments.files.emplace_back(argv[i]);
+    } else if (++i < argc) {
+      arguments.out = argv[i];
+    }
+  }
+  const std::string& command = arguments.command;
+  const bool encode = command == "encode";
+  if (!encode && command != "show" && command != "decode" && command != "run") return std::nullopt;
+  if (arguments.files.empty() || encode == arguments.out.empty()) return std::nullopt;
+  return arguments;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) != "--help" && std::string_view(argv[i]) != "-h") continue;
+    std::fputs(kHelp, stdout);
+    return kAgree;
+  }
+  const std::optional<Arguments> arguments = ParseArguments(argc, argv);
+  if (!arguments) {
+    std::fputs(kHelp, stderr);
+    return kBadInput;
+  }
+  const bool several = arguments->files.size() > 1;
+  std::error_code error;
+  if (several && !arguments->out.empty()) std::filesystem::create_directories(arguments->out, error);
+  const bool into_directory = std::filesystem::is_directory(arguments->out, error);
+  if (several && !arguments->out.empty() && !into_directory) return Complain(arguments->out, "not a directory");
+  int worst = kAgree;
+  for (const std::string& file : arguments->files) {
+    const std::optional<reference::Trace> trace = Load(file);
+    int status = kBadInput;
+    if (trace && arguments->command == "run") {
+      status = Run(file, *trace);
+    } else if (trace && arguments->command == "encode") {
+      status = Encode(file, *trace, into_directory ? arguments->out / std::filesystem::path(file).stem() : arguments->out);
+    } else if (trace) {
+      status = Show(file, *trace, several);
+    }
+    worst = std::max(worst, status);
+  }
+  return worst;
+}

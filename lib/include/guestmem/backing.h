@@ -1,0 +1,107 @@
+// GuestMemoryAccess: what a backing implements so that GuestMemory can read and write it.
+//
+// A backing is what guest memory really is: a mapping of host virtual memory, a slow path, or both. Only
+// mapping() and max_address() must be implemented; everything else has a default. GuestMemory calls the stable ones
+// (mapping, max_address, access_bitmap, base_iova) once, at creation, and never on the fast path.
+//
+//   class Ram : public guestmem::GuestMemoryAccess {
+//    public:
+//     std::byte* mapping() const override { return base_; }
+//     uint64_t max_address() const override { return size_; }
+//   };
+//
+// Addresses given to a backing are its own: 0 is the start of its mapping. Units: bytes.
+// Threads: every method may be called from any thread at any time. Handlers and fallbacks run outside read-side sections
+// and with no lock of the library's held: they may block, map pages, change bitmaps, revoke, and access the same
+// GuestMemory. They must not throw. Signal context: never called there.
+
+#ifndef GUESTMEM_BACKING_H_
+#define GUESTMEM_BACKING_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "guestmem/status.h"
+#include "guestmem/types.h"
+
+namespace guestmem {
+
+// Where a backing keeps its access bits: one bit a page, 1 = allowed, least significant bit first, page p at bit
+// bit_offset + p. Each bitmap has bit_offset + ceil(max_address / 4096) bits, at any alignment, valid for
+// the backing's life; a null pointer allows everything. Bits may change at any time by atomic read-modify-write.
+struct BitmapInfo {
+  const uint8_t* read = nullptr;
+  const uint8_t* write = nullptr;
+  const uint8_t* execute = nullptr;
+  uint8_t bit_offset = 0;  // 0..7
+};
+
+// An access that a bitmap or the mapping refused.
+struct PageFaultInfo {
+  uint64_t address = 0;  // where it stopped: the refused page's start, or the start of what is still to do
+  uint64_t length = 0;   // what remains of the access in this backing from there; not all of it need be inaccessible
+  AccessType access = AccessType::kRead;
+  bool bitmap_failure = false;  // false: the mapping faulted
+};
+
+// What to do about it.
+class PageFaultAction {
+ public:
+  enum class Kind : uint8_t { kFail, kRetry, kFallback };
+
+  // The access fails at PageFaultInfo::address. An OK status is reported as kBackend too.
+  static PageFaultAction Fail(Status status) { return {Kind::kFail, std::move(status)}; }
+  // The access goes on there, after checking the bitmap again. Not bounded: the handler must have made progress, or
+  // have found the page in order.
+  static PageFaultAction Retry() { return {Kind::kRetry, Status()}; }
+  // The rest of the access in this backing goes through the fallback.
+  static PageFaultAction Fallback() { return {Kind::kFallback, Status()}; }
+
+  Kind kind() const { return kind_; }
+  const Status& status() const { return status_; }
+
+ private:
+  PageFaultAction(Kind kind, Status status) : kind_(kind), status_(std::move(status)) {}
+
+  Kind kind_;
+  Status status_;
+};
+
+class GuestMemoryAccess {
+ public:
+  virtual ~GuestMemoryAccess();
+
+  // Host address of byte 0, page-aligned, or null. [mapping, mapping + max_address rounded up to a page) stays reserved
+  // for the backing's life, populated or not.
+  virtual std::byte* mapping() const = 0;
+
+  // Size in bytes, below 2^63; need not be a page multiple. Never changes.
+  virtual uint64_t max_address() const = 0;
+
+  // nullopt (default): every page is allowed. Consulted only where there is a mapping.
+  virtual std::optional<BitmapInfo> access_bitmap() const;
+
+  // Asked when a bitmap or the mapping refuses. Default: Fail(AccessDenied()) or Fail(NotMapped()).
+  virtual PageFaultAction PageFault(const PageFaultInfo& fault);
+
+  // Slow paths, called without a mapping or on the handler's word; the range is inside max_address. On failure the status
+  // may name an address in the range and how many of its bytes were moved (BackendError). Default: NoFallback().
+  // `destination` and `source` may be shared with other threads.
+  virtual Status ReadFallback(uint64_t address, std::span<std::byte> destination);
+  virtual Status WriteFallback(uint64_t address, std::span<const std::byte> source);
+  virtual Status FillFallback(uint64_t address, uint8_t value, uint64_t length);
+  // Compares `current` with memory, both of 1, 2, 4 or 8 bytes, naturally aligned; stores `desired` if equal, puts the value
+  // seen into `current`, returns whether it stored. Must be atomic against the backing's other accesses.
+  virtual Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
+                                               std::span<const std::byte> desired);
+
+  // IO virtual address of byte 0, for DMA without an IOMMU. Default: none.
+  virtual std::optional<uint64_t> base_iova() const;
+};
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_BACKING_H_

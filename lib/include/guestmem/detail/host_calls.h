@@ -1,0 +1,20 @@
+// The library's calls to the operating system, and the seam by which a harness makes the n-th of them fail.
+
+#ifndef GUESTMEM_DETAIL_HOST_CALLS_H_
+#define GUESTMEM_DETAIL_HOST_CALLS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace guestmem::detail {
+
+enum class HostCall : uint8_t { kMmap, kMprotect, kMemfdCreate, kFtruncate, kMembarrier, kEventfd, kAllocate };
+
+// Asked before each host call that can fail; true makes the call fail with ENOMEM, unmade. Null (the default)
+// lets all through. For harnesses; not for production.
+using HostCallFilter = bool (*)(HostCall call);
+void SetHostCallFilter(HostCallFilter filter);
+
+}  // namespace guestmem::detail
+
+#endif  // GUESTMEM_DETAIL_HOST_CALLS_H_

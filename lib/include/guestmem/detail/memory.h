@@ -1,0 +1,39 @@
+// What GuestMemory handles share. For the library's own headers.
+
+#ifndef GUESTMEM_DETAIL_MEMORY_H_
+#define GUESTMEM_DETAIL_MEMORY_H_
+
+#include <bit>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "guestmem/detail/region.h"
+#include "guestmem/types.h"
+
+namespace guestmem::detail {
+
+// Regions of one power-of-two size, side by side from address 0. Immutable.
+// One region is not limited by that size: it has all of [0, 2^63).
+struct Memory {
+  std::shared_ptr<const std::string> name;
+  std::vector<Region> regions;  // a power of two of them
+  unsigned region_bits = 63;
+  // What keeps the backings alive: the backings themselves, or (a view) the memory it shows a part of.
+  std::vector<std::shared_ptr<void>> owned;
+
+  uint64_t region_mask() const { return (uint64_t{1} << region_bits) - 1; }
+};
+
+// Part of an access that lies in one region.
+struct Piece {
+  const Region* region;
+  uint64_t offset;        // in the region
+  uint64_t length;
+  uint64_t region_start;  // the region's address in the memory
+};
+
+}  // namespace guestmem::detail
+
+#endif  // GUESTMEM_DETAIL_MEMORY_H_

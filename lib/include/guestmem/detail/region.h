@@ -1,0 +1,69 @@
+// One backing as GuestMemory sees it, with what the fast path needs cached. For the library's own headers.
+
+#ifndef GUESTMEM_DETAIL_REGION_H_
+#define GUESTMEM_DETAIL_REGION_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "guestmem/types.h"
+
+namespace guestmem {
+class GuestMemoryAccess;
+}
+
+namespace guestmem::detail {
+
+// Limits `offset` to what the preceding check allowed, also where the check's branch was mispredicted: an offset
+// beyond `limit` becomes 0. Not a check by itself. (Speculative bounds bypass, CVE-2017-5753; the same method as Linux's
+// array_index_nospec.) Off with -DGUESTMEM_MASK_SPECULATION=0.
+#if !defined(GUESTMEM_MASK_SPECULATION)
+#define GUESTMEM_MASK_SPECULATION 1
+#endif
+inline uint64_t LimitSpeculation(uint64_t offset, [[maybe_unused]] uint64_t limit) noexcept {
+#if GUESTMEM_MASK_SPECULATION && defined(__x86_64__)
+  uint64_t mask;
+  // limit - offset borrows exactly if offset > limit; sbb spreads the borrow. asm so that no compiler proves it useless.
+  asm("cmp %2, %1\n\tsbb %0, %0" : "=r"(mask) : "r"(limit), "r"(offset) : "cc");
+  return offset & ~mask;
+#else
+  return offset;
+#endif
+}
+
+// A backing, or the part of one that a view shows. Offsets count from the part's start. Immutable.
+struct Region {
+  std::byte* base = nullptr;                 // host address of offset 0; null: no mapping
+  uint64_t size = 0;                         // 0: an empty slot
+  uint64_t backing_offset = 0;               // the backing's address of offset 0
+  const uint8_t* bitmaps[kAccessTypes] = {};  // the backing's, by AccessType
+  uint8_t bit_offset = 0;
+  bool has_bitmap = false;
+  GuestMemoryAccess* backing = nullptr;
+  std::optional<uint64_t> iova;              // of offset 0
+
+  // Whether the page of the backing that `offset` lies on allows `access`.
+  bool Allows(AccessType access, uint64_t offset) const noexcept {
+    const uint8_t* const bitmap = bitmaps[static_cast<size_t>(access)];
+    if (bitmap == nullptr) {
+      return true;
+    }
+    const uint64_t bit = bit_offset + (backing_offset + offset) / kPageSize;
+    return (__atomic_load_n(bitmap + bit / 8, __ATOMIC_RELAXED) >> (bit % 8) & 1) != 0;
+  }
+
+  // Whether all of [offset, offset + length) lies on one page of the backing.
+  bool OnOnePage(uint64_t offset, uint64_t length) const noexcept {
+    return (backing_offset + offset) % kPageSize + length <= kPageSize;
+  }
+
+  // The offset of the first byte in [offset, offset + length) whose page refuses `access`; offset + length if none does.
+  // Precondition: length != 0 and the range is inside the region.
+  uint64_t FirstRefused(AccessType access, uint64_t offset, uint64_t length) const noexcept;
+};
+
+}  // namespace guestmem::detail
+
+#endif  // GUESTMEM_DETAIL_REGION_H_

@@ -1,0 +1,134 @@
+// Memory accesses that survive a fault, and the signal handler that makes them.
+//
+// A guest pointer here is host virtual memory that may fault at any time: reserved but not populated, unmapped by
+// another thread, behind a truncated file. The Try functions access it and report a fault as a value. Everything else that
+// faults in the process goes to whoever handled it before: crashes stay crashes, where they happened.
+//
+//   (void)guestmem::InstallFaultHandler();
+//   uint32_t flags;
+//   if (auto fault = guestmem::TryRead(ring + 8, flags)) { /* fault->address, fault->signal */ }
+//
+// When not: a host buffer of your own (a fault there is reported as the crash it is), a pointer outside the
+// canonical address range (the kernel does not say where such an access faulted, so it is not recovered), a thread that
+// blocks SIGSEGV or SIGBUS (the kernel ends the process at the first fault).
+//
+// Threads: any. Signal context: the Try functions may be called from signal handlers; InstallFaultHandler may not.
+
+#ifndef GUESTMEM_FAULT_H_
+#define GUESTMEM_FAULT_H_
+
+#include <signal.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <type_traits>
+
+#include "guestmem/detail/trap_inline.h"
+#include "guestmem/status.h"
+
+namespace guestmem {
+
+// Installs the SIGSEGV and SIGBUS handler of this process, once; later calls do nothing and succeed. What was
+// installed before is called for faults that are not ours. GuestMemory::Create does this.
+// Errors: kResourceExhausted if the kernel refused; kInvalidArgument if it was accepted but is not in force afterwards
+// (a sanitizer run with handle_segv=2 does that: use handle_segv=1).
+Status InstallFaultHandler();
+
+// Whether the handler in force for both signals is this library's, read back from the kernel.
+bool FaultHandlerIsInstalled();
+
+// For programs that own their signal handlers: call this first in them. True: the fault was a Try access's own and the
+// context now resumes past it; return at once. False: not ours, nothing was changed. Signal context: made for it.
+bool TryHandleFault(int signal, siginfo_t* info, void* ucontext) noexcept;
+
+// How many faults have been recovered in this process. For tests and metrics.
+uint64_t RecoveredFaults() noexcept;
+
+// A fault on the guest side of an access.
+struct Fault {
+  enum class Side : uint8_t { kRead, kWrite };
+
+  uint64_t address = 0;   // host virtual address; the access's start or a page start inside it
+  size_t offset = 0;      // address - start: the bytes below were transferred, none at or above
+  Side side = Side::kRead;
+  int signal = 0;         // SIGSEGV or SIGBUS
+  int code = 0;           // si_code: SEGV_MAPERR, BUS_ADRERR, ...
+};
+
+// Which pointer of a copy is the guest's. The other one is the host's and must be valid.
+enum class GuestSide : uint8_t { kSource, kDestination };
+
+// Copies `length` bytes; nullopt: all of them. After a fault exactly the bytes below fault.offset were stored.
+// The ranges must not overlap.
+[[nodiscard]] std::optional<Fault> TryCopy(GuestSide guest, void* destination, const void* source, size_t length) noexcept;
+
+// Stores `value` into `length` bytes of guest memory. After a fault as TryCopy.
+[[nodiscard]] std::optional<Fault> TryFill(void* guest, uint8_t value, size_t length) noexcept;
+
+namespace detail {
+
+template <typename T>
+inline constexpr bool kIsPlain =
+    std::is_trivially_copyable_v<T> && (sizeof(T) == 1 || sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8);
+
+[[gnu::cold]] Fault MakeFault(const void* start, size_t length, const TrapResult& result) noexcept;
+
+template <typename T>
+GUESTMEM_TRAP_INLINE uint64_t ToWord(const T& value) noexcept {
+  uint64_t word = 0;
+  std::memcpy(&word, &value, sizeof(T));
+  return word;
+}
+template <typename T>
+GUESTMEM_TRAP_INLINE void FromWord(uint64_t word, T& value) noexcept {
+  std::memcpy(static_cast<void*>(&value), &word, sizeof(T));
+}
+
+}  // namespace detail
+
+// Reads a T of 1, 2, 4 or 8 bytes; single-copy atomic where naturally aligned. After a fault `value` is unchanged.
+template <typename T>
+[[nodiscard]] GUESTMEM_TRAP_INLINE std::optional<Fault> TryRead(const void* guest, T& value) noexcept {
+  static_assert(detail::kIsPlain<T>, "TryRead takes trivially copyable types of 1, 2, 4 or 8 bytes");
+  uint64_t word;
+  detail::TrapResult result;
+  if (!detail::TrapLoad<sizeof(T)>(guest, word, result)) [[unlikely]] {
+    return detail::MakeFault(guest, sizeof(T), result);
+  }
+  detail::FromWord(word, value);
+  return std::nullopt;
+}
+
+// Writes a T of 1, 2, 4 or 8 bytes; single-copy atomic where naturally aligned. After a fault nothing was stored.
+template <typename T>
+[[nodiscard]] GUESTMEM_TRAP_INLINE std::optional<Fault> TryWrite(void* guest, const T& value) noexcept {
+  static_assert(detail::kIsPlain<T>, "TryWrite takes trivially copyable types of 1, 2, 4 or 8 bytes");
+  detail::TrapResult result;
+  if (!detail::TrapStore<sizeof(T)>(guest, detail::ToWord(value), result)) [[unlikely]] {
+    return detail::MakeFault(guest, sizeof(T), result);
+  }
+  return std::nullopt;
+}
+
+// Sequentially consistent compare-exchange of 1, 2, 4 or 8 bytes. Precondition: naturally aligned (an unaligned one
+// takes a bus lock; GuestMemory refuses it). `current` becomes the value seen, `swapped` says whether `desired` was stored.
+template <typename T>
+[[nodiscard]] GUESTMEM_TRAP_INLINE std::optional<Fault> TryCompareExchange(void* guest, T& current, const T& desired,
+                                                                           bool& swapped) noexcept {
+  static_assert(detail::kIsPlain<T>, "TryCompareExchange takes trivially copyable types of 1, 2, 4 or 8 bytes");
+  const uint64_t wanted = detail::ToWord(current);
+  uint64_t seen;
+  detail::TrapResult result;
+  if (!detail::TrapCompareExchange<sizeof(T)>(guest, wanted, detail::ToWord(desired), seen, result)) [[unlikely]] {
+    return detail::MakeFault(guest, sizeof(T), result);
+  }
+  swapped = seen == wanted;
+  detail::FromWord(seen, current);
+  return std::nullopt;
+}
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_FAULT_H_

@@ -1,0 +1,253 @@
+// GuestMemory: reads and writes a guest's physical memory. Start here.
+//
+//   auto ram = guestmem::SparseMapping::Create(uint64_t{4} << 30).value();
+//   guestmem::Status s = ram->Allocate(0, 1 << 20);
+//   guestmem::GuestMemory memory = guestmem::GuestMemory::Create("ram", ram).value();
+//
+//   std::array<std::byte, 64> descriptor;
+//   if (guestmem::Status s = memory.ReadAt(gpa, descriptor); !s.ok()) return s;   // any gpa, chosen by anyone
+//   guestmem::Result<uint32_t> flags = memory.ReadPlain<uint32_t>(gpa + 4);
+//   s = memory.WritePlain<uint16_t>(gpa + 8, 1);
+//
+// Addresses are the guest's and may be anything: what does not lie in memory is an error, never a crash. A host buffer is
+// the caller's and must be valid: a fault there is the crash it always was.
+//
+// What an access does, in order: nothing at all if its length is 0; the range check (kOutOfRange); then for each backing
+// it touches: the access bits of all its pages, then the transfer, ascending. Where a bit or the mapping refuses, the
+// backing's PageFault decides: fail, go on, or take the fallback. A failed bulk access has transferred exactly the bytes
+// below ErrorInfo::fault_address, as counted by ErrorInfo::transferred; a failed plain access or compare-exchange nothing.
+//
+// Atomicity: a naturally aligned plain access of 1, 2, 4 or 8 bytes is never torn and is ordered by
+// std::atomic_thread_fence as a relaxed atomic. Bulk accesses are not atomic; a bulk write may store a byte twice.
+// A host buffer may overlap the guest range; a bulk access then behaves as memmove, backing by backing, and on failure the
+// bytes of both ranges are unspecified and `transferred` is 0.
+//
+// When not: memory that must be touched from a signal handler (use guestmem/fault.h); memory that must stay where it is
+// for a while (lock it).
+//
+// Threads: any handle may be used from any thread, and copied. Copying is cheap (shared ownership). Signal context: no.
+// Units: addresses, offsets and lengths are bytes; GPNs are pages of 4096 bytes.
+
+#ifndef GUESTMEM_GUEST_MEMORY_H_
+#define GUESTMEM_GUEST_MEMORY_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "guestmem/backing.h"
+#include "guestmem/detail/memory.h"
+#include "guestmem/detail/region.h"
+#include "guestmem/detail/trap_inline.h"
+#include "guestmem/fault.h"
+#include "guestmem/status.h"
+#include "guestmem/types.h"
+
+namespace guestmem {
+
+struct CreateOptions {
+  // False: the program owns its SIGSEGV and SIGBUS handlers and calls TryHandleFault from them.
+  bool install_fault_handler = true;
+};
+
+// What a compare-exchange that reached memory found.
+template <typename T>
+struct CompareExchangeResult {
+  bool swapped = false;
+  T value{};  // as it was before; equals `current` exactly if swapped
+};
+
+// Host memory behind a whole GuestMemory.
+struct HostMapping {
+  std::byte* base = nullptr;
+  uint64_t size = 0;
+};
+
+class GuestMemory {
+ public:
+  // Memory that refuses everything, named "empty".
+  GuestMemory();
+
+  // Memory over one backing. `name` appears in errors. Errors: kInvalidArgument if the backing breaks a promise (null;
+  // max_address of 2^63 or more; a mapping that is not page-aligned; bit_offset over 7); what InstallFaultHandler says.
+  static Result<GuestMemory> Create(std::string name, std::shared_ptr<GuestMemoryAccess> backing,
+                                    CreateOptions options = {});
+
+  // Memory over several backings: backing i starts at i * region_size. Null entries are empty slots; the count is rounded up
+  // to a power of two; no entries make one empty slot. Errors (kInvalidArgument): region_size is not a power of two, or is
+  // smaller than a page; more regions than fit below 2^63; a backing larger than region_size; and those of Create.
+  static Result<GuestMemory> CreateMultiRegion(std::string name, uint64_t region_size,
+                                               std::vector<std::shared_ptr<GuestMemoryAccess>> backings,
+                                               CreateOptions options = {});
+
+  // Zeroed memory from the heap, named "heap"; `size` is rounded up to pages. Errors: as AlignedHeapMemory::Create.
+  static Result<GuestMemory> Allocate(uint64_t size);
+  static GuestMemory Empty();
+
+  // Bulk accesses. An access may run from one backing into the next where both have memory there.
+  // Errors: kOutOfRange, kAccessDenied, kNotMapped, kNoFallback, kBackend; kResourceExhausted (only with an overlap).
+  Status ReadAt(uint64_t gpa, std::span<std::byte> destination) const;
+  Status WriteAt(uint64_t gpa, std::span<const std::byte> source) const;
+  // Stores `value` into `length` bytes.
+  Status FillAt(uint64_t gpa, uint8_t value, uint64_t length) const;
+
+  // Reads or writes one object. Of 1, 2, 4 or 8 bytes: a plain access, inside one backing; other sizes are bulk accesses.
+  template <typename T>
+  Result<T> ReadPlain(uint64_t gpa) const;
+  template <typename T>
+  Status WritePlain(uint64_t gpa, const std::type_identity_t<T>& value) const;
+
+  // Sequentially consistent. Needs the page's write bit. Errors: also kMisaligned, if gpa in the backing is not naturally
+  // aligned. A comparison that fails is not an error.
+  template <typename T>
+  Result<CompareExchangeResult<T>> CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
+                                                   const std::type_identity_t<T>& desired) const;
+
+  // Asks whether an access would succeed now, by touching one byte of each page. A write probe changes no value, but
+  // populates and dirties the pages. ProbeExecutable checks the execute bits, then reads. The answer may be stale when it
+  // arrives. `transferred` is always 0.
+  Status ProbeReadable(uint64_t gpa, uint64_t length) const;
+  Status ProbeWritable(uint64_t gpa, uint64_t length) const;
+  Status ProbeExecutable(uint64_t gpa, uint64_t length) const;
+  // ProbeReadable of each whole page, in order. Errors: also kInvalidGpn, from GPN 2^52 - 1 on, when it is reached.
+  Status ProbeGpns(std::span<const uint64_t> gpns) const;
+
+  // A view of [offset, offset + length), which must lie in one backing (a zero-length view: inside or at the end of one).
+  // Addresses of the view start at 0; its errors are in its own coordinates. Access bits and alignment stay the
+  // backing's. Keeps the memory alive. Errors: kOutOfRange.
+  Result<GuestMemory> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking = false) const;
+
+  // The host memory behind all of it: only for one region that is mapped and has no bitmap. What is behind it may fault.
+  std::optional<HostMapping> FullMapping() const;
+
+  // IO virtual address of `gpa`, for DMA without an IOMMU; nullopt if the backing has none or gpa is out of range.
+  std::optional<uint64_t> Iova(uint64_t gpa) const;
+
+ private:
+  explicit GuestMemory(std::shared_ptr<const detail::Memory> memory);
+
+  // The region that [gpa, gpa + length) lies in; null if not in one. `offset` is limited against misprediction too.
+  const detail::Region* Locate(uint64_t gpa, uint64_t length, uint64_t& offset) const {
+    const uint64_t index = gpa >> region_bits_;
+    if (index >= region_count_) [[unlikely]] {
+      return nullptr;
+    }
+    const detail::Region* const region = &regions_[detail::LimitSpeculation(index, region_count_ - 1)];
+    offset = gpa & region_mask_;
+    if (length > region->size || offset > region->size - length) [[unlikely]] {
+      return nullptr;
+    }
+    offset = detail::LimitSpeculation(offset, region->size - length);
+    return region;
+  }
+
+  // The fast path's whole check: host address of a plain access that nothing refuses, else null.
+  std::byte* PlainAddress(AccessType access, uint64_t gpa, uint64_t size) const {
+    uint64_t offset;
+    const detail::Region* const region = Locate(gpa, size, offset);
+    if (region == nullptr || region->base == nullptr) [[unlikely]] {
+      return nullptr;
+    }
+    if (region->has_bitmap && !(region->OnOnePage(offset, size) && region->Allows(access, offset))) [[unlikely]] {
+      return nullptr;
+    }
+    return region->base + offset;
+  }
+
+  // The whole access again on the cold path. `fault`, if not null, is what the fast path met: it is not repeated.
+  [[gnu::cold]] Status ReadPlainSlow(uint64_t gpa, void* value, size_t size, const detail::TrapResult* fault) const;
+  [[gnu::cold]] Status WritePlainSlow(uint64_t gpa, const void* value, size_t size,
+                                      const detail::TrapResult* fault) const;
+  [[gnu::cold]] Result<bool> CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
+                                                 const detail::TrapResult* fault) const;
+
+  template <typename Transfer>
+  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer) const;
+  template <typename Transfer>
+  Status RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range) const;
+
+  std::shared_ptr<const detail::Memory> memory_;
+  // Copies of what memory_ holds, one load closer.
+  const detail::Region* regions_;
+  uint64_t region_count_;
+  uint64_t region_mask_;
+  unsigned region_bits_;
+};
+
+template <typename T>
+Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
+  static_assert(std::is_trivially_copyable_v<T>, "guest bytes may become any T: it must be trivially copyable");
+  T value;
+  if constexpr (!detail::kIsPlain<T>) {
+    Status status = ReadAt(gpa, std::as_writable_bytes(std::span<T, 1>(&value, 1)));
+    return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
+  } else {
+    detail::TrapResult fault;
+    const detail::TrapResult* met = nullptr;
+    if (std::byte* const guest = PlainAddress(AccessType::kRead, gpa, sizeof(T)); guest != nullptr) [[likely]] {
+      uint64_t word;
+      if (detail::TrapLoad<sizeof(T)>(guest, word, fault)) [[likely]] {
+        detail::FromWord(word, value);
+        return value;
+      }
+      met = &fault;
+    }
+    Status status = ReadPlainSlow(gpa, &value, sizeof(T), met);
+    return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
+  }
+}
+
+template <typename T>
+Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& value) const {
+  static_assert(std::is_trivially_copyable_v<T>, "the guest gets T's bytes: it must be trivially copyable");
+  if constexpr (!detail::kIsPlain<T>) {
+    return WriteAt(gpa, std::as_bytes(std::span<const T, 1>(&value, 1)));
+  } else {
+    detail::TrapResult fault;
+    const detail::TrapResult* met = nullptr;
+    if (std::byte* const guest = PlainAddress(AccessType::kWrite, gpa, sizeof(T)); guest != nullptr) [[likely]] {
+      if (detail::TrapStore<sizeof(T)>(guest, detail::ToWord(value), fault)) [[likely]] {
+        return {};
+      }
+      met = &fault;
+    }
+    return WritePlainSlow(gpa, &value, sizeof(T), met);
+  }
+}
+
+template <typename T>
+Result<CompareExchangeResult<T>> GuestMemory::CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
+                                                              const std::type_identity_t<T>& desired) const {
+  static_assert(detail::kIsPlain<T>, "CompareExchange takes trivially copyable types of 1, 2, 4 or 8 bytes");
+  CompareExchangeResult<T> result;
+  detail::TrapResult fault;
+  const detail::TrapResult* met = nullptr;
+  std::byte* const guest = PlainAddress(AccessType::kWrite, gpa, sizeof(T));
+  // A mapping is page-aligned and a backing's address 0 is its start, so host and backing agree on alignment.
+  if (guest != nullptr && reinterpret_cast<uintptr_t>(guest) % sizeof(T) == 0) [[likely]] {
+    const uint64_t wanted = detail::ToWord(current);
+    uint64_t seen;
+    if (detail::TrapCompareExchange<sizeof(T)>(guest, wanted, detail::ToWord(desired), seen, fault)) [[likely]] {
+      result.swapped = seen == wanted;
+      detail::FromWord(seen, result.value);
+      return result;
+    }
+    met = &fault;
+  }
+  result.value = current;
+  Result<bool> swapped = CompareExchangeSlow(gpa, &result.value, &desired, sizeof(T), met);
+  if (!swapped.ok()) {
+    return swapped.status();
+  }
+  result.swapped = *swapped;
+  return result;
+}
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_GUEST_MEMORY_H_

@@ -1,0 +1,29 @@
+// Words shared by every header: page size, access types, address ranges.
+//
+// Units: a GPA (guest physical address) counts bytes, a GPN (guest page number) counts pages of 4096 bytes.
+// Both are plain uint64_t, chosen by the guest and checked at every use; parameters are named `gpa` or `gpn`.
+
+#ifndef GUESTMEM_TYPES_H_
+#define GUESTMEM_TYPES_H_
+
+#include <cstdint>
+
+namespace guestmem {
+
+// Bytes in a page. Always 4096, whatever the host's page size is.
+inline constexpr uint64_t kPageSize = 4096;
+
+// What an access wants to do; selects the access bitmap.
+enum class AccessType : uint8_t { kRead, kWrite, kExecute };
+inline constexpr int kAccessTypes = 3;
+
+// A run of addresses, in bytes. start + length may exceed 2^64 only in an error that reports such a request.
+struct AddressRange {
+  uint64_t start = 0;
+  uint64_t length = 0;
+  bool operator==(const AddressRange&) const = default;
+};
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_TYPES_H_

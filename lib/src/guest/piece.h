@@ -1,0 +1,140 @@
+// One piece of an access: bits, transfer, fault, handler, fallback (SPEC 3, steps 4 to 7).
+//
+// What is transferred is a policy:
+//   static constexpr AccessType kAccess;
+//   static constexpr bool kWhole;    // all or nothing: a fault leaves nothing transferred
+//   static constexpr bool kCounts;   // false: a probe, which transfers nothing
+//   // Moves [at, at + length) of the access from or to `guest`, ascending; a fault's offset counts from `guest`.
+//   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length);
+//   // How much of `length` bytes at the backing's `address` one fallback call is asked for, and how far that gets.
+//   FallbackStep NextFallback(uint64_t address, uint64_t length);
+//   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length);
+
+#ifndef GUESTMEM_SRC_GUEST_PIECE_H_
+#define GUESTMEM_SRC_GUEST_PIECE_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include "guestmem/backing.h"
+#include "guestmem/detail/memory.h"
+#include "guestmem/fault.h"
+#include "rcu/section.h"
+#include "types/error_rep.h"
+
+namespace guestmem::detail {
+
+// Bytes that one read-side section covers at most, so that a large transfer does not hold up a waiting writer.
+inline constexpr uint64_t kSectionBytes = uint64_t{1} << 20;
+
+struct FallbackStep {
+  uint64_t asked;
+  uint64_t advance;
+};
+
+// How a piece failed. Offsets count from the piece's start.
+struct PieceFailure {
+  Status cause;                // the callback's; OK if it gave none
+  uint64_t offset = 0;         // where
+  uint64_t transferred = 0;
+  bool write_refused = false;  // a store met a mapping that does not take stores
+};
+
+// Where one pass over a piece stopped.
+struct Stop {
+  uint64_t offset;      // == the piece's length: finished
+  bool bitmap_failure;
+  bool write_refused;
+};
+
+// Checks the bits of [done, length) and moves as much of it as will go.
+template <typename Transfer>
+Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done) {
+  const Region& region = *piece.region;
+  uint64_t checked = piece.length;  // the first section's check covers the whole rest
+  while (done < piece.length) {
+    const rcu::Section section;
+    const uint64_t refused =
+        region.FirstRefused(Transfer::kAccess, piece.offset + done, checked - done) - piece.offset;
+    if (refused != checked) [[unlikely]] {
+      return {refused, true, false};
+    }
+    const uint64_t length = std::min(piece.length - done, kSectionBytes);
+    if (auto fault = transfer.Move(region.base + piece.offset + done, at + done, length)) [[unlikely]] {
+      const bool refused_write = fault->side == Fault::Side::kWrite && fault->code == SEGV_ACCERR;
+      return {done + fault->offset, false, refused_write};
+    }
+    done += length;
+    checked = std::min(piece.length, done + kSectionBytes);
+  }
+  return {piece.length, false, false};
+}
+
+// The fallback for [done, length). False: `failure` is filled in.
+template <typename Transfer>
+[[gnu::cold]] bool RunFallback(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done,
+                               PieceFailure& failure) {
+  GuestMemoryAccess& backing = *piece.region->backing;
+  const uint64_t start = piece.region->backing_offset + piece.offset;
+  while (done < piece.length) {
+    const FallbackStep step = transfer.NextFallback(start + done, piece.length - done);
+    Status status = transfer.Fallback(backing, start + done, at + done, step.asked);
+    if (!status.ok()) {
+      failure.offset = done;
+      failure.transferred = Transfer::kCounts ? done : 0;
+      // Where and how much, if the status is the backing's own (another memory's has other coordinates) and believable.
+      if (status.info().operation == Operation::kNone) {
+        const auto& [address, moved] = std::pair(status.info().fault_address, status.info().transferred);
+        if (address && *address >= start + done && *address - (start + done) < step.asked) {
+          failure.offset = *address - start;
+        }
+        if (Transfer::kCounts && moved <= step.asked) {
+          failure.transferred += moved;
+        }
+      }
+      failure.cause = std::move(status);
+      return false;
+    }
+    done += step.advance;
+  }
+  return true;
+}
+
+// Carries the piece out; `at` is its start within the access. `met`, if set, is a fault of the whole piece that a fast
+// path met already. False: `failure` is filled in.
+template <typename Transfer>
+bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure& failure,
+              std::optional<Stop> met = std::nullopt) {
+  const Region& region = *piece.region;
+  if (region.base == nullptr) [[unlikely]] {
+    return RunFallback(piece, at, transfer, 0, failure);
+  }
+  for (uint64_t done = 0;;) {
+    const Stop stop = met ? *met : RunPass(piece, at, transfer, done);
+    met.reset();
+    if (stop.offset == piece.length) [[likely]] {
+      return true;
+    }
+    if (!Transfer::kWhole && !stop.bitmap_failure) {
+      done = stop.offset;
+    }
+    const PageFaultAction action = region.backing->PageFault(
+        {region.backing_offset + piece.offset + stop.offset, piece.length - stop.offset, Transfer::kAccess,
+         stop.bitmap_failure});
+    switch (action.kind()) {
+      case PageFaultAction::Kind::kRetry:
+        break;
+      case PageFaultAction::Kind::kFallback:
+        return RunFallback(piece, at, transfer, done, failure);
+      case PageFaultAction::Kind::kFail:
+        failure = {action.status(), stop.offset, Transfer::kCounts ? done : 0, stop.write_refused};
+        return false;
+    }
+  }
+}
+
+}  // namespace guestmem::detail
+
+#endif  // GUESTMEM_SRC_GUEST_PIECE_H_

@@ -1,0 +1,184 @@
+// The transfers that piece.h runs: read, write, fill, compare-exchange, probe.
+
+#ifndef GUESTMEM_SRC_GUEST_TRANSFERS_H_
+#define GUESTMEM_SRC_GUEST_TRANSFERS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "guest/piece.h"
+#include "guestmem/backing.h"
+#include "guestmem/fault.h"
+
+namespace guestmem::detail {
+
+struct BulkTransfer {
+  static constexpr bool kWhole = false;
+  static constexpr bool kCounts = true;
+  static FallbackStep NextFallback(uint64_t, uint64_t length) { return {length, length}; }
+};
+
+struct ReadTransfer : BulkTransfer {
+  static constexpr AccessType kAccess = AccessType::kRead;
+  static constexpr Operation kOperation = Operation::kRead;
+  std::byte* host;
+
+  explicit ReadTransfer(std::byte* host) : host(host) {}
+  std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
+    return TryCopy(GuestSide::kSource, host + at, guest, length);
+  }
+  Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length) {
+    return backing.ReadFallback(address, {host + at, length});
+  }
+};
+
+struct WriteTransfer : BulkTransfer {
+  static constexpr AccessType kAccess = AccessType::kWrite;
+  static constexpr Operation kOperation = Operation::kWrite;
+  const std::byte* host;
+
+  explicit WriteTransfer(const std::byte* host) : host(host) {}
+  std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
+    return TryCopy(GuestSide::kDestination, guest, host + at, length);
+  }
+  Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length) {
+    return backing.WriteFallback(address, {host + at, length});
+  }
+};
+
+struct FillTransfer : BulkTransfer {
+  static constexpr AccessType kAccess = AccessType::kWrite;
+  static constexpr Operation kOperation = Operation::kFill;
+  uint8_t value;
+
+  explicit FillTransfer(uint8_t value) : value(value) {}
+  std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) { return TryFill(guest, value, length); }
+  Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t, uint64_t length) {
+    return backing.FillFallback(address, value, length);
+  }
+};
+
+// Calls `call` with an integral_constant of `size`, which is 1, 2, 4 or 8.
+template <typename Call>
+auto WithSize(uint64_t size, Call call) {
+  switch (size) {
+    case 1:
+      return call(std::integral_constant<int, 1>());
+    case 2:
+      return call(std::integral_constant<int, 2>());
+    case 4:
+      return call(std::integral_constant<int, 4>());
+    default:
+      return call(std::integral_constant<int, 8>());
+  }
+}
+
+// A plain access: one object, whole or not at all.
+struct PlainReadTransfer : ReadTransfer {
+  static constexpr bool kWhole = true;
+  using ReadTransfer::ReadTransfer;
+  std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) {
+    return WithSize(length, [&](auto size) -> std::optional<Fault> {
+      uint64_t word;
+      TrapResult result;
+      if (!TrapLoad<size()>(guest, word, result)) {
+        return MakeFault(guest, size(), result);
+      }
+      std::memcpy(host, &word, size());
+      return std::nullopt;
+    });
+  }
+};
+
+struct PlainWriteTransfer : WriteTransfer {
+  static constexpr bool kWhole = true;
+  using WriteTransfer::WriteTransfer;
+  std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) {
+    return WithSize(length, [&](auto size) -> std::optional<Fault> {
+      uint64_t word = 0;
+      std::memcpy(&word, host, size());
+      TrapResult result;
+      if (!TrapStore<size()>(guest, word, result)) {
+        return MakeFault(guest, size(), result);
+      }
+      return std::nullopt;
+    });
+  }
+};
+
+struct CompareExchangeTransfer : BulkTransfer {
+  static constexpr AccessType kAccess = AccessType::kWrite;
+  static constexpr Operation kOperation = Operation::kCompareExchange;
+  static constexpr bool kWhole = true;
+  std::byte* current;  // in: the value compared with; out: the value seen
+  const std::byte* desired;
+  bool swapped = false;
+
+  CompareExchangeTransfer(std::byte* current, const std::byte* desired) : current(current), desired(desired) {}
+  std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) {
+    return WithSize(length, [&](auto size) -> std::optional<Fault> {
+      uint64_t wanted = 0, replacement = 0, seen;
+      std::memcpy(&wanted, current, size());
+      std::memcpy(&replacement, desired, size());
+      TrapResult result;
+      if (!TrapCompareExchange<size()>(guest, wanted, replacement, seen, result)) {
+        return MakeFault(guest, size(), result);
+      }
+      swapped = seen == wanted;
+      std::memcpy(current, &seen, size());
+      return std::nullopt;
+    });
+  }
+  Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t, uint64_t length) {
+    const Result<bool> result = backing.CompareExchangeFallback(address, {current, length}, {desired, length});
+    swapped = result.ok() && *result;
+    return result.status();
+  }
+};
+
+// Touches the lowest byte of the range in each page.
+template <AccessType Access>
+struct ProbeTransfer {
+  static constexpr AccessType kAccess = Access;
+  static constexpr Operation kOperation = Operation::kProbe;
+  static constexpr bool kWhole = false;
+  static constexpr bool kCounts = false;
+
+  static std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) {
+    for (uint64_t done = 0; done < length;) {
+      TrapResult result;
+      uint64_t value;
+      std::byte* const byte = guest + done;
+      if (!(Access == AccessType::kWrite ? TrapTouchWrite(byte, result) : TrapLoad<1>(byte, value, result))) {
+        Fault fault = MakeFault(byte, 1, result);
+        fault.offset = done;
+        return fault;
+      }
+      done += ToNextPage(reinterpret_cast<uint64_t>(byte));
+    }
+    return std::nullopt;
+  }
+  static FallbackStep NextFallback(uint64_t address, uint64_t length) {
+    return {1, std::min(length, ToNextPage(address))};
+  }
+  static Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t, uint64_t) {
+    std::byte current{};
+    if constexpr (Access == AccessType::kRead) {
+      return backing.ReadFallback(address, {&current, 1});
+    } else if constexpr (Access == AccessType::kWrite) {
+      const std::byte desired{};
+      return backing.CompareExchangeFallback(address, {&current, 1}, {&desired, 1}).status();
+    } else {
+      return NoFallback();
+    }
+  }
+
+ private:
+  static uint64_t ToNextPage(uint64_t address) { return kPageSize - address % kPageSize; }
+};
+
+}  // namespace guestmem::detail
+
+#endif  // GUESTMEM_SRC_GUEST_TRANSFERS_H_

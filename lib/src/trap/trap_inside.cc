@@ -1,0 +1,153 @@
+#include "trap/trap_inside.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <ucontext.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "guestmem/detail/trap_inline.h"
+#include "guestmem/fault.h"
+#include "trap/trap_table.h"
+
+namespace guestmem::trap {
+
+struct sigaction g_previous_segv;
+struct sigaction g_previous_bus;
+std::atomic<RecoveryTable*> g_tables{nullptr};
+std::atomic<uint32_t> g_table_readers{0};
+std::atomic<uint64_t> g_recovered_faults{0};
+
+namespace {
+
+// Only faults that the kernel raised for an address it names. A general protection fault (SI_KERNEL, no address: a
+// non-canonical pointer) cannot be checked against the guest range, and anything with si_code <= 0 was sent, not raised.
+GUESTMEM_IN_SIGNAL_CONTEXT bool IsAddressFault(int signal, int code) {
+  if (signal == SIGSEGV) {
+    return code == SEGV_MAPERR || code == SEGV_ACCERR || code == SEGV_PKUERR;
+  }
+  return signal == SIGBUS && (code == BUS_ADRERR || code == BUS_MCEERR_AR);
+}
+
+// Copies out, so that the table may go once the reader count is given back.
+GUESTMEM_IN_SIGNAL_CONTEXT bool FindRecovery(uint64_t instruction, Recovery& found) {
+  g_table_readers.fetch_add(1, std::memory_order_seq_cst);  // fence A
+  bool ok = false;
+  for (const RecoveryTable* table = g_tables.load(std::memory_order_seq_cst); table != nullptr && !ok;
+       table = table->next.load(std::memory_order_acquire)) {
+    const Recovery* low = table->begin;
+    const Recovery* high = table->end;
+    while (low < high) {
+      const Recovery* middle = low + (high - low) / 2;
+      if (middle->end <= instruction) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    if (low != table->end && low->start <= instruction) {
+      found = *low;
+      ok = true;
+    }
+  }
+  g_table_readers.fetch_sub(1, std::memory_order_release);
+  return ok;
+}
+
+constexpr int kPageFaultVector = 14;       // x86 exception 14, #PF (Intel SDM volume 3)
+constexpr greg_t kPageFaultWrite = 1 << 1;  // its error code's W/R bit
+
+// A chain of refusals; each says why the fault is not ours.
+GUESTMEM_IN_SIGNAL_CONTEXT bool Recover(int signal, const siginfo_t* info, ucontext_t* context) {
+  if (!IsAddressFault(signal, info->si_code)) {
+    return false;
+  }
+  greg_t* registers = context->uc_mcontext.gregs;
+  Recovery recovery;
+  if (!FindRecovery(static_cast<uint64_t>(registers[REG_RIP]), recovery)) {
+    return false;  // an instruction that no table promises to recover: somebody's bug
+  }
+  const auto address = reinterpret_cast<uint64_t>(info->si_addr);
+  const uint64_t size = recovery.flags >> detail::kTrapSizeShift;
+  const uint64_t begin = static_cast<uint64_t>(registers[size != 0 ? REG_RDI : REG_R10]);
+  const uint64_t end = size != 0 ? begin + size : static_cast<uint64_t>(registers[REG_R11]);
+  // A machine check names only the page it is in.
+  const uint64_t lowest = info->si_code == BUS_MCEERR_AR ? begin & ~(kPageSize - 1) : begin;
+  if (address < lowest || address >= end) {
+    return false;  // the host side of the access, or an instruction fetch
+  }
+  const bool write = (registers[REG_ERR] & kPageFaultWrite) != 0;
+  if (registers[REG_TRAPNO] == kPageFaultVector && write != ((recovery.flags & detail::kTrapWrite) != 0)) {
+    return false;  // the other operand of the instruction
+  }
+  registers[REG_RIP] = static_cast<greg_t>(recovery.landing);
+  registers[REG_RAX] = static_cast<greg_t>(address);
+  registers[REG_RDX] = static_cast<greg_t>(static_cast<uint64_t>(signal) | static_cast<uint64_t>(info->si_code) << 8 |
+                                           ((recovery.flags & detail::kTrapWrite) != 0 ? detail::kTrapInfoWrite : 0));
+  g_recovered_faults.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+// Puts the default action back. A fault happens again on return, where it happened; a sent signal must be raised again.
+GUESTMEM_IN_SIGNAL_CONTEXT void ChainToDefault(int signal, const siginfo_t* info) {
+  struct sigaction action = {};
+  action.sa_handler = SIG_DFL;
+  sigaction(signal, &action, nullptr);
+  if (info->si_code <= 0) {
+    raise(signal);
+  }
+}
+
+GUESTMEM_IN_SIGNAL_CONTEXT void Chain(int signal, siginfo_t* info, void* context) {
+  const struct sigaction& previous = signal == SIGSEGV ? g_previous_segv : g_previous_bus;
+  const bool has_info = (previous.sa_flags & SA_SIGINFO) != 0;
+  if (!has_info && previous.sa_handler == SIG_IGN && info->si_code <= 0) {
+    return;
+  }
+  if (!has_info && (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN)) {
+    // The kernel does not let a fault be ignored either.
+    ChainToDefault(signal, info);
+    return;
+  }
+  // What the kernel would have done for the previous handler: its mask, its one-shot flag, its own signal blocked.
+  sigset_t mask = previous.sa_mask;
+  if ((previous.sa_flags & SA_NODEFER) == 0) {
+    sigaddset(&mask, signal);
+  }
+  sigset_t restore;
+  pthread_sigmask(SIG_BLOCK, &mask, &restore);
+  if ((previous.sa_flags & static_cast<int>(SA_RESETHAND)) != 0) {
+    struct sigaction action = {};
+    action.sa_handler = SIG_DFL;
+    sigaction(signal, &action, nullptr);
+  }
+  if (has_info) {
+    previous.sa_sigaction(signal, info, context);
+  } else {
+    previous.sa_handler(signal);
+  }
+  pthread_sigmask(SIG_SETMASK, &restore, nullptr);
+}
+
+}  // namespace
+
+GUESTMEM_IN_SIGNAL_CONTEXT void HandleSignal(int signal, siginfo_t* info, void* context) {
+  const int saved_errno = errno;
+  // Safe because the kernel passes a ucontext_t to a handler installed with SA_SIGINFO (sigaction(2)).
+  if (!Recover(signal, info, static_cast<ucontext_t*>(context))) {
+    Chain(signal, info, context);
+  }
+  errno = saved_errno;
+}
+
+}  // namespace guestmem::trap
+
+namespace guestmem {
+
+GUESTMEM_IN_SIGNAL_CONTEXT bool TryHandleFault(int signal, siginfo_t* info, void* context) noexcept {
+  return trap::Recover(signal, info, static_cast<ucontext_t*>(context));
+}
+
+}  // namespace guestmem

@@ -1,0 +1,222 @@
+// Ordinary context: registering tables, installing the handler, the Try functions' out-of-line parts.
+
+#include <errno.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <string>
+#include <thread>
+
+#include "guestmem/detail/host_side.h"
+#include "guestmem/fault.h"
+#include "trap/trap_inside.h"
+#include "trap/trap_table.h"
+#include "types/error_rep.h"
+
+extern "C" {
+#define GUESTMEM_DECLARE_KERNELS(width)                                                                             \
+  guestmem::detail::TrapResult guestmem_copy_from_guest_##width(void* host, const void* guest, size_t length);     \
+  guestmem::detail::TrapResult guestmem_copy_to_guest_##width(void* guest, const void* host, size_t length);       \
+  guestmem::detail::TrapResult guestmem_fill_guest_##width(void* guest, int value, size_t length)
+GUESTMEM_DECLARE_KERNELS(sse2);
+GUESTMEM_DECLARE_KERNELS(avx);
+}
+
+namespace guestmem {
+namespace trap {
+namespace {
+
+// Constructed by the first registrar, before any object's ordinary static objects; never destroyed.
+std::mutex& TableMutex() {
+  static auto* const mutex = new std::mutex;
+  return *mutex;
+}
+
+uint64_t Absolute(const int32_t& offset) {
+  return reinterpret_cast<uint64_t>(&offset) + static_cast<uint64_t>(int64_t{offset});
+}
+
+struct OwnedTable : RecoveryTable {
+  OwnedTable(const detail::TrapEntry* first, const detail::TrapEntry* last) {
+    auto* recoveries = new Recovery[static_cast<size_t>(last - first)];
+    Recovery* out = recoveries;
+    for (const detail::TrapEntry* entry = first; entry != last; ++entry) {
+      if (entry->flags != 0) {  // zero entries only make the section exist
+        *out++ = {Absolute(entry->start), Absolute(entry->end), Absolute(entry->landing), entry->flags};
+      }
+    }
+    std::sort(recoveries, out, [](const Recovery& a, const Recovery& b) { return a.start < b.start; });
+    begin = recoveries;
+    end = out;
+  }
+  ~OwnedTable() { delete[] begin; }
+};
+
+constexpr detail::TrapKernels kSse2Kernels = {guestmem_copy_from_guest_sse2, guestmem_copy_to_guest_sse2,
+                                              guestmem_fill_guest_sse2, "sse2"};
+constexpr detail::TrapKernels kAvxKernels = {guestmem_copy_from_guest_avx, guestmem_copy_to_guest_avx,
+                                             guestmem_fill_guest_avx, "avx"};
+
+// GUESTMEM_KERNELS=sse2 forces the baseline; for tests, which run every path on any machine.
+const detail::TrapKernels* ChooseKernels() {
+  const char* wish = std::getenv("GUESTMEM_KERNELS");
+  __builtin_cpu_init();
+  const bool avx = __builtin_cpu_supports("avx") != 0;
+  return avx && !(wish != nullptr && std::strcmp(wish, "sse2") == 0) ? &kAvxKernels : &kSse2Kernels;
+}
+
+}  // namespace
+}  // namespace trap
+
+namespace detail {
+
+constinit const TrapKernels* g_trap_kernels = &trap::kSse2Kernels;
+
+TrapTable::TrapTable(const TrapEntry* begin, const TrapEntry* end) noexcept {
+  auto* table = new trap::OwnedTable(begin, end);
+  registration_ = table;
+  const std::lock_guard lock(trap::TableMutex());
+  table->next.store(trap::g_tables.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  trap::g_tables.store(table, std::memory_order_release);
+}
+
+TrapTable::~TrapTable() {
+  auto* table = static_cast<trap::OwnedTable*>(registration_);
+  {
+    const std::lock_guard lock(trap::TableMutex());
+    std::atomic<trap::RecoveryTable*>* link = &trap::g_tables;
+    while (link->load(std::memory_order_relaxed) != table) {
+      link = &link->load(std::memory_order_relaxed)->next;
+    }
+    link->store(table->next.load(std::memory_order_relaxed), std::memory_order_seq_cst);  // fence A
+    while (trap::g_table_readers.load(std::memory_order_seq_cst) != 0) {
+      std::this_thread::yield();
+    }
+  }
+  delete table;
+}
+
+Fault MakeFault(const void* start, size_t length, const TrapResult& result) noexcept {
+  const auto begin = reinterpret_cast<uint64_t>(start);
+  Fault fault;
+  fault.address = std::max(begin, result.address & ~(kPageSize - 1));
+  fault.offset = std::min<size_t>(fault.address - begin, length);
+  fault.side = (result.info & kTrapInfoWrite) != 0 ? Fault::Side::kWrite : Fault::Side::kRead;
+  fault.signal = static_cast<int>(result.info & 0xff);
+  fault.code = static_cast<int>(static_cast<uint32_t>(result.info >> 8));
+  return fault;
+}
+
+namespace {
+
+// Once, at load, before ordinary static objects.
+[[gnu::constructor(102)]] void ChooseKernelsAtLoad() { g_trap_kernels = trap::ChooseKernels(); }
+
+// A kernel faulted: at most kKernelLag bytes below the fault are missing. Moves them, so that the prefix is exact. If the
+// page below has vanished meanwhile, the fault is lower, and the same holds there.
+template <typename Move>
+Fault FinishPrefix(const void* guest, size_t length, TrapResult result, Move move) noexcept {
+  for (;;) {
+    const Fault fault = MakeFault(guest, length, result);
+    const size_t missing = std::min(fault.offset, kKernelLag);
+    result = move(fault.offset - missing, missing);
+    if (result.info == 0) {
+      return fault;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace detail
+
+std::optional<Fault> TryCopy(GuestSide guest, void* destination, const void* source, size_t length) noexcept {
+  auto* to = static_cast<std::byte*>(destination);
+  auto* from = static_cast<const std::byte*>(source);
+  const bool reading = guest == GuestSide::kSource;
+  const auto kernel = reading ? detail::g_trap_kernels->copy_from_guest : detail::g_trap_kernels->copy_to_guest;
+  detail::HostSide host(reading ? detail::HostSide::kWritten : detail::HostSide::kRead,
+                        reading ? destination : source, length);
+  const detail::TrapResult result = kernel(to, from, length);
+  if (result.info == 0) [[likely]] {
+    host.Moved(length);
+    return std::nullopt;
+  }
+  const Fault fault = detail::FinishPrefix(reading ? source : destination, length, result,
+                                           [&](size_t at, size_t n) { return kernel(to + at, from + at, n); });
+  host.Moved(fault.offset);
+  return fault;
+}
+
+std::optional<Fault> TryFill(void* guest, uint8_t value, size_t length) noexcept {
+  const auto kernel = detail::g_trap_kernels->fill_guest;
+  const detail::TrapResult result = kernel(guest, value, length);
+  if (result.info == 0) [[likely]] {
+    return std::nullopt;
+  }
+  return detail::FinishPrefix(guest, length, result, [&](size_t at, size_t n) {
+    return kernel(static_cast<std::byte*>(guest) + at, value, n);
+  });
+}
+
+namespace {
+
+bool IsOurs(int signal) {
+  struct sigaction action = {};
+  return sigaction(signal, nullptr, &action) == 0 && (action.sa_flags & SA_SIGINFO) != 0 &&
+         action.sa_sigaction == trap::HandleSignal;
+}
+
+Status InstallError(ErrorKind kind, std::string message) {
+  ErrorInfo info;
+  info.kind = kind;
+  info.operation = Operation::kCreate;
+  return detail::MakeError(std::make_shared<const std::string>("fault handler"), std::move(info), std::move(message));
+}
+
+Status Install(int signal, struct sigaction& previous) {
+  // Remember what was there first: a fault on another thread may come as soon as ours is in force.
+  struct sigaction ours = {};
+  ours.sa_sigaction = trap::HandleSignal;
+  ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  sigemptyset(&ours.sa_mask);
+  if (sigaction(signal, nullptr, &previous) != 0 || sigaction(signal, &ours, nullptr) != 0) {
+    return InstallError(ErrorKind::kResourceExhausted, std::string("sigaction: ") + std::strerror(errno));
+  }
+  if (!IsOurs(signal)) {
+    return InstallError(ErrorKind::kInvalidArgument,
+                        "the handler was not accepted; under a sanitizer, run with handle_segv=1:handle_sigbus=1");
+  }
+  return {};
+}
+
+}  // namespace
+
+Status InstallFaultHandler() {
+  static constinit std::mutex mutex;
+  static constinit std::atomic<bool> installed{false};
+  if (installed.load(std::memory_order_acquire)) {
+    return {};
+  }
+  const std::lock_guard lock(mutex);
+  if (!installed.load(std::memory_order_relaxed)) {
+    if (Status status = Install(SIGSEGV, trap::g_previous_segv); !status.ok()) {
+      return status;
+    }
+    if (Status status = Install(SIGBUS, trap::g_previous_bus); !status.ok()) {
+      return status;
+    }
+    installed.store(true, std::memory_order_release);
+  }
+  return {};
+}
+
+bool FaultHandlerIsInstalled() { return IsOurs(SIGSEGV) && IsOurs(SIGBUS); }
+
+uint64_t RecoveredFaults() noexcept { return trap::g_recovered_faults.load(std::memory_order_relaxed); }
+
+}  // namespace guestmem

@@ -1,0 +1,238 @@
+#include "reference/lockstep/engine_subject.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "guestmem/detail/host_calls.h"
+#include "guestmem/guest_memory.h"
+#include "reference/lockstep/scripted_backing.h"
+
+namespace reference {
+namespace {
+
+using guestmem::GuestMemory;
+using guestmem::Status;
+
+// Host calls left until one fails; 0: none will.
+unsigned g_calls_to_failure = 0;
+
+bool FailHostCall(guestmem::detail::HostCall) { return g_calls_to_failure != 0 && --g_calls_to_failure == 0; }
+
+ErrorKind Kind(guestmem::ErrorKind kind) {
+  switch (kind) {
+    case guestmem::ErrorKind::kOutOfRange: return ErrorKind::kOutOfRange;
+    case guestmem::ErrorKind::kAccessDenied: return ErrorKind::kAccessDenied;
+    case guestmem::ErrorKind::kNotMapped: return ErrorKind::kNotMapped;
+    case guestmem::ErrorKind::kNotLockable: return ErrorKind::kNotLockable;
+    case guestmem::ErrorKind::kLocked: return ErrorKind::kLocked;
+    case guestmem::ErrorKind::kNoFallback: return ErrorKind::kNoFallback;
+    case guestmem::ErrorKind::kInvalidGpn: return ErrorKind::kInvalidGpn;
+    case guestmem::ErrorKind::kMisaligned: return ErrorKind::kMisaligned;
+    case guestmem::ErrorKind::kInvalidArgument: return ErrorKind::kInvalidArgument;
+    case guestmem::ErrorKind::kResourceExhausted: return ErrorKind::kResourceExhausted;
+    case guestmem::ErrorKind::kBackend: break;
+  }
+  return ErrorKind::kBackend;
+}
+
+Operation OperationOf(guestmem::Operation operation) {
+  switch (operation) {
+    case guestmem::Operation::kNone: break;
+    case guestmem::Operation::kCreate: return Operation::kCreate;
+    case guestmem::Operation::kRead: return Operation::kRead;
+    case guestmem::Operation::kWrite: return Operation::kWrite;
+    case guestmem::Operation::kFill: return Operation::kFill;
+    case guestmem::Operation::kCompareExchange: return Operation::kCompareExchange;
+    case guestmem::Operation::kLock: return Operation::kLock;
+    case guestmem::Operation::kSubrange: return Operation::kSubrange;
+    case guestmem::Operation::kProbe: return Operation::kProbe;
+    case guestmem::Operation::kRevoke: return Operation::kRevoke;
+  }
+  return static_cast<Operation>(255);  // no caller may see a callback's own status unwrapped
+}
+
+void Observe(const Status& status, Outcome& outcome) {
+  outcome.ok = status.ok();
+  if (status.ok()) {
+    return;
+  }
+  const guestmem::ErrorInfo& info = status.info();
+  outcome.kind = Kind(info.kind);
+  outcome.operation = OperationOf(info.operation);
+  if (info.range) {
+    outcome.range = Range{info.range->start, info.range->length};
+  }
+  outcome.fault_address = info.fault_address;
+  outcome.gpn = info.gpn;
+  outcome.transferred = info.transferred;
+  outcome.code = static_cast<int>(status.code());
+  // The message up to its cause, whose wording is free.
+  static constexpr char kAccess[] = "failed to access ";
+  outcome.text = status.ToString();
+  const size_t access = outcome.text.find(kAccess);
+  const size_t cause = outcome.text.find(": ", access == std::string::npos ? 0 : access);
+  outcome.text.resize(std::min(cause, outcome.text.size()));
+}
+
+template <typename T>
+void RunPlain(const GuestMemory& memory, const Step& step, Outcome& outcome) {
+  const auto value = static_cast<T>(step.value);
+  if (step.kind == StepKind::kReadPlain) {
+    const guestmem::Result<T> result = memory.ReadPlain<T>(step.gpa);
+    Observe(result.status(), outcome);
+    if (result.ok()) {
+      outcome.number = *result;
+    }
+  } else if (step.kind == StepKind::kWritePlain) {
+    Observe(memory.WritePlain<T>(step.gpa, value), outcome);
+  } else {
+    const auto result = memory.CompareExchange<T>(step.gpa, value, static_cast<T>(step.desired));
+    Observe(result.status(), outcome);
+    if (result.ok()) {
+      outcome.swapped = result->swapped;
+      outcome.number = result->value;
+    }
+  }
+}
+
+class EngineSubject final : public Subject {
+ public:
+  EngineSubject() {
+    for (uint8_t i = 0; i < kMaxBackings; ++i) {
+      pool_.push_back(std::make_shared<ScriptedBacking>(i, script_));
+    }
+    guestmem::detail::SetHostCallFilter(FailHostCall);
+  }
+  ~EngineSubject() override { guestmem::detail::SetHostCallFilter(nullptr); }
+
+  void Start(const World& world) override {
+    g_calls_to_failure = 0;
+    script_ = {&world, 0, 0, nullptr};
+    for (auto& handle : handles_) {
+      handle.reset();
+    }
+    std::vector<std::shared_ptr<guestmem::GuestMemoryAccess>> backings;
+    for (size_t i = 0; i < world.backings.size(); ++i) {
+      pool_[i]->Reset(world.backings[i]);
+      backings.push_back(world.backings[i].present ? pool_[i] : nullptr);
+    }
+    handles_[0] = world.region_pages == 0
+                      ? GuestMemory::Create(kWorldName, backings[0]).value()
+                      : GuestMemory::CreateMultiRegion(kWorldName, world.region_pages * kPageSize, backings).value();
+    backings_ = world.backings.size();
+    failing_host_call_ = world.failing_host_call;
+    host_calls_armed_ = false;
+  }
+
+  void Run(const Step& step, Outcome& outcome) override {
+    if (!host_calls_armed_) {
+      g_calls_to_failure = failing_host_call_;
+      host_calls_armed_ = true;
+    }
+    script_.calls = &outcome.calls;
+    const auto& target = handles_[step.target];
+    const GuestMemory& memory = target ? *target : *handles_[0];
+    switch (step.kind) {
+      case StepKind::kRead:
+      case StepKind::kWrite:
+        RunBulk(memory, step, outcome);
+        break;
+      case StepKind::kFill:
+        Observe(memory.FillAt(step.gpa, static_cast<uint8_t>(step.value), step.length), outcome);
+        break;
+      case StepKind::kReadPlain:
+      case StepKind::kWritePlain:
+      case StepKind::kCompareExchange:
+        switch (step.size) {
+          case 1: RunPlain<uint8_t>(memory, step, outcome); break;
+          case 2: RunPlain<uint16_t>(memory, step, outcome); break;
+          case 4: RunPlain<uint32_t>(memory, step, outcome); break;
+          default: RunPlain<uint64_t>(memory, step, outcome); break;
+        }
+        break;
+      case StepKind::kProbeReadable:
+        Observe(memory.ProbeReadable(step.gpa, step.length), outcome);
+        break;
+      case StepKind::kProbeWritable:
+        Observe(memory.ProbeWritable(step.gpa, step.length), outcome);
+        break;
+      case StepKind::kProbeExecutable:
+        Observe(memory.ProbeExecutable(step.gpa, step.length), outcome);
+        break;
+      case StepKind::kProbeGpns:
+        Observe(memory.ProbeGpns(step.gpns), outcome);
+        break;
+      case StepKind::kFullMapping:
+        if (const auto mapping = memory.FullMapping()) {
+          outcome.number = mapping->size;
+        }
+        break;
+      case StepKind::kIova:
+        outcome.number = memory.Iova(step.gpa);
+        break;
+      case StepKind::kSubrange: {
+        auto view = memory.Subrange(step.gpa, step.length);
+        Observe(view.status(), outcome);
+        if (view.ok()) {
+          handles_[step.slot] = *std::move(view);
+        }
+        break;
+      }
+      case StepKind::kSetBit:
+        if (script_.world->backings[step.backing % backings_].present) {
+          pool_[step.backing % backings_]->SetBit(step.page, step.access, (step.choice & 1) != 0);
+        }
+        break;
+      case StepKind::kAllocate:
+      case StepKind::kMapZero:
+      case StepKind::kProtect:
+      case StepKind::kUnmap:
+        Observe(pool_[step.backing % backings_]->ChangeMapping(step), outcome);
+        break;
+    }
+  }
+
+  std::span<const uint8_t> MappedPage(uint64_t backing, uint64_t page, bool final) override {
+    if (final) {
+      g_calls_to_failure = 0;
+    }
+    return pool_[backing]->MappedPage(page, final);
+  }
+  std::span<const uint8_t> SlowPage(uint64_t backing, uint64_t page) override { return pool_[backing]->SlowPage(page); }
+  bool Bit(uint64_t backing, uint64_t page, Access access) override { return pool_[backing]->Bit(page, access); }
+
+ private:
+  void RunBulk(const GuestMemory& memory, const Step& step, Outcome& outcome) {
+    // `choice` moves the host buffer off its 64-byte boundary.
+    uint8_t* const buffer = host_.data() + step.choice;
+    const size_t size = kGuardBytes + step.length + kGuardBytes;
+    std::memset(buffer, kUntouched, size);
+    uint8_t* const bytes = buffer + kGuardBytes;
+    if (step.kind == StepKind::kRead) {
+      Observe(memory.ReadAt(step.gpa, std::as_writable_bytes(std::span(bytes, step.length))), outcome);
+    } else {
+      for (uint64_t i = 0; i < step.length; ++i) {
+        bytes[i] = DataPattern(step.value, i);
+      }
+      Observe(memory.WriteAt(step.gpa, std::as_bytes(std::span(bytes, step.length))), outcome);
+    }
+    outcome.data.assign(buffer, buffer + size);
+  }
+
+  Script script_;
+  std::vector<std::shared_ptr<ScriptedBacking>> pool_;
+  std::array<std::optional<GuestMemory>, kHandles> handles_;
+  size_t backings_ = 0;
+  unsigned failing_host_call_ = 0;
+  bool host_calls_armed_ = false;
+  alignas(64) std::array<uint8_t, 64 + 2 * kGuardBytes + 17 * 1024> host_ = {};
+};
+
+}  // namespace
+
+std::unique_ptr<Subject> MakeEngineSubject() { return std::make_unique<EngineSubject>(); }
+
+}  // namespace reference

@@ -1,0 +1,222 @@
+#include "reference/lockstep/lockstep.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "reference/model/model.h"
+
+namespace reference {
+namespace {
+
+std::string Hex(uint64_t value) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  do {
+    text.insert(text.begin(), kDigits[value % 16]);
+    value /= 16;
+  } while (value != 0);
+  return "0x" + text;
+}
+
+std::string Text(const std::optional<uint64_t>& value) { return value ? Hex(*value) : "none"; }
+std::string Text(const std::optional<Range>& range) {
+  return range ? Hex(range->start) + "+" + Hex(range->length) : "none";
+}
+std::string Text(bool value) { return value ? "true" : "false"; }
+
+std::string Text(const Call& call) {
+  std::string text = std::string(Name(call.kind)) + " backing=" + std::to_string(call.backing) +
+                     " address=" + Hex(call.address) + " length=" + Hex(call.length);
+  if (call.kind == CallKind::kPageFault) {
+    text += " access=" + std::string(Name(call.access)) + (call.bitmap_failure ? " by the bitmap" : " by the mapping");
+  }
+  if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback) {
+    text += " value=" + Hex(call.value) + " desired=" + Hex(call.desired);
+  }
+  return text;
+}
+
+std::string Text(const std::vector<Call>& calls) {
+  std::string text = calls.empty() ? "none" : "";
+  for (const Call& call : calls) {
+    text += "\n      " + Text(call);
+  }
+  return text;
+}
+
+// Sixteen bytes round the first difference.
+std::string Window(std::span<const uint8_t> bytes, size_t difference) {
+  const size_t begin = difference / 16 * 16;
+  const size_t end = std::min(begin + 16, bytes.size());
+  std::string text = "[" + Hex(begin) + ".." + Hex(end) + " of " + Hex(bytes.size()) + "]";
+  for (size_t i = begin; i < end; ++i) {
+    const std::string byte = Hex(bytes[i] + 0x100U).substr(3);
+    text += i == difference ? " >" + byte + "<" : " " + byte;
+  }
+  return text;
+}
+
+Divergence BytesDiffer(std::string field, std::span<const uint8_t> expected, std::span<const uint8_t> actual) {
+  const size_t shorter = std::min(expected.size(), actual.size());
+  const auto mismatch = std::mismatch(expected.begin(), expected.begin() + static_cast<ptrdiff_t>(shorter), actual.begin());
+  const auto difference = static_cast<size_t>(mismatch.first - expected.begin());
+  return {0, std::move(field), Window(expected, difference), Window(actual, difference)};
+}
+
+bool Same(std::span<const uint8_t> a, std::span<const uint8_t> b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+}
+
+// The kind and its message say most about a failure, so they are compared first.
+std::string Summary(const Outcome& outcome) {
+  return outcome.ok ? "OK" : std::string(Name(outcome.kind)) + " (code " + std::to_string(outcome.code) + "): " + outcome.text;
+}
+
+}  // namespace
+
+Verdict Compare(const Outcome& expected, const Outcome& actual) {
+  const auto differ = [](const char* field, std::string e, std::string a) {
+    return Verdict(Divergence{0, field, std::move(e), std::move(a)});
+  };
+  if (expected.ok != actual.ok) {
+    return differ("ok", Summary(expected), Summary(actual));
+  }
+  if (expected.kind != actual.kind) {
+    return differ("kind", Summary(expected), Summary(actual));
+  }
+  if (expected.operation != actual.operation) {
+    return differ("operation", std::string(Name(expected.operation)), std::string(Name(actual.operation)));
+  }
+  if (expected.range != actual.range) {
+    return differ("range", Text(expected.range), Text(actual.range));
+  }
+  if (expected.fault_address != actual.fault_address) {
+    return differ("fault_address", Text(expected.fault_address), Text(actual.fault_address));
+  }
+  if (expected.gpn != actual.gpn) {
+    return differ("gpn", Text(expected.gpn), Text(actual.gpn));
+  }
+  if (expected.transferred != actual.transferred) {
+    return differ("transferred", Hex(expected.transferred), Hex(actual.transferred));
+  }
+  if (expected.code != actual.code) {
+    return differ("code", std::to_string(expected.code), std::to_string(actual.code));
+  }
+  if (expected.text != actual.text) {
+    return differ("text", expected.text, actual.text);
+  }
+  if (!Same(expected.data, actual.data)) {
+    return BytesDiffer("data", expected.data, actual.data);
+  }
+  if (expected.swapped != actual.swapped) {
+    return differ("swapped", Text(expected.swapped), Text(actual.swapped));
+  }
+  if (expected.number != actual.number) {
+    return differ("number", Text(expected.number), Text(actual.number));
+  }
+  if (expected.calls != actual.calls) {
+    return differ("calls", Text(expected.calls), Text(actual.calls));
+  }
+  return std::nullopt;
+}
+
+struct Lockstep::State {
+  Subject& subject;
+  Model model;
+  Outcome expected;
+  Outcome actual;
+
+  Verdict ComparePage(uint64_t backing, uint64_t page, bool final) {
+    const std::span<const uint8_t> seen = subject.MappedPage(backing, page, final);
+    const std::string where = " of backing " + std::to_string(backing) + " page " + std::to_string(page);
+    if ((final || !seen.empty()) && !Same(model.MappedPage(backing, page), seen)) {
+      return BytesDiffer("memory" + where, model.MappedPage(backing, page), seen);
+    }
+    if (!Same(model.SlowPage(backing, page), subject.SlowPage(backing, page))) {
+      return BytesDiffer("slow memory" + where, model.SlowPage(backing, page), subject.SlowPage(backing, page));
+    }
+    return std::nullopt;
+  }
+
+  Verdict CompareTouched() {
+    for (const auto& [backing, page] : model.TouchedPages()) {
+      if (Verdict verdict = ComparePage(backing, page, false)) {
+        return verdict;
+      }
+    }
+    return std::nullopt;
+  }
+
+  Verdict CompareAll(const World& world) {
+    for (uint64_t backing = 0; backing < world.backings.size(); ++backing) {
+      for (uint64_t page = 0; page < kMaxPages; ++page) {
+        if (Verdict verdict = ComparePage(backing, page, true)) {
+          return verdict;
+        }
+        for (const Access access : {Access::kRead, Access::kWrite, Access::kExecute}) {
+          const bool bit = model.Bit(backing, page, access);
+          if (bit != subject.Bit(backing, page, access)) {
+            return Divergence{0, "bitmap of backing " + std::to_string(backing) + " page " + std::to_string(page) + " " +
+                                     std::string(Name(access)), Text(bit), Text(!bit)};
+          }
+        }
+      }
+    }
+    return std::nullopt;
+  }
+};
+
+Lockstep::Lockstep(Subject& subject) : state_(new State{subject, {}, {}, {}}) {}
+Lockstep::~Lockstep() = default;
+
+Verdict Lockstep::Run(const Trace& trace) {
+  State& state = *state_;
+  state.model.Start(trace.world);
+  state.subject.Start(trace.world);
+  uint64_t seen = 0;
+  for (size_t i = 0; i < trace.ops.size(); ++i) {
+    const Step step = Resolve(trace.world, trace.ops[i], seen);
+    state.model.Run(step, state.expected);
+    // Keeps the vectors' capacity: a fuzzer comes here a million times a second.
+    Outcome cleared;
+    cleared.text.swap(state.actual.text);
+    cleared.data.swap(state.actual.data);
+    cleared.calls.swap(state.actual.calls);
+    cleared.text.clear();
+    cleared.data.clear();
+    cleared.calls.clear();
+    state.actual = std::move(cleared);
+    state.subject.Run(step, state.actual);
+    Verdict verdict = Compare(state.expected, state.actual);
+    if (!verdict) {
+      verdict = state.CompareTouched();
+    }
+    if (verdict) {
+      verdict->step = i;
+      return verdict;
+    }
+    seen = state.expected.number.value_or(seen);
+  }
+  Verdict verdict = state.CompareAll(trace.world);
+  if (verdict) {
+    verdict->step = trace.ops.size();
+  }
+  return verdict;
+}
+
+std::string Report(const Trace& trace, const Divergence& divergence) {
+  std::string text = ToText(trace);
+  text += "\n";
+  if (divergence.step < trace.ops.size()) {
+    text += "diverged at op " + std::to_string(divergence.step + 1) + " of " + std::to_string(trace.ops.size()) + ": " +
+            OpText(trace.ops[divergence.step]) + "\n";
+  } else {
+    text += "diverged in the comparison after the last op\n";
+  }
+  text += "  field:    " + divergence.field + "\n";
+  text += "  expected: " + divergence.expected + "\n";
+  text += "  actual:   " + divergence.actual + "\n";
+  return text;
+}
+
+}  // namespace reference

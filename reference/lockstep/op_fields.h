@@ -1,0 +1,108 @@
+// Which fields each kind of step uses, in one table. It drives the byte codec, the text codec and the defaults, so a
+// new kind is one row here (and its meaning in the model and the subjects).
+
+#ifndef GUESTMEM_REFERENCE_LOCKSTEP_OP_FIELDS_H_
+#define GUESTMEM_REFERENCE_LOCKSTEP_OP_FIELDS_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <string_view>
+
+#include "reference/lockstep/trace.h"
+
+namespace reference {
+
+enum Field : uint32_t {
+  kFieldTarget = 1u << 0,
+  kFieldSlot = 1u << 1,
+  kFieldAt = 1u << 2,
+  kFieldLength = 1u << 3,
+  kFieldSize = 1u << 4,
+  kFieldValue = 1u << 5,
+  kFieldDesired = 1u << 6,
+  kFieldSeen = 1u << 7,
+  kFieldGpns = 1u << 8,
+  kFieldBacking = 1u << 9,
+  kFieldPage = 1u << 10,
+  kFieldCount = 1u << 11,
+  kFieldChoice = 1u << 12,
+  kFieldAccess = 1u << 13,
+};
+
+// What a text calls a field. The address and the GPNs are written without a name.
+struct FieldName {
+  Field field;
+  std::string_view name;
+};
+inline constexpr FieldName kFieldNames[] = {
+    {kFieldTarget, "target"}, {kFieldSlot, "slot"},   {kFieldBacking, "backing"}, {kFieldPage, "page"},
+    {kFieldCount, "count"},   {kFieldAccess, "access"}, {kFieldLength, "length"}, {kFieldSize, "size"},
+    {kFieldValue, "value"},   {kFieldSeen, "seen"},   {kFieldDesired, "desired"}, {kFieldChoice, "choice"},
+};
+
+struct OpFields {
+  StepKind kind;
+  std::string_view name;
+  uint32_t fields;
+  uint8_t lengths = 0;                               // the length's index is below this
+  uint8_t choices = 0;                               // the choice is below this
+  std::array<std::string_view, 3> choice_names = {};  // in texts; empty: choices are numbers
+
+  constexpr bool Uses(Field field) const { return (fields & field) != 0; }
+};
+
+inline constexpr uint8_t kAnyLength = uint8_t{kLengthCount};
+inline constexpr uint8_t kBufferLength = uint8_t{kBufferLengths};
+inline constexpr uint8_t kMisalignments = 16;  // one vector register's worth of host buffer alignments
+
+// In the order of StepKind.
+inline constexpr OpFields kOpFields[] = {
+    {StepKind::kRead, "read", kFieldTarget | kFieldAt | kFieldLength | kFieldChoice, kBufferLength, kMisalignments},
+    {StepKind::kWrite, "write", kFieldTarget | kFieldAt | kFieldLength | kFieldValue | kFieldChoice, kBufferLength, kMisalignments},
+    {StepKind::kFill, "fill", kFieldTarget | kFieldAt | kFieldLength | kFieldValue, kAnyLength},
+    {StepKind::kReadPlain, "read_plain", kFieldTarget | kFieldAt | kFieldSize},
+    {StepKind::kWritePlain, "write_plain", kFieldTarget | kFieldAt | kFieldSize | kFieldValue},
+    {StepKind::kCompareExchange, "compare_exchange",
+     kFieldTarget | kFieldAt | kFieldSize | kFieldValue | kFieldSeen | kFieldDesired},
+    {StepKind::kProbeReadable, "probe_readable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},
+    {StepKind::kProbeWritable, "probe_writable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},
+    {StepKind::kProbeExecutable, "probe_executable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},
+    {StepKind::kProbeGpns, "probe_gpns", kFieldTarget | kFieldGpns},
+    {StepKind::kFullMapping, "full_mapping", kFieldTarget},
+    {StepKind::kIova, "iova", kFieldTarget | kFieldAt},
+    {StepKind::kSubrange, "subrange", kFieldTarget | kFieldSlot | kFieldAt | kFieldLength, kAnyLength},
+    {StepKind::kSetBit, "set_bit", kFieldBacking | kFieldPage | kFieldAccess | kFieldChoice, 0, 2, {"clear", "set"}},
+    {StepKind::kAllocate, "allocate", kFieldBacking | kFieldPage | kFieldCount},
+    {StepKind::kMapZero, "map_zero", kFieldBacking | kFieldPage | kFieldCount},
+    {StepKind::kProtect, "protect", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice, 0, 3, {"none", "read", "read_write"}},
+    {StepKind::kUnmap, "unmap", kFieldBacking | kFieldPage | kFieldCount},
+};
+inline constexpr size_t kStepKinds = std::size(kOpFields);
+
+// The kind is taken modulo the number of kinds: there is always a row.
+inline const OpFields& FieldsOf(StepKind kind) { return kOpFields[static_cast<size_t>(kind) % kStepKinds]; }
+
+// The bits of `value` and `desired` that the op looks at.
+uint64_t ValueMask(const Op& op);
+inline bool HasIndex(Anchor anchor) { return anchor == Anchor::kPage || anchor == Anchor::kMiddle || anchor == Anchor::kEnd; }
+
+inline constexpr uint8_t kMaxAddressIndex = 15;   // the last page of the largest world
+inline constexpr uint8_t kMaxFailingHostCall = 15;
+inline constexpr size_t kMaxHandlerAnswers = 8;   // two for each page of an access that touches them all
+inline constexpr size_t kMaxFallbackAnswers = 8;
+
+inline constexpr int kPageStates = 4;
+inline constexpr int kAccesses = 3;
+inline constexpr uint8_t kRegionPages[] = {0, 1, 2, 4};
+
+// The one spelling of everything that means the same: numbers brought into range by modulo, what has no effect at
+// its default. Both codecs return only such ops and worlds.
+Op Normal(const Op& op);
+Backing Normal(const Backing& backing, uint8_t region_pages);
+World Normal(const World& world);
+
+}  // namespace reference
+
+#endif  // GUESTMEM_REFERENCE_LOCKSTEP_OP_FIELDS_H_

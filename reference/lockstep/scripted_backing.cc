@@ -1,0 +1,345 @@
+#include "reference/lockstep/scripted_backing.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+
+namespace reference {
+namespace {
+
+using guestmem::PageFaultAction;
+using guestmem::SparseMapping;
+using guestmem::Status;
+
+constexpr uint64_t kArenaSize = kMaxPages * kPageSize;
+
+void Require(bool ok, const char* what) {
+  if (!ok) {
+    std::perror(what);
+    std::abort();
+  }
+}
+
+// The starting bytes of every backing, made once.
+template <uint8_t (*Pattern)(uint64_t, uint64_t)>
+const std::array<uint8_t, kArenaSize>& Template(uint8_t backing) {
+  static const auto* const all = [] {
+    auto* patterns = new std::array<std::array<uint8_t, kArenaSize>, kMaxBackings>;
+    for (uint64_t b = 0; b < kMaxBackings; ++b) {
+      for (uint64_t i = 0; i < kArenaSize; ++i) {
+        (*patterns)[b][i] = Pattern(b, i);
+      }
+    }
+    return patterns;
+  }();
+  return (*all)[backing];
+}
+
+Status ScriptedError(std::optional<uint64_t> address = std::nullopt, uint64_t moved = 0) {
+  return guestmem::BackendError(static_cast<guestmem::StatusCode>(kScriptedCode), kScriptedText, address, moved);
+}
+
+uint64_t Word(std::span<const std::byte> bytes) {
+  uint64_t word = 0;
+  std::memcpy(&word, bytes.data(), std::min(bytes.size(), sizeof word));
+  return word;
+}
+
+SparseMapping::Protection ProtectionOf(PageState state) {
+  switch (state) {
+    case PageState::kRam:
+      return SparseMapping::Protection::kReadWrite;
+    case PageState::kReadOnly:
+      return SparseMapping::Protection::kRead;
+    case PageState::kHole:
+    case PageState::kBus:
+      break;
+  }
+  return SparseMapping::Protection::kNone;
+}
+
+}  // namespace
+
+ScriptedBacking::ScriptedBacking(uint8_t index, Script& script) : index_(index), script_(script) {
+  arena_ = SparseMapping::Create(kArenaSize).value();
+  Require(arena_->Allocate(0, kArenaSize).ok(), "arena");
+  bitmap_pages_ = SparseMapping::Create(6 * kPageSize).value();
+  for (uint64_t i = 0; i < 3; ++i) {
+    Require(bitmap_pages_->Allocate(i * 2 * kPageSize, kPageSize).ok(), "bitmap");
+  }
+}
+
+ScriptedBacking::~ScriptedBacking() = default;
+
+void ScriptedBacking::Reset(const Backing& setup) {
+  setup_ = setup;
+  auto* const bytes = reinterpret_cast<uint8_t*>(arena_->mapping());
+  for (uint64_t page = 0; page < kMaxPages; ++page) {
+    if (state_[page] == PageState::kBus) {
+      Require(arena_->Allocate(page * kPageSize, kPageSize).ok(), "arena");
+    } else if (state_[page] != PageState::kRam) {
+      Require(arena_->Protect(page * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite).ok(), "arena");
+    }
+    state_[page] = PageState::kRam;
+  }
+  std::memcpy(bytes, Template<MappedPattern>(index_).data(), kArenaSize);
+  slow_ = Template<SlowPattern>(index_);
+  for (uint64_t page = 0; page < setup_.pages; ++page) {
+    if (setup_.page[page].state == PageState::kBus) {
+      MakeBus(page);
+    } else if (setup_.page[page].state != PageState::kRam) {
+      Require(SetState(page, setup_.page[page].state).ok(), "arena");
+    }
+  }
+  const uint64_t pages = (setup_.max_address() + kPageSize - 1) / kPageSize;
+  const uint64_t bitmap_bytes = (setup_.bit_offset + pages + 7) / 8;
+  for (uint64_t i = 0; i < 3; ++i) {
+    bitmaps_[i] = reinterpret_cast<uint8_t*>(bitmap_pages_->mapping()) + (i * 2 + 1) * kPageSize - bitmap_bytes;
+    // Bits that belong to no page say the opposite of their neighbours, so that using one shows.
+    std::memset(bitmaps_[i] - 8, 0x5a, 8 + bitmap_bytes);
+  }
+  for (uint64_t page = 0; page < setup_.pages; ++page) {
+    const PageSetup& bits = setup_.page[page];
+    SetBit(page, Access::kRead, bits.readable);
+    SetBit(page, Access::kWrite, bits.writable);
+    SetBit(page, Access::kExecute, bits.executable);
+  }
+}
+
+void ScriptedBacking::MakeBus(uint64_t page) {
+  // A file without bytes, mapped: the kernel answers with SIGBUS. One file serves all.
+  static const int file = [] {
+    const int fd = memfd_create("bus", MFD_CLOEXEC);
+    Require(fd >= 0, "memfd_create");
+    return fd;
+  }();
+  void* const mapped = mmap(arena_->mapping() + page * kPageSize, kPageSize, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_FIXED, file, 0);
+  Require(mapped != MAP_FAILED, "mmap");
+  state_[page] = PageState::kBus;
+}
+
+Status ScriptedBacking::SetState(uint64_t page, PageState state) {
+  Status status = arena_->Protect(page * kPageSize, kPageSize, ProtectionOf(state));
+  if (status.ok() && state_[page] != PageState::kBus) {
+    state_[page] = state;
+  }
+  return status;
+}
+
+Status ScriptedBacking::ChangeMapping(const Step& step) {
+  const uint64_t offset = step.page * kPageSize;
+  const uint64_t length = step.count * kPageSize;
+  constexpr PageState kProtections[] = {PageState::kHole, PageState::kReadOnly, PageState::kRam};
+  const PageState protection = kProtections[step.choice % 3];
+  PageState after = PageState::kRam;
+  Status status;
+  switch (step.kind) {
+    case StepKind::kAllocate:
+      status = arena_->Allocate(offset, length);
+      break;
+    case StepKind::kMapZero:
+      after = PageState::kReadOnly;
+      status = arena_->MapZero(offset, length);
+      break;
+    case StepKind::kProtect:
+      after = protection;
+      status = arena_->Protect(offset, length, ProtectionOf(protection));
+      break;
+    default:
+      after = PageState::kHole;
+      status = arena_->Unmap(offset, length);
+      break;
+  }
+  for (uint64_t page = step.page; status.ok() && page < uint64_t{step.page} + step.count; ++page) {
+    if (step.kind != StepKind::kProtect || state_[page] != PageState::kBus) {
+      state_[page] = after;
+    }
+  }
+  return status;
+}
+
+bool ScriptedBacking::BitExists(uint64_t page, Access access) const {
+  return setup_.has_bitmap && !setup_.null_bitmap[static_cast<size_t>(access)] && page < setup_.pages;
+}
+
+uint8_t* ScriptedBacking::BitByte(uint64_t page, Access access) const {
+  return bitmaps_[static_cast<size_t>(access)] + (setup_.bit_offset + page) / 8;
+}
+
+void ScriptedBacking::SetBit(uint64_t page, Access access, bool bit) {
+  if (BitExists(page, access)) {
+    const auto mask = static_cast<uint8_t>(1U << (setup_.bit_offset + page) % 8);
+    uint8_t* const byte = BitByte(page, access);
+    *byte = static_cast<uint8_t>(bit ? *byte | mask : *byte & ~mask);
+  }
+}
+
+bool ScriptedBacking::Bit(uint64_t page, Access access) const {
+  return !BitExists(page, access) || (*BitByte(page, access) >> (setup_.bit_offset + page) % 8 & 1) != 0;
+}
+
+std::span<const uint8_t> ScriptedBacking::MappedPage(uint64_t page, bool final) {
+  static constexpr std::array<uint8_t, kPageSize> kZeroes = {};
+  if (state_[page] == PageState::kBus) {
+    return kZeroes;
+  }
+  if (state_[page] == PageState::kHole) {
+    if (!final) {
+      return {};
+    }
+    Require(SetState(page, PageState::kReadOnly).ok(), "arena");
+  }
+  return {reinterpret_cast<const uint8_t*>(arena_->mapping()) + page * kPageSize, kPageSize};
+}
+
+std::span<const uint8_t> ScriptedBacking::SlowPage(uint64_t page) const {
+  return std::span(slow_).subspan(page * kPageSize, kPageSize);
+}
+
+std::byte* ScriptedBacking::mapping() const { return setup_.mapped ? arena_->mapping() : nullptr; }
+uint64_t ScriptedBacking::max_address() const { return setup_.max_address(); }
+
+std::optional<guestmem::BitmapInfo> ScriptedBacking::access_bitmap() const {
+  if (!setup_.has_bitmap) {
+    return std::nullopt;
+  }
+  const auto pointer = [&](size_t i) { return setup_.null_bitmap[i] ? nullptr : bitmaps_[i]; };
+  return guestmem::BitmapInfo{pointer(0), pointer(1), pointer(2), setup_.bit_offset};
+}
+
+std::optional<uint64_t> ScriptedBacking::base_iova() const {
+  return setup_.has_iova ? std::optional(kIovaBase) : std::nullopt;
+}
+
+Status ScriptedBacking::Fix(const guestmem::PageFaultInfo& fault, uint64_t page) {
+  if (fault.bitmap_failure) {
+    SetBit(page, static_cast<Access>(fault.access), true);
+    return {};
+  }
+  switch (state_[page]) {
+    case PageState::kRam:
+      return {};
+    case PageState::kBus: {
+      Status status = arena_->Allocate(page * kPageSize, kPageSize);
+      state_[page] = status.ok() ? PageState::kRam : PageState::kBus;
+      return status;
+    }
+    default:
+      return SetState(page, PageState::kRam);
+  }
+}
+
+PageFaultAction ScriptedBacking::PageFault(const guestmem::PageFaultInfo& fault) {
+  const auto access = static_cast<Access>(fault.access);
+  script_.calls->push_back(
+      {CallKind::kPageFault, index_, fault.address, fault.length, access, fault.bitmap_failure, 0, 0});
+  const auto& answers = script_.world->handler;
+  const HandlerAnswer answer =
+      script_.handler_calls < answers.size() ? answers[script_.handler_calls++] : HandlerAnswer::kDefault;
+  switch (answer) {
+    case HandlerAnswer::kDefault:
+      return GuestMemoryAccess::PageFault(fault);
+    case HandlerAnswer::kFail:
+      return PageFaultAction::Fail(ScriptedError());
+    case HandlerAnswer::kFailOk:
+      return PageFaultAction::Fail(Status());
+    case HandlerAnswer::kFailNoFallback:
+      return PageFaultAction::Fail(guestmem::NoFallback());
+    case HandlerAnswer::kFailElsewhere:
+      return PageFaultAction::Fail(ScriptedError(fault.address + 1, 1));
+    case HandlerAnswer::kFallback:
+      return PageFaultAction::Fallback();
+    case HandlerAnswer::kRetry:
+      return PageFaultAction::Retry();
+    case HandlerAnswer::kFixRetry:
+    case HandlerAnswer::kFixAllRetry:
+    case HandlerAnswer::kRefuseRetry:
+    case HandlerAnswer::kVanishRetry:
+      break;
+  }
+  const uint64_t last = answer == HandlerAnswer::kFixAllRetry ? fault.address + fault.length - 1 : fault.address;
+  for (uint64_t page = fault.address / kPageSize; page <= last / kPageSize; ++page) {
+    if (Status status = Fix(fault, page); !status.ok()) {
+      return PageFaultAction::Fail(std::move(status));
+    }
+  }
+  if (answer == HandlerAnswer::kRefuseRetry) {
+    SetBit(0, access, false);
+  }
+  if (answer == HandlerAnswer::kVanishRetry) {
+    if (Status status = SetState(0, PageState::kHole); !status.ok()) {
+      return PageFaultAction::Fail(std::move(status));
+    }
+  }
+  return PageFaultAction::Retry();
+}
+
+FallbackAnswer ScriptedBacking::Answer(const Call& call) {
+  script_.calls->push_back(call);
+  const auto& answers = script_.world->fallback;
+  return script_.fallback_calls < answers.size() ? answers[script_.fallback_calls++] : FallbackAnswer::kDo;
+}
+
+// `move(n)` carries out the first n bytes.
+template <typename Move>
+Status ScriptedBacking::Fall(const Call& call, Move move) {
+  const uint64_t some = std::min<uint64_t>(3, call.length);
+  switch (Answer(call)) {
+    case FallbackAnswer::kDo:
+      move(call.length);
+      return {};
+    case FallbackAnswer::kNone:
+      return guestmem::NoFallback();
+    case FallbackAnswer::kFail:
+      return ScriptedError();
+    case FallbackAnswer::kFailMoved:
+      if (call.kind == CallKind::kCompareExchangeFallback) {
+        return ScriptedError(call.address, 0);
+      }
+      move(some);
+      return ScriptedError(call.address + some, some);
+    case FallbackAnswer::kFailAt:
+      return ScriptedError(call.address + call.length / 2);
+    case FallbackAnswer::kFailOutside:
+      return ScriptedError(call.address + call.length + 1, call.length + 1);
+  }
+  return {};
+}
+
+Status ScriptedBacking::ReadFallback(uint64_t address, std::span<std::byte> destination) {
+  return Fall({CallKind::kReadFallback, index_, address, destination.size(), {}, false, 0, 0},
+              [&](uint64_t n) { std::memcpy(destination.data(), &slow_[address], n); });
+}
+
+Status ScriptedBacking::WriteFallback(uint64_t address, std::span<const std::byte> source) {
+  return Fall({CallKind::kWriteFallback, index_, address, source.size(), {}, false, 0, 0},
+              [&](uint64_t n) { std::memcpy(&slow_[address], source.data(), n); });
+}
+
+Status ScriptedBacking::FillFallback(uint64_t address, uint8_t value, uint64_t length) {
+  return Fall({CallKind::kFillFallback, index_, address, length, {}, false, value, 0},
+              [&](uint64_t n) { std::memset(&slow_[address], value, n); });
+}
+
+guestmem::Result<bool> ScriptedBacking::CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
+                                                                std::span<const std::byte> desired) {
+  bool swapped = false;
+  Status status = Fall({CallKind::kCompareExchangeFallback, index_, address, desired.size(), {}, false, Word(current),
+                        Word(desired)},
+                       [&](uint64_t n) {
+                         swapped = std::memcmp(&slow_[address], current.data(), n) == 0;
+                         std::memcpy(current.data(), &slow_[address], n);
+                         if (swapped) {
+                           std::memcpy(&slow_[address], desired.data(), n);
+                         }
+                       });
+  return status.ok() ? guestmem::Result<bool>(swapped) : guestmem::Result<bool>(std::move(status));
+}
+
+}  // namespace reference

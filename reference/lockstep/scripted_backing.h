@@ -1,0 +1,80 @@
+// A backing that does what a World says: its pages, its bitmap, its answers; and records every call it gets.
+
+#ifndef GUESTMEM_REFERENCE_LOCKSTEP_SCRIPTED_BACKING_H_
+#define GUESTMEM_REFERENCE_LOCKSTEP_SCRIPTED_BACKING_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "guestmem/backing.h"
+#include "guestmem/sparse_mapping.h"
+#include "reference/model/vocabulary.h"
+
+namespace reference {
+
+// The answers to come, shared by the backings of a world.
+struct Script {
+  const World* world = nullptr;
+  size_t handler_calls = 0;
+  size_t fallback_calls = 0;
+  std::vector<Call>* calls = nullptr;  // of the running step
+};
+
+class ScriptedBacking final : public guestmem::GuestMemoryAccess {
+ public:
+  // `index` is the backing's in its world.
+  ScriptedBacking(uint8_t index, Script& script);
+  ~ScriptedBacking() override;
+
+  // Puts bytes, page states and bits back to what `setup` says.
+  void Reset(const Backing& setup);
+
+  // Host-side steps.
+  guestmem::Status ChangeMapping(const Step& step);
+  void SetBit(uint64_t page, Access access, bool bit);
+
+  // What Subject asks for.
+  std::span<const uint8_t> MappedPage(uint64_t page, bool final);
+  std::span<const uint8_t> SlowPage(uint64_t page) const;
+  bool Bit(uint64_t page, Access access) const;
+
+  // GuestMemoryAccess
+  std::byte* mapping() const override;
+  uint64_t max_address() const override;
+  std::optional<guestmem::BitmapInfo> access_bitmap() const override;
+  guestmem::PageFaultAction PageFault(const guestmem::PageFaultInfo& fault) override;
+  guestmem::Status ReadFallback(uint64_t address, std::span<std::byte> destination) override;
+  guestmem::Status WriteFallback(uint64_t address, std::span<const std::byte> source) override;
+  guestmem::Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override;
+  guestmem::Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
+                                                 std::span<const std::byte> desired) override;
+  std::optional<uint64_t> base_iova() const override;
+
+ private:
+  FallbackAnswer Answer(const Call& call);
+  bool BitExists(uint64_t page, Access access) const;
+  uint8_t* BitByte(uint64_t page, Access access) const;
+  guestmem::Status Fix(const guestmem::PageFaultInfo& fault, uint64_t page);
+  guestmem::Status SetState(uint64_t page, PageState state);
+  void MakeBus(uint64_t page);
+  template <typename Move>
+  guestmem::Status Fall(const Call& call, Move move);
+
+  const uint8_t index_;
+  Script& script_;
+  Backing setup_;
+  std::shared_ptr<guestmem::SparseMapping> arena_;
+  std::array<PageState, kMaxPages> state_ = {};  // as the arena is now
+  std::array<uint8_t, kMaxPages * kPageSize> slow_ = {};
+  // Each bitmap ends where an inaccessible page starts, so that reading past it is a crash.
+  std::shared_ptr<guestmem::SparseMapping> bitmap_pages_;
+  std::array<uint8_t*, 3> bitmaps_ = {};
+};
+
+}  // namespace reference
+
+#endif  // GUESTMEM_REFERENCE_LOCKSTEP_SCRIPTED_BACKING_H_

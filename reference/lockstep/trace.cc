@@ -1,0 +1,201 @@
+// The parts of a trace that neither codec owns: names, what an op means in a world, and the normal form.
+
+#include "reference/lockstep/trace.h"
+
+#include <algorithm>
+
+#include "reference/lockstep/op_fields.h"
+
+namespace reference {
+namespace {
+
+constexpr bool TableIsInOrder() {
+  for (size_t i = 0; i < kStepKinds; ++i) {
+    if (kOpFields[i].kind != static_cast<StepKind>(i)) return false;
+  }
+  return static_cast<size_t>(StepKind::kUnmap) + 1 == kStepKinds;
+}
+static_assert(TableIsInOrder());
+static_assert(kLengthCount < 256 && kGpnCount < 256, "an index is a byte");
+
+template <class Enum, size_t N>
+std::string_view NameIn(const std::string_view (&names)[N], Enum value) {
+  const auto i = static_cast<size_t>(value);
+  return i < N ? names[i] : "?";
+}
+
+// The place an address is relative to.
+uint64_t AnchorAddress(const World& world, const Address& at) {
+  switch (at.anchor) {
+    case Anchor::kPage: return at.index * kPageSize;
+    case Anchor::kMiddle: return at.index * kPageSize + kPageSize / 2;
+    case Anchor::kEnd: {
+      if (world.backings.empty()) return 0;
+      const size_t i = at.index % world.backings.size();
+      const uint64_t start = i * world.region_pages * kPageSize;
+      return world.backings[i].present ? start + world.backings[i].max_address() : start;
+    }
+    case Anchor::k2To32: return uint64_t{1} << 32;
+    case Anchor::k2To63: return uint64_t{1} << 63;
+    case Anchor::k2To64: return 0;
+  }
+  return 0;
+}
+
+// The answers that come after a script's end change nothing at its end.
+template <class Answer>
+std::vector<Answer> NormalScript(std::vector<Answer> script, size_t longest, int answers, Answer after_the_end) {
+  if (script.size() > longest) script.resize(longest);
+  for (Answer& answer : script) answer = static_cast<Answer>(static_cast<int>(answer) % answers);
+  while (!script.empty() && script.back() == after_the_end) script.pop_back();
+  return script;
+}
+
+}  // namespace
+
+Step Resolve(const World& world, const Op& op, uint64_t seen) {
+  Step step;
+  step.kind = op.kind;
+  step.target = op.target;
+  step.slot = op.slot;
+  step.gpa = AnchorAddress(world, op.at) + static_cast<uint64_t>(int64_t{op.at.delta});  // modulo 2^64 by intent
+  step.length = kLengths[op.length % kLengthCount];
+  step.size = static_cast<uint8_t>(1u << (op.size % 4));
+  step.value = op.seen ? seen & ValueMask(op) : op.value;
+  step.desired = op.desired;
+  for (const uint8_t i : op.gpns) step.gpns.push_back(kGpns[i % kGpnCount]);
+  step.backing = world.backings.empty() ? uint8_t{0} : static_cast<uint8_t>(op.backing % world.backings.size());
+  step.page = op.page;
+  step.count = op.count;
+  step.choice = op.choice;
+  step.access = op.access;
+  return step;
+}
+
+uint64_t ValueMask(const Op& op) {
+  const OpFields& uses = FieldsOf(op.kind);
+  if (op.kind == StepKind::kFill) return 0xff;
+  if (uses.Uses(kFieldSize) && op.size % 4 < 3) return (uint64_t{1} << (8u << (op.size % 4))) - 1;
+  return ~uint64_t{0};
+}
+
+Op Normal(const Op& op) {
+  const OpFields& uses = FieldsOf(op.kind);
+  Op normal;
+  normal.kind = uses.kind;
+  if (uses.Uses(kFieldTarget)) normal.target = op.target % kHandles;
+  if (uses.Uses(kFieldSlot)) normal.slot = static_cast<uint8_t>(1 + (op.slot + kHandles - 2) % (kHandles - 1));
+  if (uses.Uses(kFieldAt)) {
+    normal.at.anchor = static_cast<Anchor>(static_cast<int>(op.at.anchor) % kAnchors);
+    if (HasIndex(normal.at.anchor)) normal.at.index = op.at.index % (kMaxAddressIndex + 1);
+    normal.at.delta = op.at.delta;
+  }
+  if (uses.Uses(kFieldLength)) normal.length = op.length % uses.lengths;
+  if (uses.Uses(kFieldSize)) normal.size = op.size % 4;
+  if (uses.Uses(kFieldSeen)) normal.seen = op.seen;
+  if (uses.Uses(kFieldValue) && !normal.seen) normal.value = op.value & ValueMask(op);
+  if (uses.Uses(kFieldDesired)) normal.desired = op.desired & ValueMask(op);
+  if (uses.Uses(kFieldGpns)) {
+    normal.gpns.assign(op.gpns.begin(), op.gpns.begin() + static_cast<ptrdiff_t>(std::min(op.gpns.size(), kMaxGpns)));
+    for (uint8_t& i : normal.gpns) i %= kGpnCount;
+  }
+  if (uses.Uses(kFieldBacking)) normal.backing = op.backing % kMaxBackings;
+  if (uses.Uses(kFieldPage)) normal.page = op.page % kMaxPages;
+  if (uses.Uses(kFieldCount)) normal.count = op.count % (kMaxPages + 1);
+  if (uses.Uses(kFieldChoice)) normal.choice = op.choice % uses.choices;
+  if (uses.Uses(kFieldAccess)) normal.access = static_cast<Access>(static_cast<int>(op.access) % kAccesses);
+  return normal;
+}
+
+Backing Normal(const Backing& backing, uint8_t region_pages) {
+  const bool single = region_pages == 0;
+  const auto fits = [&](uint8_t pages) { return single ? pages : std::min(pages, region_pages); };
+  Backing normal;
+  normal.pages = fits(normal.pages);
+  normal.present = backing.present || single;
+  if (!normal.present) return normal;
+  normal.mapped = backing.mapped;
+  normal.pages = fits(static_cast<uint8_t>(1 + (backing.pages + kMaxPages - 1) % kMaxPages));
+  normal.trim = backing.trim % kPageSize;
+  normal.has_bitmap = backing.has_bitmap;
+  normal.has_iova = backing.has_iova;
+  if (normal.has_bitmap) {
+    normal.bit_offset = backing.bit_offset % 8;
+    normal.null_bitmap = backing.null_bitmap;
+  }
+  const auto bit = [&](bool set, Access access) {
+    return set || !normal.has_bitmap || normal.null_bitmap[static_cast<size_t>(access)];
+  };
+  for (size_t i = 0; i < normal.pages; ++i) {
+    normal.page[i].state = static_cast<PageState>(static_cast<int>(backing.page[i].state) % kPageStates);
+    normal.page[i].readable = bit(backing.page[i].readable, Access::kRead);
+    normal.page[i].writable = bit(backing.page[i].writable, Access::kWrite);
+    normal.page[i].executable = bit(backing.page[i].executable, Access::kExecute);
+  }
+  return normal;
+}
+
+World Normal(const World& world) {
+  World normal;
+  for (const uint8_t pages : kRegionPages) {
+    if (pages <= world.region_pages) normal.region_pages = pages;
+  }
+  const size_t most = normal.region_pages == 0 ? 1 : kMaxBackings;
+  for (size_t i = 0; i < std::clamp<size_t>(world.backings.size(), 1, most); ++i) {
+    const Backing& backing = i < world.backings.size() ? world.backings[i] : Backing{};
+    normal.backings.push_back(Normal(backing, normal.region_pages));
+  }
+  normal.handler = NormalScript(world.handler, kMaxHandlerAnswers, kHandlerAnswers, HandlerAnswer::kDefault);
+  normal.fallback = NormalScript(world.fallback, kMaxFallbackAnswers, kFallbackAnswers, FallbackAnswer::kDo);
+  normal.failing_host_call = world.failing_host_call % (kMaxFailingHostCall + 1);
+  return normal;
+}
+
+std::string_view Name(StepKind kind) {
+  return static_cast<size_t>(kind) < kStepKinds ? FieldsOf(kind).name : "?";
+}
+
+std::string_view Name(ErrorKind kind) {
+  static constexpr std::string_view kNames[] = {
+      "out_of_range", "access_denied", "not_mapped", "not_lockable", "locked", "no_fallback",
+      "invalid_gpn", "misaligned", "invalid_argument", "resource_exhausted", "backend"};
+  return NameIn(kNames, kind);
+}
+
+std::string_view Name(Operation operation) {
+  static constexpr std::string_view kNames[] = {"create", "read", "write", "fill", "compare_exchange",
+                                                "lock", "subrange", "probe", "revoke"};
+  return NameIn(kNames, operation);
+}
+
+std::string_view Name(CallKind kind) {
+  static constexpr std::string_view kNames[] = {"page_fault", "read_fallback", "write_fallback", "fill_fallback",
+                                                "compare_exchange_fallback"};
+  return NameIn(kNames, kind);
+}
+
+std::string_view Name(Access access) {
+  static constexpr std::string_view kNames[] = {"read", "write", "execute"};
+  return NameIn(kNames, access);
+}
+
+std::string_view Name(PageState state) {
+  static constexpr std::string_view kNames[] = {"ram", "read_only", "hole", "bus"};
+  return NameIn(kNames, state);
+}
+
+std::string_view Name(HandlerAnswer answer) {
+  static constexpr std::string_view kNames[] = {
+      "default", "fail", "fail_ok", "fail_no_fallback", "fail_elsewhere", "retry",
+      "fix_retry", "fix_all_retry", "refuse_retry", "vanish_retry", "fallback"};
+  static_assert(std::size(kNames) == kHandlerAnswers);
+  return NameIn(kNames, answer);
+}
+
+std::string_view Name(FallbackAnswer answer) {
+  static constexpr std::string_view kNames[] = {"do", "none", "fail", "fail_moved", "fail_at", "fail_outside"};
+  static_assert(std::size(kNames) == kFallbackAnswers);
+  return NameIn(kNames, answer);
+}
+
+}  // namespace reference

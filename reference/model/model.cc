@@ -1,0 +1,517 @@
+#include "reference/model/model.h"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <string>
+
+namespace reference {
+namespace {
+
+constexpr uint64_t kMaxUint64 = std::numeric_limits<uint64_t>::max();
+constexpr uint64_t kFirstInvalidGpn = kMaxUint64 / kPageSize;
+constexpr uint64_t kArenaSize = kMaxPages * kPageSize;
+constexpr int kUnknownCode = 2;
+
+// By ErrorKind; a backend's own code replaces the last.
+constexpr std::array<int, 11> kCodes = {11, 7, 9, 9, 9, 12, 3, 3, 3, 8, 0};
+// By Operation.
+constexpr std::array<const char*, 9> kNames = {"create", "read", "write", "fill", "compare exchange", "lock", "subrange", "probe", "revoke"};
+
+Operation OperationOf(StepKind kind) {
+  switch (kind) {
+    case StepKind::kRead:
+    case StepKind::kReadPlain: return Operation::kRead;
+    case StepKind::kWrite:
+    case StepKind::kWritePlain: return Operation::kWrite;
+    case StepKind::kFill: return Operation::kFill;
+    case StepKind::kCompareExchange: return Operation::kCompareExchange;
+    case StepKind::kSubrange: return Operation::kSubrange;
+    case StepKind::kProbeReadable:
+    case StepKind::kProbeWritable:
+    case StepKind::kProbeExecutable:
+    case StepKind::kProbeGpns: return Operation::kProbe;
+    default: return Operation::kCreate;
+  }
+}
+
+bool IsProbe(StepKind kind) { return OperationOf(kind) == Operation::kProbe; }
+
+// An object moves as a whole or not at all, and lies in one backing.
+bool IsObject(StepKind kind) {
+  return kind == StepKind::kReadPlain || kind == StepKind::kWritePlain || kind == StepKind::kCompareExchange;
+}
+
+bool Stores(StepKind kind) {
+  return kind == StepKind::kWrite || kind == StepKind::kFill || kind == StepKind::kWritePlain ||
+         kind == StepKind::kCompareExchange || kind == StepKind::kProbeWritable;
+}
+
+Access AccessOf(StepKind kind) {
+  if (kind == StepKind::kProbeExecutable) return Access::kExecute;
+  return Stores(kind) ? Access::kWrite : Access::kRead;
+}
+
+uint8_t ByteOf(uint64_t value, uint64_t i) {
+  for (; i > 0; --i) value /= 256;
+  return static_cast<uint8_t>(value % 256);
+}
+
+uint64_t LittleEndian(std::span<const uint8_t> bytes) {
+  uint64_t value = 0;
+  for (size_t i = bytes.size(); i > 0; --i) value = value * 256 + bytes[i - 1];
+  return value;
+}
+
+uint64_t LowBytes(uint64_t value, uint64_t size) {
+  std::array<uint8_t, 8> bytes = {};
+  for (uint64_t i = 0; i < size; ++i) bytes[i] = ByteOf(value, i);
+  return LittleEndian(bytes);
+}
+
+bool BitExists(const Backing& setup, uint64_t page, Access access) {
+  return setup.present && setup.has_bitmap && !setup.null_bitmap[static_cast<size_t>(access)] && page < setup.pages;
+}
+
+using Pattern = std::array<std::array<uint8_t, kArenaSize>, kMaxBackings>;
+
+Pattern MakePattern(uint8_t (*byte)(uint64_t, uint64_t)) {
+  Pattern pattern;
+  for (uint64_t b = 0; b < kMaxBackings; ++b)
+    for (uint64_t i = 0; i < kArenaSize; ++i) pattern[b][i] = byte(b, i);
+  return pattern;
+}
+
+void Clear(Outcome& outcome) {
+  Outcome fresh;
+  fresh.text.swap(outcome.text);
+  fresh.data.swap(outcome.data);
+  fresh.calls.swap(outcome.calls);
+  outcome = std::move(fresh);
+  outcome.text.clear();
+  outcome.data.clear();
+  outcome.calls.clear();
+}
+
+bool Fail(Outcome& outcome, ErrorKind kind, std::optional<uint64_t> fault_address, uint64_t transferred = 0, int backend_code = 0) {
+  outcome.ok = false;
+  outcome.kind = kind;
+  outcome.code = kind == ErrorKind::kBackend ? backend_code : kCodes[static_cast<size_t>(kind)];
+  outcome.fault_address = fault_address;
+  outcome.transferred = transferred;
+  return false;
+}
+
+void AppendHex(std::string& text, uint64_t value) {
+  std::array<char, 16> digits;
+  text += "0x";
+  text.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value, 16).ptr);
+}
+
+void Describe(Outcome& outcome, const char* name) {
+  std::string& text = outcome.text;
+  text.append("guest memory '").append(name).append("': ").append(kNames[static_cast<size_t>(outcome.operation)]);
+  text += " error: failed to access ";
+  if (outcome.range) {
+    const bool end_fits = outcome.range->length <= kMaxUint64 - outcome.range->start;
+    AppendHex(text, outcome.range->start);
+    text += end_fits ? "-" : "+";
+    AppendHex(text, end_fits ? outcome.range->start + outcome.range->length : outcome.range->length);
+  } else {
+    text += "memory";
+  }
+  if (outcome.fault_address && !(outcome.range && outcome.range->start == *outcome.fault_address)) {
+    text += " at ";
+    AppendHex(text, *outcome.fault_address);
+  }
+}
+
+}  // namespace
+
+void Model::Start(const World& world) {
+  static const Pattern kMapped = MakePattern(MappedPattern);
+  static const Pattern kSlow = MakePattern(SlowPattern);
+  memories_.resize(world.backings.size());
+  for (Handle& handle : handles_) {
+    handle.parts.clear();
+    handle.one_region = true;
+  }
+  handles_[0].one_region = world.region_pages == 0 || world.backings.size() == 1;
+  for (uint64_t b = 0; b < memories_.size(); ++b) {
+    Memory& memory = memories_[b];
+    const Backing& setup = world.backings[b];
+    memory.setup = setup;
+    memory.mapped.assign(kMapped[b].begin(), kMapped[b].end());
+    memory.slow.assign(kSlow[b].begin(), kSlow[b].end());
+    for (uint64_t page = 0; page < kMaxPages; ++page) {
+      memory.state[page] = page < setup.pages ? setup.page[page].state : PageState::kRam;
+      if (memory.state[page] == PageState::kBus) ZeroPage(memory, page);
+      const std::array<bool, 3> bits = {setup.page[page].readable, setup.page[page].writable, setup.page[page].executable};
+      for (Access access : {Access::kRead, Access::kWrite, Access::kExecute}) {
+        const size_t a = static_cast<size_t>(access);
+        memory.allowed[a][page] = BitExists(setup, page, access) ? bits[a] : true;
+      }
+    }
+    if (setup.present && (world.region_pages != 0 || b == 0))
+      handles_[0].parts.push_back({b, b * world.region_pages * kPageSize, 0, setup.max_address()});
+  }
+  handler_ = world.handler;
+  fallback_ = world.fallback;
+  handler_calls_ = fallback_calls_ = host_calls_ = 0;
+  failing_host_call_ = world.failing_host_call;
+}
+
+void Model::Run(const Step& step, Outcome& outcome) {
+  Clear(outcome);
+  touched_.clear();
+  const Handle& target = handles_[step.target % kHandles];
+  const Handle& handle = target.parts.empty() ? handles_[0] : target;
+  Range range = {step.gpa, step.length};
+  std::array<uint8_t, 8> object = {};
+  switch (step.kind) {
+    case StepKind::kRead:
+    case StepKind::kWrite: {
+      outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
+      const std::span<uint8_t> host = std::span(outcome.data).subspan(kGuardBytes, step.length);
+      if (step.kind == StepKind::kWrite)
+        for (uint64_t i = 0; i < step.length; ++i) host[i] = DataPattern(step.value, i);
+      Carry(handle, {step.kind, step.gpa, step.length, 0, 0, host, outcome});
+      break;
+    }
+    case StepKind::kFill:
+      Carry(handle, {step.kind, step.gpa, step.length, LowBytes(step.value, 1), 0, {}, outcome});
+      break;
+    case StepKind::kReadPlain:
+    case StepKind::kWritePlain:
+    case StepKind::kCompareExchange: {
+      range.length = step.size;
+      const std::span<uint8_t> host = std::span(object).first(step.size);
+      const bool ok = Carry(handle, {step.kind, step.gpa, step.size, LowBytes(step.value, step.size),
+                                     LowBytes(step.desired, step.size), host, outcome});
+      if (ok && step.kind != StepKind::kWritePlain) outcome.number = LittleEndian(host);
+      break;
+    }
+    case StepKind::kProbeReadable:
+    case StepKind::kProbeWritable:
+    case StepKind::kProbeExecutable:
+      Carry(handle, {step.kind, step.gpa, step.length, 0, 0, {}, outcome});
+      break;
+    case StepKind::kProbeGpns:
+      ProbeGpns(handle, step, outcome);
+      break;
+    case StepKind::kFullMapping:
+      if (handle.one_region && !handle.parts.empty()) {
+        const Backing& setup = memories_[handle.parts[0].backing].setup;
+        if (setup.mapped && !setup.has_bitmap) outcome.number = handle.parts[0].length;
+      }
+      break;
+    case StepKind::kIova:
+      if (FindPieces(handle, step.gpa, 1) && memories_[pieces_[0].backing].setup.has_iova)
+        outcome.number = kIovaBase + pieces_[0].address;
+      break;
+    case StepKind::kSubrange:
+      Subrange(handle, step, outcome);
+      break;
+    case StepKind::kSetBit:
+      SetBit(memories_[step.backing % memories_.size()], step.page, step.access, step.choice % 2 == 1);
+      break;
+    case StepKind::kAllocate:
+    case StepKind::kMapZero:
+    case StepKind::kProtect:
+    case StepKind::kUnmap:
+      range = {step.page * kPageSize, step.count * kPageSize};
+      ChangeMapping(step, outcome);
+      break;
+  }
+  if (outcome.ok) return;
+  outcome.operation = OperationOf(step.kind);
+  if (step.kind != StepKind::kProbeGpns) outcome.range = range;
+  Describe(outcome, outcome.operation == Operation::kCreate ? kSparseName : kWorldName);
+}
+
+bool Model::FindPieces(const Handle& handle, uint64_t gpa, uint64_t length) {
+  pieces_.clear();
+  for (const Part& part : handle.parts) {
+    if (length == 0 || gpa < part.start || gpa - part.start >= part.length) continue;
+    const uint64_t skipped = gpa - part.start;
+    const uint64_t here = std::min(length, part.length - skipped);
+    pieces_.push_back({part.backing, part.offset + skipped, gpa, here});
+    gpa += here;
+    length -= here;
+  }
+  return length == 0;
+}
+
+bool Model::Carry(const Handle& handle, const Request& request) {
+  if (request.length == 0) return true;
+  const bool found = FindPieces(handle, request.gpa, request.length);
+  if (!found || (IsObject(request.kind) && pieces_.size() != 1))
+    return Fail(request.outcome, ErrorKind::kOutOfRange, request.gpa);
+  if (request.kind == StepKind::kCompareExchange && pieces_[0].address % request.length != 0)
+    return Fail(request.outcome, ErrorKind::kMisaligned, request.gpa);
+  for (const Piece& piece : pieces_)
+    if (!CarryPiece(request, piece)) return false;
+  return true;
+}
+
+bool Model::CarryPiece(const Request& request, Piece rest) {
+  Memory& memory = memories_[rest.backing];
+  const uint64_t end = rest.address + rest.length;
+  while (memory.setup.mapped) {
+    std::optional<uint64_t> fault = FirstRefused(memory, rest, AccessOf(request.kind));
+    const bool refused = fault.has_value();
+    if (!refused) {
+      fault = FirstFaulting(memory, rest, Stores(request.kind));
+      if (!fault) {
+        Move(request, rest, rest.length, memory.mapped);
+        return true;
+      }
+      if (!IsObject(request.kind)) {
+        const uint64_t moved = *fault - rest.address;
+        Move(request, rest, moved, memory.mapped);
+        rest = {rest.backing, *fault, rest.gpa + moved, end - *fault};
+      }
+    }
+    const Answer answer = AskHandler(request, rest.backing, *fault, end - *fault, refused);
+    if (answer.action == Action::kFallback) break;
+    if (answer.action == Action::kFail) {
+      const uint64_t transferred = IsProbe(request.kind) ? 0 : rest.gpa - request.gpa;
+      return Fail(request.outcome, answer.kind, rest.gpa + (*fault - rest.address), transferred, answer.code);
+    }
+  }
+  return CarryByFallback(request, rest);
+}
+
+bool Model::CarryByFallback(const Request& request, Piece rest) {
+  if (request.kind == StepKind::kProbeExecutable)
+    return Fail(request.outcome, ErrorKind::kNoFallback, rest.gpa);
+  if (!IsProbe(request.kind)) return CallFallback(request, rest);
+  while (rest.length > 0) {
+    if (!CallFallback(request, {rest.backing, rest.address, rest.gpa, 1})) return false;
+    const uint64_t here = std::min(rest.length, kPageSize - rest.address % kPageSize);
+    rest = {rest.backing, rest.address + here, rest.gpa + here, rest.length - here};
+  }
+  return true;
+}
+
+bool Model::CallFallback(const Request& request, const Piece& piece) {
+  Call call = {};
+  call.backing = static_cast<uint8_t>(piece.backing);
+  call.address = piece.address;
+  call.length = piece.length;
+  switch (OperationOf(request.kind)) {
+    case Operation::kWrite: call.kind = CallKind::kWriteFallback; break;
+    case Operation::kFill: call.kind = CallKind::kFillFallback; break;
+    case Operation::kCompareExchange: call.kind = CallKind::kCompareExchangeFallback; break;
+    default: call.kind = CallKind::kReadFallback; break;
+  }
+  if (request.kind == StepKind::kProbeWritable) call.kind = CallKind::kCompareExchangeFallback;
+  if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback) call.value = request.value;
+  if (call.kind == CallKind::kCompareExchangeFallback) call.desired = request.desired;
+  request.outcome.calls.push_back(call);
+
+  std::vector<uint8_t>& slow = memories_[piece.backing].slow;
+  ErrorKind kind = ErrorKind::kBackend;
+  uint64_t named = piece.address;
+  uint64_t counted = 0;
+  const bool scripted = fallback_calls_ < fallback_.size();
+  switch (scripted ? fallback_[fallback_calls_++] : FallbackAnswer::kDo) {
+    case FallbackAnswer::kDo:
+      Move(request, piece, piece.length, slow);
+      return true;
+    case FallbackAnswer::kNone:
+      kind = ErrorKind::kNoFallback;
+      break;
+    case FallbackAnswer::kFail:
+      break;
+    case FallbackAnswer::kFailMoved:
+      if (call.kind == CallKind::kCompareExchangeFallback) break;
+      counted = std::min<uint64_t>(3, piece.length);
+      named = piece.address + counted;
+      Move(request, piece, counted, slow);
+      break;
+    case FallbackAnswer::kFailAt:
+      named = piece.address + piece.length / 2;
+      break;
+    case FallbackAnswer::kFailOutside:
+      named = piece.address + piece.length + 1;
+      counted = piece.length + 1;
+      break;
+  }
+  if (named >= piece.address + piece.length) named = piece.address;
+  if (counted > piece.length) counted = 0;
+  const uint64_t transferred = IsProbe(request.kind) ? 0 : piece.gpa - request.gpa + counted;
+  return Fail(request.outcome, kind, piece.gpa + (named - piece.address), transferred, kScriptedCode);
+}
+
+Model::Answer Model::AskHandler(const Request& request, uint64_t backing, uint64_t address, uint64_t length, bool refused) {
+  const auto fail = [](ErrorKind kind, int code) { return Answer{Action::kFail, kind, code}; };
+  const Answer exhausted = fail(ErrorKind::kBackend, kExhaustedCode);
+  const Access access = AccessOf(request.kind);
+  const ErrorKind usual = refused ? ErrorKind::kAccessDenied : ErrorKind::kNotMapped;
+  request.outcome.calls.push_back({CallKind::kPageFault, static_cast<uint8_t>(backing), address, length, access, refused, 0, 0});
+  const bool scripted = handler_calls_ < handler_.size();
+  const HandlerAnswer answer = scripted ? handler_[handler_calls_++] : HandlerAnswer::kDefault;
+  uint64_t last = address;
+  switch (answer) {
+    case HandlerAnswer::kDefault: return fail(usual, 0);
+    case HandlerAnswer::kFail:
+    case HandlerAnswer::kFailElsewhere: return fail(ErrorKind::kBackend, kScriptedCode);
+    case HandlerAnswer::kFailOk: return fail(ErrorKind::kBackend, kUnknownCode);
+    case HandlerAnswer::kFailNoFallback: return fail(ErrorKind::kNoFallback, 0);
+    case HandlerAnswer::kFallback: return {Action::kFallback, {}, 0};
+    case HandlerAnswer::kRetry: return {Action::kRetry, {}, 0};
+    case HandlerAnswer::kFixAllRetry: last = address + length - 1; break;
+    case HandlerAnswer::kFixRetry:
+    case HandlerAnswer::kRefuseRetry:
+    case HandlerAnswer::kVanishRetry: break;
+  }
+  Memory& memory = memories_[backing];
+  for (uint64_t page = address / kPageSize; page <= last / kPageSize; ++page)
+    if (!Fix(memory, page, access, refused)) return exhausted;
+  if (answer == HandlerAnswer::kRefuseRetry) SetBit(memory, 0, access, false);
+  if (answer == HandlerAnswer::kVanishRetry) {
+    if (!HostCall()) return exhausted;
+    SetState(memory, 0, PageState::kHole);
+  }
+  return {Action::kRetry, {}, 0};
+}
+
+bool Model::Fix(Memory& memory, uint64_t page, Access access, bool refused) {
+  if (refused) {
+    SetBit(memory, page, access, true);
+    return true;
+  }
+  if (memory.state[page] == PageState::kRam) return true;
+  if (!HostCall()) return false;
+  memory.state[page] = PageState::kRam;
+  return true;
+}
+
+bool Model::HostCall() {
+  ++host_calls_;
+  return host_calls_ != failing_host_call_;
+}
+
+void Model::ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome) {
+  for (uint64_t gpn : step.gpns) {
+    if (gpn >= kFirstInvalidGpn) {
+      Fail(outcome, ErrorKind::kInvalidGpn, std::nullopt);
+      outcome.gpn = gpn;
+      return;
+    }
+    if (!Carry(handle, {StepKind::kProbeReadable, gpn * kPageSize, kPageSize, 0, 0, {}, outcome})) return;
+  }
+}
+
+void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
+  std::optional<Part> found;
+  for (const Part& part : handle.parts) {
+    if (step.gpa < part.start || step.gpa - part.start > part.length) continue;
+    const uint64_t skipped = step.gpa - part.start;
+    if (step.length <= part.length - skipped) found = Part{part.backing, 0, part.offset + skipped, step.length};
+  }
+  if (found)
+    handles_[step.slot].parts.assign(1, *found);
+  else
+    Fail(outcome, ErrorKind::kOutOfRange, step.gpa);
+}
+
+void Model::ChangeMapping(const Step& step, Outcome& outcome) {
+  if (step.page + step.count > static_cast<int>(kMaxPages)) {
+    Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
+    return;
+  }
+  if (step.count == 0) return;
+  if (!HostCall()) {
+    Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
+    return;
+  }
+  constexpr std::array<PageState, 3> kProtections = {PageState::kHole, PageState::kReadOnly, PageState::kRam};
+  Memory& memory = memories_[step.backing % memories_.size()];
+  for (uint64_t page = step.page; page < uint64_t{step.page} + step.count; ++page) {
+    if (step.kind == StepKind::kProtect) {
+      SetState(memory, page, kProtections[step.choice % kProtections.size()]);
+      continue;
+    }
+    ZeroPage(memory, page);
+    if (step.kind == StepKind::kAllocate) memory.state[page] = PageState::kRam;
+    if (step.kind == StepKind::kMapZero) memory.state[page] = PageState::kReadOnly;
+    if (step.kind == StepKind::kUnmap) memory.state[page] = PageState::kHole;
+  }
+}
+
+std::optional<uint64_t> Model::FirstRefused(const Memory& memory, const Piece& piece, Access access) {
+  for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + piece.length; ++page)
+    if (!memory.allowed[static_cast<size_t>(access)][page]) return std::max(page * kPageSize, piece.address);
+  return std::nullopt;
+}
+
+std::optional<uint64_t> Model::FirstFaulting(const Memory& memory, const Piece& piece, bool stores) {
+  for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + piece.length; ++page) {
+    const bool readable = memory.state[page] == PageState::kRam || memory.state[page] == PageState::kReadOnly;
+    const bool writable = memory.state[page] == PageState::kRam;
+    if (stores ? !writable : !readable) return std::max(page * kPageSize, piece.address);
+  }
+  return std::nullopt;
+}
+
+void Model::Move(const Request& request, const Piece& piece, uint64_t count, std::vector<uint8_t>& bytes) {
+  const std::span<uint8_t> guest = std::span(bytes).subspan(piece.address, count);
+  const std::span<uint8_t> host = request.host;
+  const uint64_t before = piece.gpa - request.gpa;
+  const uint64_t value = request.value;
+  for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + count; ++page)
+    touched_.push_back({piece.backing, page});
+  switch (request.kind) {
+    case StepKind::kRead:
+    case StepKind::kReadPlain:
+      for (uint64_t i = 0; i < count; ++i) host[before + i] = guest[i];
+      break;
+    case StepKind::kWrite:
+      for (uint64_t i = 0; i < count; ++i) guest[i] = host[before + i];
+      break;
+    case StepKind::kWritePlain:
+      for (uint64_t i = 0; i < count; ++i) guest[i] = ByteOf(value, i);
+      break;
+    case StepKind::kFill:
+      for (uint64_t i = 0; i < count; ++i) guest[i] = ByteOf(value, 0);
+      break;
+    case StepKind::kCompareExchange:
+      for (uint64_t i = 0; i < count; ++i) host[i] = guest[i];
+      request.outcome.swapped = LittleEndian(host) == value;
+      if (request.outcome.swapped)
+        for (uint64_t i = 0; i < count; ++i) guest[i] = ByteOf(request.desired, i);
+      break;
+    default:
+      break;
+  }
+}
+
+void Model::SetBit(Memory& memory, uint64_t page, Access access, bool bit) {
+  if (BitExists(memory.setup, page, access)) memory.allowed[static_cast<size_t>(access)][page] = bit;
+}
+
+void Model::SetState(Memory& memory, uint64_t page, PageState state) {
+  if (memory.state[page] != PageState::kBus) memory.state[page] = state;
+}
+
+void Model::ZeroPage(Memory& memory, uint64_t page) {
+  for (uint64_t i = 0; i < kPageSize; ++i) memory.mapped[page * kPageSize + i] = 0;
+}
+
+std::span<const uint8_t> Model::MappedPage(uint64_t backing, uint64_t page) const {
+  return std::span(memories_[backing].mapped).subspan(page * kPageSize, kPageSize);
+}
+
+std::span<const uint8_t> Model::SlowPage(uint64_t backing, uint64_t page) const {
+  return std::span(memories_[backing].slow).subspan(page * kPageSize, kPageSize);
+}
+
+PageState Model::State(uint64_t backing, uint64_t page) const { return memories_[backing].state[page]; }
+
+bool Model::Bit(uint64_t backing, uint64_t page, Access access) const {
+  return memories_[backing].allowed[static_cast<size_t>(access)][page];
+}
+
+}  // namespace reference

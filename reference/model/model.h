@@ -1,0 +1,113 @@
+// The gold standard: guest memory as an array of bytes with flags, each rule of the contract as one plain
+// loop over bytes. Slow on purpose. Knows nothing of lib/.
+
+#ifndef GUESTMEM_REFERENCE_MODEL_MODEL_H_
+#define GUESTMEM_REFERENCE_MODEL_MODEL_H_
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "reference/model/vocabulary.h"
+
+namespace reference {
+
+class Model {
+ public:
+  // Forgets everything and builds `world`.
+  void Start(const World& world);
+  // Carries one step out. `outcome` is overwritten (its vectors keep their capacity).
+  void Run(const Step& step, Outcome& outcome);
+
+  // The 4096 bytes of a page, as the mapping has them (seen or not) and as the fallbacks have them.
+  std::span<const uint8_t> MappedPage(uint64_t backing, uint64_t page) const;
+  std::span<const uint8_t> SlowPage(uint64_t backing, uint64_t page) const;
+  PageState State(uint64_t backing, uint64_t page) const;
+  // The pages on which the last step moved bytes (mapped or slow), possibly more than once.
+  struct PageId {
+    uint64_t backing;
+    uint64_t page;
+  };
+  std::span<const PageId> TouchedPages() const { return touched_; }
+  // What a bit says; true where there is no such bit.
+  bool Bit(uint64_t backing, uint64_t page, Access access) const;
+
+ private:
+  struct Memory {
+    Backing setup;
+    std::vector<uint8_t> mapped;
+    std::vector<uint8_t> slow;
+    std::array<PageState, kMaxPages> state;
+    std::array<std::array<bool, kMaxPages>, 3> allowed;  // by Access, then page
+  };
+  // Bytes [start, start + length) of a handle are bytes [offset, offset + length) of a backing.
+  struct Part {
+    uint64_t backing;
+    uint64_t start;
+    uint64_t offset;
+    uint64_t length;
+  };
+  struct Handle {
+    std::vector<Part> parts;  // ascending; none: an empty slot
+    bool one_region;
+  };
+  // One access of a caller, and where its bytes come from or go to.
+  struct Request {
+    StepKind kind;
+    uint64_t gpa;
+    uint64_t length;
+    uint64_t value;
+    uint64_t desired;
+    std::span<uint8_t> host;
+    Outcome& outcome;
+  };
+  // Bytes of a request that lie in one backing, in the handle's coordinates (gpa) and in the backing's (address).
+  struct Piece {
+    uint64_t backing;
+    uint64_t address;
+    uint64_t gpa;
+    uint64_t length;
+  };
+  enum class Action : uint8_t { kFail, kRetry, kFallback };
+  struct Answer {
+    Action action;
+    ErrorKind kind;
+    int code;  // kBackend only
+  };
+
+  bool FindPieces(const Handle& handle, uint64_t gpa, uint64_t length);
+  bool Carry(const Handle& handle, const Request& request);
+  bool CarryPiece(const Request& request, Piece rest);
+  bool CarryByFallback(const Request& request, Piece rest);
+  bool CallFallback(const Request& request, const Piece& piece);
+  Answer AskHandler(const Request& request, uint64_t backing, uint64_t address, uint64_t length, bool refused);
+  bool Fix(Memory& memory, uint64_t page, Access access, bool refused);
+  bool HostCall();
+  void ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome);
+  void Subrange(const Handle& handle, const Step& step, Outcome& outcome);
+  void ChangeMapping(const Step& step, Outcome& outcome);
+
+  static std::optional<uint64_t> FirstRefused(const Memory& memory, const Piece& piece, Access access);
+  static std::optional<uint64_t> FirstFaulting(const Memory& memory, const Piece& piece, bool stores);
+  void Move(const Request& request, const Piece& piece, uint64_t count, std::vector<uint8_t>& bytes);
+  static void SetBit(Memory& memory, uint64_t page, Access access, bool bit);
+  static void SetState(Memory& memory, uint64_t page, PageState state);
+  static void ZeroPage(Memory& memory, uint64_t page);
+
+  std::vector<Memory> memories_;
+  std::array<Handle, kHandles> handles_;
+  std::vector<HandlerAnswer> handler_;
+  std::vector<FallbackAnswer> fallback_;
+  uint64_t handler_calls_ = 0;
+  uint64_t fallback_calls_ = 0;
+  uint64_t host_calls_ = 0;
+  uint64_t failing_host_call_ = 0;
+  std::vector<Piece> pieces_;  // of the access that is running
+  std::vector<PageId> touched_;
+};
+
+}  // namespace reference
+
+#endif  // GUESTMEM_REFERENCE_MODEL_MODEL_H_

@@ -1,0 +1,213 @@
+// What an experiment is made of: the world it happens in, one step of it, and everything a caller can
+// observe of that step. The model and every Subject speak these words; nothing here knows the engine.
+
+#ifndef GUESTMEM_REFERENCE_MODEL_VOCABULARY_H_
+#define GUESTMEM_REFERENCE_MODEL_VOCABULARY_H_
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace reference {
+
+inline constexpr uint64_t kPageSize = 4096;
+inline constexpr uint64_t kMaxPages = 4;     // per backing: one more than an access needs to have a first, a middle and a last page
+inline constexpr uint64_t kMaxBackings = 4;  // a run of regions with a hole in it and a rounded-up count
+inline constexpr uint64_t kHandles = 4;      // handle 0 is the memory itself; 1..3 hold views
+
+enum class Access : uint8_t { kRead, kWrite, kExecute };
+
+// What the backing's mapping does at a page, whatever the bitmaps say.
+enum class PageState : uint8_t {
+  kRam,       // readable and writable
+  kReadOnly,  // a store faults
+  kHole,      // every access faults (SIGSEGV); the bytes stay where they are, unseen
+  kBus,       // every access faults (SIGBUS), whatever is protected over it; has no bytes (they count as zero)
+};
+
+struct PageSetup {
+  PageState state = PageState::kRam;
+  bool readable = true;  // the page's three bits; they exist only where the backing has a bitmap
+  bool writable = true;
+  bool executable = true;
+  bool operator==(const PageSetup&) const = default;
+};
+
+// One backing. Its memory is two byte arrays that never mix: what the mapping shows (`mapped`), and what the
+// fallbacks work on. Both start with the patterns below, so that a byte tells where it came from.
+struct Backing {
+  bool present = true;   // false: an empty slot of a multi-region memory
+  bool mapped = true;    // false: mapping() is null
+  uint8_t pages = 3;     // 1..kMaxPages
+  uint16_t trim = 0;     // 0..4095: max_address = pages * 4096 - trim
+  bool has_bitmap = false;
+  uint8_t bit_offset = 0;                       // 0..7
+  std::array<bool, 3> null_bitmap = {};         // by Access: the pointer is null, everything allowed
+  bool has_iova = false;                        // base_iova() = kIovaBase
+  std::array<PageSetup, kMaxPages> page = {};
+  bool operator==(const Backing&) const = default;
+
+  uint64_t max_address() const { return pages * kPageSize - trim; }
+};
+
+inline constexpr uint64_t kIovaBase = 0x7000'0000;
+
+// What PageFault answers, in call order; after the last one, kDefault for ever. One script for all backings.
+enum class HandlerAnswer : uint8_t {
+  kDefault,         // Fail(AccessDenied()) for a bitmap failure, Fail(NotMapped()) for a fault
+  kFail,            // Fail(a status of the backing's own: code kScriptedCode, text kScriptedText)
+  kFailOk,          // Fail(OK)
+  kFailNoFallback,  // Fail(NoFallback())
+  kFailElsewhere,   // as kFail, with an address (start of the range handed over + 1) and a count of 1: no influence
+  kRetry,           // changes nothing
+  kFixRetry,        // puts the page at `address` in order (see below), then Retry
+  kFixAllRetry,     // the same for every page from `address` to the end of the range handed over
+  kRefuseRetry,     // kFixRetry, then clears the bit of the asked access on the backing's page 0
+  kVanishRetry,     // kFixRetry, then makes the backing's page 0 a kHole
+  kFallback,
+};
+inline constexpr int kHandlerAnswers = 11;
+// In order: for a bitmap failure, the page's bit of that access is set; for a fault, the page becomes kRam
+// (its bytes as they were; a kBus page becomes kRam with all bytes zero). A page that is kRam already is left alone.
+// Each page that changes its state costs the handler one host call (World::failing_host_call); if that call fails, the
+// handler stops there and answers Fail(the failure's status: code kExhaustedCode).
+inline constexpr int kExhaustedCode = 8;  // absl's RESOURCE_EXHAUSTED
+
+// What each fallback call does, in call order; after the last one, kDo for ever. One script for all backings.
+enum class FallbackAnswer : uint8_t {
+  kDo,           // carries the operation out on the backing's slow bytes
+  kNone,         // NoFallback()
+  kFail,         // kScriptedCode, kScriptedText; moves nothing, names nothing
+  kFailMoved,    // moves min(3, length) bytes; its status says so and names start + min(3, length)
+  kFailAt,       // moves nothing; its status names start + length / 2
+  kFailOutside,  // moves nothing; its status names start + length + 1 and a count of length + 1: both to be ignored
+};
+inline constexpr int kFallbackAnswers = 6;
+// A compare-exchange fallback moves nothing in kFailMoved either: its status says 0 and names the start.
+
+inline constexpr int kScriptedCode = 10;  // absl's ABORTED
+inline constexpr char kScriptedText[] = "scripted";
+
+struct World {
+  uint8_t region_pages = 0;       // 0: one region (backings[0]); else 1, 2 or 4: a multi-region memory of that region size
+  std::vector<Backing> backings;  // 1..kMaxBackings; a backing never exceeds region_pages
+  std::vector<HandlerAnswer> handler;
+  std::vector<FallbackAnswer> fallback;
+  uint8_t failing_host_call = 0;  // 0: none; n: the n-th host call made by the steps (not by building the world) fails
+  bool operator==(const World&) const = default;
+};
+
+// The bytes at the start: what the mapping shows at `offset` of backing `b`, and what its fallbacks see there.
+inline uint8_t MappedPattern(uint64_t b, uint64_t offset) {
+  return static_cast<uint8_t>(offset * 7 + offset / 256 * 13 + b * 101 + 1);
+}
+inline uint8_t SlowPattern(uint64_t b, uint64_t offset) {
+  return static_cast<uint8_t>(offset * 5 + offset / 256 * 29 + b * 67 + 128);
+}
+// Byte i of what a write with seed `value` stores.
+inline uint8_t DataPattern(uint64_t value, uint64_t i) {
+  return static_cast<uint8_t>((value >> (i % 8 * 8)) + i * 3);
+}
+// A host buffer is kGuardBytes of kUntouched, `length` bytes (a read's: kUntouched; a write's: DataPattern), and
+// kGuardBytes of kUntouched again. Outcome::data is all of it, after the step.
+inline constexpr uint8_t kUntouched = 0xa5;
+inline constexpr uint64_t kGuardBytes = 16;
+inline constexpr char kWorldName[] = "world";           // the debug name of handle 0, and of its views
+inline constexpr char kSparseName[] = "sparse mapping";  // the debug name in errors of the SparseMapping steps
+
+enum class StepKind : uint8_t {
+  // on handle `target`
+  kRead,              // ReadAt(gpa, length bytes); `choice` misaligns the host buffer and means nothing else (kWrite too)
+  kWrite,             // WriteAt(gpa, length bytes of DataPattern(value))
+  kFill,              // FillAt(gpa, low byte of value, length)
+  kReadPlain,         // ReadPlain<uintN_t>(gpa), N = 8 * size
+  kWritePlain,        // WritePlain<uintN_t>(gpa, low bytes of value)
+  kCompareExchange,   // CompareExchange<uintN_t>(gpa, current = low bytes of value, new = low bytes of desired)
+  kProbeReadable,     // (gpa, length)
+  kProbeWritable,
+  kProbeExecutable,
+  kProbeGpns,         // (gpns)
+  kFullMapping,       // outcome.number: the size, if there is one
+  kIova,              // outcome.number: Iova(gpa), if there is one
+  kSubrange,          // handle `slot` (1..3) := Subrange(gpa, length, false); unchanged on failure
+  // on backing `backing` (index modulo the count), host side
+  kSetBit,            // the bit of `access` on page `page` := choice & 1; nothing if there is no such page or bitmap
+  // SparseMapping calls on pages [page, page + count) of a mapping that is kMaxPages long whatever the backing shows of it:
+  // beyond it kInvalidArgument, count 0 OK without a host call, else one host call, which may fail (kResourceExhausted, and
+  // nothing changed). Errors have operation kCreate and the range in bytes.
+  kAllocate,          // fresh zeroed kRam
+  kMapZero,           // zeroed kReadOnly
+  kProtect,           // choice: 0 none, 1 read, 2 read and write; keeps the bytes
+  kUnmap,             // kHole, the bytes gone (zero if ever protected back into sight)
+};
+
+// One operation with every number filled in.
+struct Step {
+  StepKind kind = StepKind::kRead;
+  uint8_t target = 0;   // handle; an empty handle counts as handle 0
+  uint8_t slot = 1;
+  uint64_t gpa = 0;
+  uint64_t length = 0;
+  uint8_t size = 8;     // 1, 2, 4, 8
+  uint64_t value = 0;
+  uint64_t desired = 0;
+  std::vector<uint64_t> gpns = {};
+  uint8_t backing = 0;
+  uint8_t page = 0;
+  uint8_t count = 0;
+  uint8_t choice = 0;
+  Access access = Access::kRead;
+};
+
+enum class ErrorKind : uint8_t {
+  kOutOfRange, kAccessDenied, kNotMapped, kNotLockable, kLocked, kNoFallback,
+  kInvalidGpn, kMisaligned, kInvalidArgument, kResourceExhausted, kBackend,
+};
+enum class Operation : uint8_t {
+  kCreate, kRead, kWrite, kFill, kCompareExchange, kLock, kSubrange, kProbe, kRevoke,
+};
+
+struct Range {
+  uint64_t start = 0;
+  uint64_t length = 0;
+  bool operator==(const Range&) const = default;
+};
+
+enum class CallKind : uint8_t { kPageFault, kReadFallback, kWriteFallback, kFillFallback, kCompareExchangeFallback };
+
+// One call that a backing received, with its arguments, in the backing's own coordinates.
+struct Call {
+  CallKind kind = CallKind::kPageFault;
+  uint8_t backing = 0;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  Access access = Access::kRead;  // PageFault only
+  bool bitmap_failure = false;    // PageFault only
+  uint64_t value = 0;             // fill value; compare-exchange: current (little-endian, zero-extended)
+  uint64_t desired = 0;           // compare-exchange
+  bool operator==(const Call&) const = default;
+};
+
+// Everything a caller can observe of one step. Fields a step has no use for stay at their defaults.
+struct Outcome {
+  bool ok = true;
+  ErrorKind kind = ErrorKind::kOutOfRange;          // this and the next six: only when !ok
+  Operation operation = Operation::kRead;
+  std::optional<Range> range;
+  std::optional<uint64_t> fault_address;            // in the coordinates of the handle used
+  std::optional<uint64_t> gpn;
+  uint64_t transferred = 0;
+  int code = 0;                                     // absl code: the kind's own; for kBackend the callback's (Fail(OK): UNKNOWN, 2)
+  std::string text;                                 // the message up to and without ": CAUSE"
+  std::vector<uint8_t> data;                        // the host buffer after the step, guards included; empty if none
+  bool swapped = false;                             // compare-exchange
+  std::optional<uint64_t> number;                   // the value read or seen; FullMapping's size; Iova
+  std::vector<Call> calls;                          // in order
+  bool operator==(const Outcome&) const = default;
+};
+
+}  // namespace reference
+
+#endif  // GUESTMEM_REFERENCE_MODEL_VOCABULARY_H_
