@@ -26,9 +26,9 @@ GRACE = 60  # seconds past its time after which a target counts as hung
 REPORT_LINES = 60
 
 # "#1024  pulse  cov: 83 ft: 95 corp: 7/1Kb lim: 4 exec/s: 512 rss: 40Mb"
-STATUS = re.compile(rb"^#(\d+)\s+(\w+)\s+(?:cov: (\d+) )?(?:ft: (\d+) )?(?:corp: (\d+)/\S+ )?.*?exec/s: (\d+)")
+STATUS = re.compile(rb"^#(\d+)\s+(\w+)\s+(?:cov: (\d+) )?(?:ft: (\d+) )?(?:corp: (\d+)/\S+ )?.*exec/s:")
 FINAL = re.compile(rb"^stat::(\w+):\s+(\d+)")
-SAVED = re.compile(rb"Test unit written to (\S+)")
+SAVED = re.compile(rb"Test unit written to (.+)")
 NOT_A_FAILURE = "slow-unit-"
 
 
@@ -108,9 +108,10 @@ class Run:
         for line in stream:
             log.write(line)
             if status := STATUS.match(line):
-                executions, event, coverage, features, corpus, rate = status.groups()
+                executions, event, coverage, features, corpus = status.groups()
                 self.loaded = self.loaded or event == b"INITED"
-                self.executions, self.rate = int(executions), int(rate)
+                self.executions = int(executions)
+                self.rate = int(self.executions / (time.monotonic() - self.started))
                 self.coverage = int(coverage or self.coverage)
                 self.features = int(features or self.features)
                 self.corpus = int(corpus or self.corpus)
@@ -166,8 +167,7 @@ class Run:
             process.wait()
 
     def judge(self, status):
-        if self.elapsed >= 1:
-            self.rate = int(self.executions / self.elapsed)
+        self.rate = int(self.executions / self.elapsed)
         if self.artifacts:
             kinds = sorted({path.name.split("-")[0] for path in self.artifacts})
             self.failure = "FAILED: " + ", ".join(kinds)
@@ -199,9 +199,9 @@ class Run:
         binary, trace = (shown(self.build / "fuzz" / name) for name in (self.target, "trace"))
         for path in self.artifacts:
             path = shlex.quote(shown(path))
-            print(f"  saved   {path}\n  replay  {binary} {path}\n  read    {trace} show {path}")
+            print(f"  saved   {path}\n  replay  {binary} {path}")
             if self.target != "trace_codec_fuzzer":  # that one is about the bytes, not about what they do
-                print(f"  or      {trace} run {path}")
+                print(f"  trace   {trace} run {path}   (also: show; the bytes as they are, without the target's profile)")
         if not self.artifacts:
             print(f"  again   {shlex.join(self.command)}")
 
@@ -255,7 +255,7 @@ def run(arguments):
     skipped = arguments.target[len(runs):]
     if skipped:
         print(f"not started: {' '.join(skipped)}")
-    print(f"\n{len(runs) - len(failed)} targets without a finding, {len(failed)} failed" +
+    print(f"\n{len(runs) - len(failed)} target(s) without a finding, {len(failed)} failed" +
           (", interrupted" if stopping.is_set() else ""))
     if failed:
         return 1

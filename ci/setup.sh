@@ -5,7 +5,7 @@
 # With everything in place it does nothing and says so in one line.
 #
 #   --check   only report: what is missing and the command that installs it; exit status 1 if anything is
-#   --all     also what only later tools use (AFL++, hyperfine)
+#   --all     also what nothing needs yet (Abseil, AFL++, hyperfine)
 #
 # As root it uses apt-get, else sudo; with neither it names the command and ends with status 1.
 set -euo pipefail
@@ -22,7 +22,6 @@ clang-19|clang++-19|the main compiler: C++20, sanitizers, libFuzzer
 libclang-rt-19-dev|-|sanitizer and libFuzzer runtimes
 lld-19|ld.lld-19|the second linker: recovery tables must survive it
 llvm-19|llvm-symbolizer-19|names and lines in sanitizer reports; coverage
-libabsl-dev|-|Abseil: flags and strings of the tools, guestmem/absl_status.h
 libgtest-dev|-|GoogleTest: unit tests
 libgmock-dev|-|GoogleMock: matchers in unit tests
 librapidcheck-dev|-|rapidcheck: properties
@@ -30,6 +29,7 @@ libbenchmark-dev|-|Google Benchmark: speed
 python3|python3|ci/fuzz.py drives the fuzzers (standard library only)
 "
 later="
+libabsl-dev|-|Abseil: conversions to its status types are tested where it is
 afl++|afl-fuzz|the second fuzzing engine
 hyperfine|hyperfine|times whole programs
 "

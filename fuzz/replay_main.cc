@@ -47,19 +47,22 @@ void SayCurrentPath() {
   (void)!write(STDERR_FILENO, "\n", 1);
 }
 
-void OnFatalSignal(int) { SayCurrentPath(); }  // and returns: the default action, restored by SA_RESETHAND, does the rest
+// Returns with the default action restored: a fault then happens again and ends the process where it happened.
+void OnFatalSignal(int number) {
+  SayCurrentPath();
+  signal(number, SIG_DFL);
+}
 
 // Installed before the target's own handler, which therefore chains to this one.
 void WatchForDeath() {
   struct sigaction action = {};
   action.sa_handler = OnFatalSignal;
-  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_NODEFER);
   sigaction(SIGABRT, &action, nullptr);
   if (&__sanitizer_set_death_callback != nullptr) {
     __sanitizer_set_death_callback(SayCurrentPath);  // faults are the sanitizer's to report
     return;
   }
-  for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(signal, &action, nullptr);
+  for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(number, &action, nullptr);
 }
 
 bool ReadFile(const std::string& path, std::vector<Input>& inputs) {

@@ -154,7 +154,9 @@ rc::Gen<Op> Ops() {
       rc::gen::set(&Op::backing, UpTo(uint8_t{reference::kMaxBackings - 1})),
       rc::gen::set(&Op::page, UpTo(uint8_t{reference::kMaxPages - 1})), rc::gen::set(&Op::count, UpTo(uint8_t{reference::kMaxPages})),
       rc::gen::set(&Op::choice, UpTo(uint8_t{reference::kMisalignments - 1})),
-      rc::gen::set(&Op::access, Any<Access>(reference::kAccesses)));
+      rc::gen::set(&Op::access, Any<Access>(reference::kAccesses)), rc::gen::set(&Op::form, UpTo(uint8_t{1})),
+      rc::gen::set(&Op::offset, UpTo(uint8_t{reference::kOffsetCount - 1})),
+      rc::gen::set(&Op::object, UpTo(uint8_t{reference::kObjects - 1})));
   return rc::gen::resize(kFullSize, rc::gen::map(op, [](const Op& o) { return reference::Normal(o); }));
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -77,6 +78,9 @@ void Observe(const Status& status, Outcome& outcome) {
   outcome.text.resize(std::min(cause, outcome.text.size()));
 }
 
+// Safe because an atomic byte has a byte's representation.
+std::atomic<uint8_t>* Atomic(uint8_t* bytes) { return reinterpret_cast<std::atomic<uint8_t>*>(bytes); }
+
 template <typename T>
 void RunPlain(const GuestMemory& memory, const Step& step, Outcome& outcome) {
   const auto value = static_cast<T>(step.value);
@@ -89,6 +93,18 @@ void RunPlain(const GuestMemory& memory, const Step& step, Outcome& outcome) {
   } else if (step.kind == StepKind::kWritePlain) {
     Observe(memory.WritePlain<T>(step.gpa, value), outcome);
   } else {
+    if (step.form == 1) {
+      T current = value;
+      const auto desired = static_cast<T>(step.desired);
+      const auto result = memory.CompareExchangeBytes(step.gpa, std::as_writable_bytes(std::span(&current, 1)),
+                                                      std::as_bytes(std::span(&desired, 1)));
+      Observe(result.status(), outcome);
+      if (result.ok()) {
+        outcome.swapped = *result;
+        outcome.number = current;
+      }
+      return;
+    }
     const auto result = memory.CompareExchange<T>(step.gpa, value, static_cast<T>(step.desired));
     Observe(result.status(), outcome);
     if (result.ok()) {
@@ -212,12 +228,16 @@ class EngineSubject final : public Subject {
     std::memset(buffer, kUntouched, size);
     uint8_t* const bytes = buffer + kGuardBytes;
     if (step.kind == StepKind::kRead) {
-      Observe(memory.ReadAt(step.gpa, std::as_writable_bytes(std::span(bytes, step.length))), outcome);
+      Observe(step.form == 1 ? memory.ReadToAtomic(step.gpa, {Atomic(bytes), step.length})
+                             : memory.ReadAt(step.gpa, std::as_writable_bytes(std::span(bytes, step.length))),
+              outcome);
     } else {
       for (uint64_t i = 0; i < step.length; ++i) {
         bytes[i] = DataPattern(step.value, i);
       }
-      Observe(memory.WriteAt(step.gpa, std::as_bytes(std::span(bytes, step.length))), outcome);
+      Observe(step.form == 1 ? memory.WriteFromAtomic(step.gpa, {Atomic(bytes), step.length})
+                             : memory.WriteAt(step.gpa, std::as_bytes(std::span(bytes, step.length))),
+              outcome);
     }
     outcome.data.assign(buffer, buffer + size);
   }

@@ -29,6 +29,9 @@ enum Field : uint32_t {
   kFieldCount = 1u << 11,
   kFieldChoice = 1u << 12,
   kFieldAccess = 1u << 13,
+  kFieldForm = 1u << 14,
+  kFieldOffset = 1u << 15,
+  kFieldObject = 1u << 16,
 };
 
 // What a text calls a field. The address and the GPNs are written without a name.
@@ -37,7 +40,7 @@ struct FieldName {
   std::string_view name;
 };
 inline constexpr FieldName kFieldNames[] = {
-    {kFieldTarget, "target"}, {kFieldSlot, "slot"},   {kFieldBacking, "backing"}, {kFieldPage, "page"},
+    {kFieldTarget, "target"}, {kFieldSlot, "slot"},   {kFieldObject, "object"}, {kFieldForm, "form"}, {kFieldOffset, "offset"},   {kFieldBacking, "backing"}, {kFieldPage, "page"},
     {kFieldCount, "count"},   {kFieldAccess, "access"}, {kFieldLength, "length"}, {kFieldSize, "size"},
     {kFieldValue, "value"},   {kFieldSeen, "seen"},   {kFieldDesired, "desired"}, {kFieldChoice, "choice"},
 };
@@ -59,13 +62,13 @@ inline constexpr uint8_t kMisalignments = 16;  // one vector register's worth of
 
 // In the order of StepKind.
 inline constexpr OpFields kOpFields[] = {
-    {StepKind::kRead, "read", kFieldTarget | kFieldAt | kFieldLength | kFieldChoice, kBufferLength, kMisalignments},
-    {StepKind::kWrite, "write", kFieldTarget | kFieldAt | kFieldLength | kFieldValue | kFieldChoice, kBufferLength, kMisalignments},
+    {StepKind::kRead, "read", kFieldTarget | kFieldAt | kFieldLength | kFieldChoice | kFieldForm, kBufferLength, kMisalignments},
+    {StepKind::kWrite, "write", kFieldTarget | kFieldAt | kFieldLength | kFieldValue | kFieldChoice | kFieldForm, kBufferLength, kMisalignments},
     {StepKind::kFill, "fill", kFieldTarget | kFieldAt | kFieldLength | kFieldValue, kAnyLength},
     {StepKind::kReadPlain, "read_plain", kFieldTarget | kFieldAt | kFieldSize},
     {StepKind::kWritePlain, "write_plain", kFieldTarget | kFieldAt | kFieldSize | kFieldValue},
     {StepKind::kCompareExchange, "compare_exchange",
-     kFieldTarget | kFieldAt | kFieldSize | kFieldValue | kFieldSeen | kFieldDesired},
+     kFieldTarget | kFieldAt | kFieldSize | kFieldValue | kFieldSeen | kFieldDesired | kFieldForm},
     {StepKind::kProbeReadable, "probe_readable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},
     {StepKind::kProbeWritable, "probe_writable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},
     {StepKind::kProbeExecutable, "probe_executable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},

@@ -69,6 +69,9 @@ Step Resolve(const World& world, const Op& op, uint64_t seen) {
   step.count = op.count;
   step.choice = op.choice;
   step.access = op.access;
+  step.form = op.form;
+  step.offset = kOffsets[op.offset % kOffsetCount];
+  step.object = op.object;
   return step;
 }
 
@@ -103,6 +106,9 @@ Op Normal(const Op& op) {
   if (uses.Uses(kFieldPage)) normal.page = op.page % kMaxPages;
   if (uses.Uses(kFieldCount)) normal.count = op.count % (kMaxPages + 1);
   if (uses.Uses(kFieldChoice)) normal.choice = op.choice % uses.choices;
+  if (uses.Uses(kFieldForm)) normal.form = op.form % 2;
+  if (uses.Uses(kFieldOffset)) normal.offset = op.offset % kOffsetCount;
+  if (uses.Uses(kFieldObject)) normal.object = op.object % kObjects;
   if (uses.Uses(kFieldAccess)) normal.access = static_cast<Access>(static_cast<int>(op.access) % kAccesses);
   return normal;
 }

@@ -21,7 +21,7 @@ namespace reference {
 enum class Anchor : uint8_t {
   kPage,    // index * 4096
   kMiddle,  // index * 4096 + 2048
-  kEnd,     // where backing `index` (modulo their count) ends: its region's start + max_address
+  kEnd,     // where backing `index` (modulo their count) ends: its region's start + max_address; an absent one, the start
   k2To32,   // the last three take no index
   k2To63,
   k2To64,   // wraps: delta -8 is 2^64 - 8, delta 0 is 0
@@ -59,6 +59,12 @@ inline constexpr uint64_t kGpns[] = {
 inline constexpr size_t kGpnCount = std::size(kGpns);
 inline constexpr size_t kMaxGpns = 8;
 
+// Offsets of paged ranges: page edges, then what overflows.
+inline constexpr uint64_t kOffsets[] = {
+    0, 1, 7, 8, 2048, 4088, 4095, 4096, 4097, 8191, 8192, uint64_t{1} << 63, ~uint64_t{0} - 4095, ~uint64_t{0},
+};
+inline constexpr size_t kOffsetCount = std::size(kOffsets);
+
 // One operation as the trace spells it. A field its kind does not use (OpFields) is at its default: that makes
 // the two spellings lossless.
 struct Op {
@@ -70,13 +76,16 @@ struct Op {
   uint8_t size = 0;     // log2: 0..3
   uint64_t value = 0;
   uint64_t desired = 0;
-  bool seen = false;    // compare-exchange: `current` is the number that the last step which yielded one yielded, not `value`
+  bool seen = false;    // compare-exchange: `current` is the number that the last step which yielded one yielded, not `value` (which is 0 then)
   std::vector<uint8_t> gpns;  // indices into kGpns, at most kMaxGpns
   uint8_t backing = 0;  // 0..kMaxBackings-1
   uint8_t page = 0;     // 0..kMaxPages-1
   uint8_t count = 0;    // 0..kMaxPages
-  uint8_t choice = 0;   // bulk: 0..15; kSetBit: 0..1; kProtect: 0..2
+  uint8_t choice = 0;   // kRead, kWrite: 0..15; kSetBit: 0..1; kProtect: 0..2
   Access access = Access::kRead;
+  uint8_t form = 0;     // 0..1
+  uint8_t offset = 0;   // index into kOffsets
+  uint8_t object = 0;   // 0..kObjects-1
   bool operator==(const Op&) const = default;
 };
 
@@ -93,7 +102,7 @@ Step Resolve(const World& world, const Op& op, uint64_t seen);
 // Bytes: a header of kWorldBytes, then kOpBytes an op. Missing header bytes count as zero, and the header of all zeros
 // is a useful world (one backing of RAM); a partial last op is dropped; ops beyond kMaxOps are dropped.
 inline constexpr size_t kWorldBytes = 64;
-inline constexpr size_t kOpBytes = 24;
+inline constexpr size_t kOpBytes = 40;
 Trace FromBytes(std::span<const uint8_t> bytes);
 // The canonical bytes: FromBytes(ToBytes(t)) == t for every trace FromBytes or FromText can return.
 std::vector<uint8_t> ToBytes(const Trace& trace);

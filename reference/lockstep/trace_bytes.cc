@@ -9,9 +9,11 @@
 //    3      length of the handler script  3..5   address: anchor, index, delta
 //    4      length of the fallback script 6      length
 //    6..13  handler script                7      size
-//   14..21  fallback script               8..15  value, little endian; or the GPNs
-//   22..61  four backings, 10 bytes each  16..23 desired, little endian; or:
-//                                         16 backing, 17 page, 18 count, 19 choice, 20 access, 21 number of GPNs, 22 slot
+//   14..21  fallback script               8..15  value, little endian
+//   22..61  four backings, 10 bytes each  16..23 desired, little endian
+//                                         24..31 the GPNs
+//                                         32 number of GPNs, 33 backing, 34 page, 35 count, 36 choice, 37 access,
+//                                         38 slot (low two bits), object (next two), form (next), 39 offset
 //   one backing
 //    0      flags: 1 absent, 2 not mapped, 4 bitmap, 8 IOVA
 //    1      pages, so that 0 is 3
@@ -35,22 +37,12 @@ static_assert(kBackingsAt + kMaxBackings * kBackingBytes <= kWorldBytes);
 
 constexpr size_t kValueAt = 8;
 constexpr size_t kDesiredAt = 16;
-static_assert(kValueAt + kMaxGpns <= kDesiredAt && kDesiredAt + 8 == kOpBytes);
+constexpr size_t kGpnsAt = 24;
+static_assert(kGpnsAt + kMaxGpns <= 32 && 39 < kOpBytes);
 
 constexpr uint8_t kFlagAbsent = 1, kFlagNotMapped = 2, kFlagBitmap = 4, kFlagIova = 8;
 // Added to a byte before it is taken modulo kMaxPages and counted from 1: makes byte 0 mean 3 pages.
 constexpr uint8_t kPagesShift = 2;
-
-// Fields that share bytes never meet in one op.
-constexpr bool SharedBytesNeverMeet() {
-  constexpr uint32_t kInDesired = kFieldBacking | kFieldPage | kFieldCount | kFieldChoice | kFieldAccess | kFieldGpns | kFieldSlot;
-  for (const OpFields& op : kOpFields) {
-    if (op.Uses(kFieldValue) && op.Uses(kFieldGpns)) return false;
-    if (op.Uses(kFieldDesired) && (op.fields & kInDesired) != 0) return false;
-  }
-  return true;
-}
-static_assert(SharedBytesNeverMeet());
 
 uint64_t Load64(const uint8_t* bytes) {
   uint64_t value = 0;
@@ -129,18 +121,20 @@ Op DecodeOp(const uint8_t* b) {
   op.size = b[7];
   op.value = Load64(b + kValueAt);
   op.desired = Load64(b + kDesiredAt);
-  op.backing = b[16];
-  op.page = b[17];
-  op.count = b[18];
-  op.choice = b[19];
-  op.access = static_cast<Access>(b[20] % kAccesses);
-  op.gpns.assign(b + kValueAt, b + kValueAt + b[21] % (kMaxGpns + 1));
-  op.slot = static_cast<uint8_t>(1 + b[22] % (kHandles - 1));
+  op.gpns.assign(b + kGpnsAt, b + kGpnsAt + b[32] % (kMaxGpns + 1));
+  op.backing = b[33];
+  op.page = b[34];
+  op.count = b[35];
+  op.choice = b[36];
+  op.access = static_cast<Access>(b[37] % kAccesses);
+  op.slot = static_cast<uint8_t>(1 + (b[38] & 3) % (kHandles - 1));
+  op.object = b[38] >> 2 & 3;
+  op.form = b[38] >> 4 & 1;
+  op.offset = b[39];
   return Normal(op);
 }
 
 void EncodeOp(const Op& op, uint8_t* b) {
-  const OpFields& uses = FieldsOf(op.kind);
   b[0] = static_cast<uint8_t>(op.kind);
   b[1] = op.target;
   b[2] = op.seen ? 1 : 0;
@@ -149,22 +143,17 @@ void EncodeOp(const Op& op, uint8_t* b) {
   b[5] = static_cast<uint8_t>(op.at.delta);
   b[6] = op.length;
   b[7] = op.size;
-  if (uses.Uses(kFieldGpns)) {
-    for (size_t i = 0; i < op.gpns.size(); ++i) b[kValueAt + i] = op.gpns[i];
-  } else {
-    Store64(op.value, b + kValueAt);
-  }
-  if (uses.Uses(kFieldDesired)) {
-    Store64(op.desired, b + kDesiredAt);
-    return;
-  }
-  b[16] = op.backing;
-  b[17] = op.page;
-  b[18] = op.count;
-  b[19] = op.choice;
-  b[20] = static_cast<uint8_t>(op.access);
-  b[21] = static_cast<uint8_t>(op.gpns.size());
-  b[22] = static_cast<uint8_t>(op.slot - 1);
+  Store64(op.value, b + kValueAt);
+  Store64(op.desired, b + kDesiredAt);
+  std::copy(op.gpns.begin(), op.gpns.end(), b + kGpnsAt);
+  b[32] = static_cast<uint8_t>(op.gpns.size());
+  b[33] = op.backing;
+  b[34] = op.page;
+  b[35] = op.count;
+  b[36] = op.choice;
+  b[37] = static_cast<uint8_t>(op.access);
+  b[38] = static_cast<uint8_t>((op.slot - 1) | op.object << 2 | op.form << 4);
+  b[39] = op.offset;
 }
 
 }  // namespace

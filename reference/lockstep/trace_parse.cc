@@ -91,6 +91,7 @@ class Parser {
   bool Named(std::string_view what, std::string_view whats, std::string_view word, int count, Enum& value);
   bool AddressWord(std::string_view word, Address& at);
   bool Length(const OpFields& uses, std::string_view word, uint8_t& index);
+  bool Offset(std::string_view word, uint8_t& index);
   bool Gpn(std::string_view word, std::vector<uint8_t>& gpns);
   bool Choice(const OpFields& uses, std::string_view word, uint8_t& choice);
   bool Once(std::string_view key);
@@ -166,6 +167,15 @@ bool Parser::AddressWord(std::string_view word, Address& at) {
   const bool minus = rest[0] == '-';
   if (!Small("the address's distance", rest.substr(1), 0, minus ? 128 : 127, distance)) return false;
   at.delta = static_cast<int8_t>(minus ? -distance : distance);
+  return true;
+}
+
+bool Parser::Offset(std::string_view word, uint8_t& index) {
+  uint64_t offset = 0;
+  if (!Number("offset", word, 0, ~uint64_t{0}, offset)) return false;
+  const auto* const found = std::find(std::begin(kOffsets), std::end(kOffsets), offset);
+  if (found == std::end(kOffsets)) return Fail(Cat({"offset ", word, " is not in the list of interesting offsets (trace.h)"}));
+  index = static_cast<uint8_t>(found - std::begin(kOffsets));
   return true;
 }
 
@@ -330,6 +340,9 @@ bool Parser::OpField(Op& op, const OpFields& uses, Field field, std::string_view
     case kFieldValue: return Number("value", value, 0, ~uint64_t{0}, op.value);
     case kFieldDesired: return Number("desired", value, 0, ~uint64_t{0}, op.desired);
     case kFieldChoice: return Choice(uses, value, op.choice);
+    case kFieldForm: return Small("form", value, 0, 1, op.form);
+    case kFieldObject: return Small("object", value, 0, kObjects - 1, op.object);
+    case kFieldOffset: return Offset(value, op.offset);
     case kFieldSize: break;
     case kFieldSeen:
     case kFieldAt:
@@ -363,7 +376,7 @@ bool Parser::OpWord(Op& op, const OpFields& uses, const Pair& pair) {
 // What a reader must not have to guess has to be there, and numbers must fit the op.
 bool Parser::OpComplete(const Op& op, const OpFields& uses) {
   for (const FieldName& field : kFieldNames) {
-    const bool needed = field.field == kFieldLength || field.field == kFieldSize;
+    const bool needed = field.field == kFieldLength || field.field == kFieldSize || field.field == kFieldOffset;
     if (needed && uses.Uses(field.field) && (given_ & field.field) == 0) return Fail(Cat({uses.name, " needs ", field.name, "="}));
   }
   if (op.seen && (given_ & kFieldValue) != 0) return Fail("'seen' stands in place of 'value'; drop one");

@@ -66,6 +66,9 @@ void AppendField(std::string& out, const OpFields& uses, const Op& op, Field fie
       if (!op.seen) print(HexText(op.value));
       break;
     case kFieldDesired: print(HexText(op.desired)); break;
+    case kFieldForm: print_unless_zero(op.form); break;
+    case kFieldObject: print_unless_zero(op.object); break;
+    case kFieldOffset: print(NumberText(kOffsets[op.offset])); break;
     case kFieldChoice:
       if (!uses.choice_names[0].empty()) print(uses.choice_names[op.choice]);
       else print_unless_zero(op.choice);

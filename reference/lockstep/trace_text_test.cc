@@ -182,7 +182,7 @@ TEST(TraceTextRefuses, UnknownOperationsAndFields) {
             "3: unknown operation 'raed'; operations are: read, write, fill, read_plain, write_plain, compare_exchange, "
             "probe_readable, probe_writable, probe_executable, probe_gpns, full_mapping, iova, subrange, set_bit, allocate, "
             "map_zero, protect, unmap");
-  EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target, length, choice");
+  EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target, form, length, choice");
   EXPECT_EQ(OpRefusal("read page0 length=1 length=2"), "3: 'length' is given twice");
   EXPECT_EQ(OpRefusal("read page0 length"), "3: 'length' needs a value: length=...");
   EXPECT_EQ(OpRefusal("read page0"), "3: read needs length=");

@@ -16,6 +16,7 @@ inline constexpr uint64_t kPageSize = 4096;
 inline constexpr uint64_t kMaxPages = 4;     // per backing: one more than an access needs to have a first, a middle and a last page
 inline constexpr uint64_t kMaxBackings = 4;  // a run of regions with a hole in it and a rounded-up count
 inline constexpr uint64_t kHandles = 4;      // handle 0 is the memory itself; 1..3 hold views
+inline constexpr uint64_t kObjects = 4;      // of each sort of object that steps create, use and drop (ranges, locks)
 
 enum class Access : uint8_t { kRead, kWrite, kExecute };
 
@@ -119,12 +120,13 @@ inline constexpr char kSparseName[] = "sparse mapping";  // the debug name in er
 
 enum class StepKind : uint8_t {
   // on handle `target`
-  kRead,              // ReadAt(gpa, length bytes); `choice` misaligns the host buffer and means nothing else (kWrite too)
+  // form 0: ReadAt, WriteAt; form 1: ReadToAtomic, WriteFromAtomic. `choice` misaligns the host buffer, no more
+  kRead,              // ReadAt(gpa, length bytes)
   kWrite,             // WriteAt(gpa, length bytes of DataPattern(value))
   kFill,              // FillAt(gpa, low byte of value, length)
   kReadPlain,         // ReadPlain<uintN_t>(gpa), N = 8 * size
   kWritePlain,        // WritePlain<uintN_t>(gpa, low bytes of value)
-  kCompareExchange,   // CompareExchange<uintN_t>(gpa, current = low bytes of value, new = low bytes of desired)
+  kCompareExchange,   // (gpa, current = low bytes of value, new = low bytes of desired); form 1: CompareExchangeBytes
   kProbeReadable,     // (gpa, length)
   kProbeWritable,
   kProbeExecutable,
@@ -159,6 +161,9 @@ struct Step {
   uint8_t count = 0;
   uint8_t choice = 0;
   Access access = Access::kRead;
+  uint8_t form = 0;     // which of two public forms of one operation is called
+  uint64_t offset = 0;  // where a paged range starts in its first page (may be misuse)
+  uint8_t object = 0;   // which held object (0..kObjects-1) the step is about: see its kind
 };
 
 enum class ErrorKind : uint8_t {

@@ -64,6 +64,10 @@ enum class GuestSide : uint8_t { kSource, kDestination };
 // The ranges must not overlap.
 [[nodiscard]] std::optional<Fault> TryCopy(GuestSide guest, void* destination, const void* source, size_t length) noexcept;
 
+// TryCopy against a host buffer that other threads access at the same time, atomically, byte by byte.
+[[nodiscard]] std::optional<Fault> TryCopyShared(GuestSide guest, void* destination, const void* source,
+                                                 size_t length) noexcept;
+
 // Stores `value` into `length` bytes of guest memory. After a fault as TryCopy.
 [[nodiscard]] std::optional<Fault> TryFill(void* guest, uint8_t value, size_t length) noexcept;
 

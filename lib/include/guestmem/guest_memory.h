@@ -31,6 +31,7 @@
 #ifndef GUESTMEM_GUEST_MEMORY_H_
 #define GUESTMEM_GUEST_MEMORY_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -42,6 +43,7 @@
 
 #include "guestmem/backing.h"
 #include "guestmem/detail/memory.h"
+#include "guestmem/detail/read_section.h"
 #include "guestmem/detail/region.h"
 #include "guestmem/detail/trap_inline.h"
 #include "guestmem/fault.h"
@@ -93,6 +95,10 @@ class GuestMemory {
   // Errors: kOutOfRange, kAccessDenied, kNotMapped, kNoFallback, kBackend; kResourceExhausted (only with an overlap).
   Status ReadAt(uint64_t gpa, std::span<std::byte> destination) const;
   Status WriteAt(uint64_t gpa, std::span<const std::byte> source) const;
+  // The same against a host buffer that other threads access atomically meanwhile. Copied by the same kernels: no order is
+  // promised between its bytes.
+  Status ReadToAtomic(uint64_t gpa, std::span<std::atomic<uint8_t>> destination) const;
+  Status WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<uint8_t>> source) const;
   // Stores `value` into `length` bytes.
   Status FillAt(uint64_t gpa, uint8_t value, uint64_t length) const;
 
@@ -107,6 +113,9 @@ class GuestMemory {
   template <typename T>
   Result<CompareExchangeResult<T>> CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
                                                    const std::type_identity_t<T>& desired) const;
+  // The same for a size known at run time: both spans of 1, 2, 4 or 8 bytes (else kInvalidArgument). Returns whether it
+  // swapped; `current` becomes the value seen.
+  Result<bool> CompareExchangeBytes(uint64_t gpa, std::span<std::byte> current, std::span<const std::byte> desired) const;
 
   // Asks whether an access would succeed now, by touching one byte of each page. A write probe changes no value, but
   // populates and dirties the pages. ProbeExecutable checks the execute bits, then reads. The answer may be stale when it
@@ -146,17 +155,29 @@ class GuestMemory {
     return region;
   }
 
-  // The fast path's whole check: host address of a plain access that nothing refuses, else null.
-  std::byte* PlainAddress(AccessType access, uint64_t gpa, uint64_t size) const {
+  // How far the fast path of a plain access got.
+  enum class Fast : uint8_t {
+    kDone,
+    kRefused,  // out of range, no mapping, a clear bit, a page boundary: the cold path finds out which
+    kFaulted,
+  };
+  // Runs `access(host address)`, which is false for a fault, if nothing refuses. No section is open when it returns.
+  template <size_t Size, bool Aligned = false, typename Access>
+  GUESTMEM_TRAP_INLINE Fast RunFast(AccessType type, uint64_t gpa, Access access) const {
     uint64_t offset;
-    const detail::Region* const region = Locate(gpa, size, offset);
+    const detail::Region* const region = Locate(gpa, Size, offset);
     if (region == nullptr || region->base == nullptr) [[unlikely]] {
-      return nullptr;
+      return Fast::kRefused;
     }
-    if (region->has_bitmap && !(region->OnOnePage(offset, size) && region->Allows(access, offset))) [[unlikely]] {
-      return nullptr;
+    // A mapping is page-aligned and a view keeps its backing's alignment, so the host address has the backing's.
+    if (Aligned && reinterpret_cast<uintptr_t>(region->base + offset) % Size != 0) [[unlikely]] {
+      return Fast::kRefused;
     }
-    return region->base + offset;
+    const detail::ReadSection section(region->has_bitmap);
+    if (region->has_bitmap && !(region->OnOnePage(offset, Size) && region->Allows(type, offset))) [[unlikely]] {
+      return Fast::kRefused;
+    }
+    return access(region->base + offset) ? Fast::kDone : Fast::kFaulted;
   }
 
   // The whole access again on the cold path. `fault`, if not null, is what the fast path met: it is not repeated.
@@ -188,16 +209,15 @@ Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
     return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
   } else {
     detail::TrapResult fault;
-    const detail::TrapResult* met = nullptr;
-    if (std::byte* const guest = PlainAddress(AccessType::kRead, gpa, sizeof(T)); guest != nullptr) [[likely]] {
-      uint64_t word;
-      if (detail::TrapLoad<sizeof(T)>(guest, word, fault)) [[likely]] {
-        detail::FromWord(word, value);
-        return value;
-      }
-      met = &fault;
+    uint64_t word;
+    const Fast fast = RunFast<sizeof(T)>(AccessType::kRead, gpa, [&](std::byte* guest) {
+      return detail::TrapLoad<sizeof(T)>(guest, word, fault);
+    });
+    if (fast == Fast::kDone) [[likely]] {
+      detail::FromWord(word, value);
+      return value;
     }
-    Status status = ReadPlainSlow(gpa, &value, sizeof(T), met);
+    Status status = ReadPlainSlow(gpa, &value, sizeof(T), fast == Fast::kFaulted ? &fault : nullptr);
     return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
   }
 }
@@ -209,14 +229,13 @@ Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& valu
     return WriteAt(gpa, std::as_bytes(std::span<const T, 1>(&value, 1)));
   } else {
     detail::TrapResult fault;
-    const detail::TrapResult* met = nullptr;
-    if (std::byte* const guest = PlainAddress(AccessType::kWrite, gpa, sizeof(T)); guest != nullptr) [[likely]] {
-      if (detail::TrapStore<sizeof(T)>(guest, detail::ToWord(value), fault)) [[likely]] {
-        return {};
-      }
-      met = &fault;
+    const Fast fast = RunFast<sizeof(T)>(AccessType::kWrite, gpa, [&](std::byte* guest) {
+      return detail::TrapStore<sizeof(T)>(guest, detail::ToWord(value), fault);
+    });
+    if (fast == Fast::kDone) [[likely]] {
+      return {};
     }
-    return WritePlainSlow(gpa, &value, sizeof(T), met);
+    return WritePlainSlow(gpa, &value, sizeof(T), fast == Fast::kFaulted ? &fault : nullptr);
   }
 }
 
@@ -225,22 +244,19 @@ Result<CompareExchangeResult<T>> GuestMemory::CompareExchange(uint64_t gpa, cons
                                                               const std::type_identity_t<T>& desired) const {
   static_assert(detail::kIsPlain<T>, "CompareExchange takes trivially copyable types of 1, 2, 4 or 8 bytes");
   CompareExchangeResult<T> result;
+  const uint64_t wanted = detail::ToWord(current);
+  uint64_t seen;
   detail::TrapResult fault;
-  const detail::TrapResult* met = nullptr;
-  std::byte* const guest = PlainAddress(AccessType::kWrite, gpa, sizeof(T));
-  // A mapping is page-aligned and a backing's address 0 is its start, so host and backing agree on alignment.
-  if (guest != nullptr && reinterpret_cast<uintptr_t>(guest) % sizeof(T) == 0) [[likely]] {
-    const uint64_t wanted = detail::ToWord(current);
-    uint64_t seen;
-    if (detail::TrapCompareExchange<sizeof(T)>(guest, wanted, detail::ToWord(desired), seen, fault)) [[likely]] {
-      result.swapped = seen == wanted;
-      detail::FromWord(seen, result.value);
-      return result;
-    }
-    met = &fault;
+  const Fast fast = RunFast<sizeof(T), true>(AccessType::kWrite, gpa, [&](std::byte* guest) {
+    return detail::TrapCompareExchange<sizeof(T)>(guest, wanted, detail::ToWord(desired), seen, fault);
+  });
+  if (fast == Fast::kDone) [[likely]] {
+    result.swapped = seen == wanted;
+    detail::FromWord(seen, result.value);
+    return result;
   }
   result.value = current;
-  Result<bool> swapped = CompareExchangeSlow(gpa, &result.value, &desired, sizeof(T), met);
+  Result<bool> swapped = CompareExchangeSlow(gpa, &result.value, &desired, sizeof(T), fast == Fast::kFaulted ? &fault : nullptr);
   if (!swapped.ok()) {
     return swapped.status();
   }

@@ -165,6 +165,19 @@ Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) con
   return source.empty() ? Status() : RunBulk(gpa, source.size(), transfer);
 }
 
+// Safe because std::atomic<uint8_t> is a byte that is lock-free: it has the size and representation of one.
+static_assert(sizeof(std::atomic<uint8_t>) == 1 && std::atomic<uint8_t>::is_always_lock_free);
+
+Status GuestMemory::ReadToAtomic(uint64_t gpa, std::span<std::atomic<uint8_t>> destination) const {
+  detail::SharedReadTransfer transfer(reinterpret_cast<std::byte*>(destination.data()));
+  return destination.empty() ? Status() : RunBulk(gpa, destination.size(), transfer);
+}
+
+Status GuestMemory::WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<uint8_t>> source) const {
+  detail::SharedWriteTransfer transfer(reinterpret_cast<const std::byte*>(source.data()));
+  return source.empty() ? Status() : RunBulk(gpa, source.size(), transfer);
+}
+
 Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
   detail::FillTransfer transfer(value);
   return length == 0 ? Status() : RunBulk(gpa, length, transfer);
@@ -250,6 +263,19 @@ Result<bool> GuestMemory::CompareExchangeSlow(uint64_t gpa, void* current, const
   detail::CompareExchangeTransfer transfer(static_cast<std::byte*>(current), static_cast<const std::byte*>(desired));
   Status status = RunWhole(*memory_, region, offset, gpa, size, transfer, fault);
   return status.ok() ? Result<bool>(transfer.swapped) : Result<bool>(std::move(status));
+}
+
+Result<bool> GuestMemory::CompareExchangeBytes(uint64_t gpa, std::span<std::byte> current,
+                                               std::span<const std::byte> desired) const {
+  const size_t size = desired.size();
+  if (current.size() != size || (size != 1 && size != 2 && size != 4 && size != 8)) {
+    ErrorInfo info;
+    info.kind = ErrorKind::kInvalidArgument;
+    info.operation = Operation::kCompareExchange;
+    info.range = {gpa, size};
+    return detail::MakeError(memory_->name, std::move(info), "both values must have the same 1, 2, 4 or 8 bytes");
+  }
+  return CompareExchangeSlow(gpa, current.data(), desired.data(), size, nullptr);
 }
 
 }  // namespace guestmem

@@ -21,7 +21,7 @@
 #include "guestmem/backing.h"
 #include "guestmem/detail/memory.h"
 #include "guestmem/fault.h"
-#include "rcu/section.h"
+#include "guestmem/detail/read_section.h"
 #include "types/error_rep.h"
 
 namespace guestmem::detail {
@@ -55,7 +55,7 @@ Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done)
   const Region& region = *piece.region;
   uint64_t checked = piece.length;  // the first section's check covers the whole rest
   while (done < piece.length) {
-    const rcu::Section section;
+    const ReadSection section(region.has_bitmap);
     const uint64_t refused =
         region.FirstRefused(Transfer::kAccess, piece.offset + done, checked - done) - piece.offset;
     if (refused != checked) [[unlikely]] {

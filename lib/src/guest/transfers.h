@@ -48,6 +48,21 @@ struct WriteTransfer : BulkTransfer {
   }
 };
 
+// Against a host buffer that other threads access atomically meanwhile.
+struct SharedReadTransfer : ReadTransfer {
+  using ReadTransfer::ReadTransfer;
+  std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
+    return TryCopyShared(GuestSide::kSource, host + at, guest, length);
+  }
+};
+
+struct SharedWriteTransfer : WriteTransfer {
+  using WriteTransfer::WriteTransfer;
+  std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
+    return TryCopyShared(GuestSide::kDestination, guest, host + at, length);
+  }
+};
+
 struct FillTransfer : BulkTransfer {
   static constexpr AccessType kAccess = AccessType::kWrite;
   static constexpr Operation kOperation = Operation::kFill;

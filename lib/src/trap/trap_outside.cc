@@ -134,13 +134,16 @@ Fault FinishPrefix(const void* guest, size_t length, TrapResult result, Move mov
 }  // namespace
 }  // namespace detail
 
-std::optional<Fault> TryCopy(GuestSide guest, void* destination, const void* source, size_t length) noexcept {
+namespace {
+
+std::optional<Fault> Copy(GuestSide guest, void* destination, const void* source, size_t length,
+                          detail::HostSide::Sharing sharing) noexcept {
   auto* to = static_cast<std::byte*>(destination);
   auto* from = static_cast<const std::byte*>(source);
   const bool reading = guest == GuestSide::kSource;
   const auto kernel = reading ? detail::g_trap_kernels->copy_from_guest : detail::g_trap_kernels->copy_to_guest;
   detail::HostSide host(reading ? detail::HostSide::kWritten : detail::HostSide::kRead,
-                        reading ? destination : source, length);
+                        reading ? destination : source, length, sharing);
   const detail::TrapResult result = kernel(to, from, length);
   if (result.info == 0) [[likely]] {
     host.Moved(length);
@@ -150,6 +153,16 @@ std::optional<Fault> TryCopy(GuestSide guest, void* destination, const void* sou
                                            [&](size_t at, size_t n) { return kernel(to + at, from + at, n); });
   host.Moved(fault.offset);
   return fault;
+}
+
+}  // namespace
+
+std::optional<Fault> TryCopy(GuestSide guest, void* destination, const void* source, size_t length) noexcept {
+  return Copy(guest, destination, source, length, detail::HostSide::kOwn);
+}
+
+std::optional<Fault> TryCopyShared(GuestSide guest, void* destination, const void* source, size_t length) noexcept {
+  return Copy(guest, destination, source, length, detail::HostSide::kShared);
 }
 
 std::optional<Fault> TryFill(void* guest, uint8_t value, size_t length) noexcept {

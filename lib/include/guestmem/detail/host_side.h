@@ -46,12 +46,18 @@ class HostSide {
     kRead,           // the transfer reads it (a write to the guest)
     kWritten,        // the transfer writes it (a read from the guest)
   };
+  enum Sharing {
+    kOwn,
+    kShared,  // other threads access it atomically meanwhile: no race to report
+  };
 
-  HostSide([[maybe_unused]] Use use, [[maybe_unused]] const void* buffer, [[maybe_unused]] size_t length) {
+  HostSide([[maybe_unused]] Use use, [[maybe_unused]] const void* buffer, [[maybe_unused]] size_t length,
+           [[maybe_unused]] Sharing sharing = kOwn) {
 #if defined(GUESTMEM_ASAN) || defined(GUESTMEM_TSAN) || defined(GUESTMEM_MSAN)
     // Safe because a kWritten buffer was handed to the library as a mutable one.
     buffer_ = const_cast<void*>(buffer);
     use_ = use;
+    sharing_ = sharing;
     if (length == 0) {
       return;
     }
@@ -59,7 +65,7 @@ class HostSide {
     use == kRead ? __asan_loadN(buffer, length) : __asan_storeN(buffer_, length);
 #endif
 #if defined(GUESTMEM_TSAN)
-    if (use == kRead) {
+    if (use == kRead && sharing == kOwn) {
       __tsan_read_range(buffer, length);
     }
 #endif
@@ -73,7 +79,7 @@ class HostSide {
 
   void Moved([[maybe_unused]] size_t length) {
 #if defined(GUESTMEM_TSAN)
-    if (use_ == kWritten && length != 0) {
+    if (use_ == kWritten && sharing_ == kOwn && length != 0) {
       __tsan_write_range(buffer_, length);
     }
 #endif
@@ -88,6 +94,7 @@ class HostSide {
 #if defined(GUESTMEM_ASAN) || defined(GUESTMEM_TSAN) || defined(GUESTMEM_MSAN)
   void* buffer_ = nullptr;
   Use use_ = kRead;
+  Sharing sharing_ = kOwn;
 #endif
 };
 

@@ -1,0 +1,73 @@
+// Read-side sections, the inline half: what an access through a bitmap pays. For the library's own headers; see rcu.h.
+//
+// A section is one store of the current epoch into the thread's own slot, and one store of zero at its end: no barrier, no
+// written cache line shared with another thread. A waiting writer makes up for it with membarrier(2), which runs a full
+// fence on every thread of the process.
+//
+// Fence B: a reader stores its slot, then loads bits; a writer changes bits, then loads slots. Between the two of the
+//   writer stands a fence on every thread (membarrier; where refused, kFence on the reader's side), so either the writer
+//   sees the slot and waits, or the reader sees the changed bits.
+// Fence C: the release store that ends a section pairs with the writer's acquire load of the slot: what the reader did is
+//   done when the writer goes on.
+
+#ifndef GUESTMEM_DETAIL_READ_SECTION_H_
+#define GUESTMEM_DETAIL_READ_SECTION_H_
+
+#include <atomic>
+#include <cstdint>
+
+namespace guestmem::detail {
+
+// One thread's place in the registry. Never freed, but reused by later threads; on its own cache line.
+struct alignas(64) ReaderSlot {
+  std::atomic<uint64_t> epoch{0};  // 0: outside sections; else the epoch when the outermost one began. Written by its thread
+  ReaderSlot* next = nullptr;      // in the registry; written before the slot is published, then immutable
+  bool taken = false;              // by a living thread; guarded by the registry's mutex
+};
+static_assert(sizeof(ReaderSlot) == 64);
+
+// Grows by one with each grace period; starts at 1. Read by every section, written by writers only.
+extern constinit std::atomic<uint64_t> g_epoch;
+// How readers take part in fence B; decided once, at load.
+extern constinit std::atomic<bool> g_readers_fence;
+// Null until the thread's first section, and again after it has left the registry.
+extern constinit thread_local ReaderSlot* t_reader_slot __attribute__((tls_model("initial-exec")));
+
+[[gnu::cold]] ReaderSlot* RegisterReader() noexcept;
+
+class ReadSection {
+ public:
+  // `enabled` false: nothing (an access that no bitmap guards has nothing to protect).
+  explicit ReadSection(bool enabled = true) noexcept {
+    if (!enabled) {
+      return;
+    }
+    ReaderSlot* slot = t_reader_slot;
+    if (slot == nullptr) [[unlikely]] {
+      slot = RegisterReader();
+    }
+    if (slot->epoch.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+      return;  // nested: the outer section protects this one, and ends it
+    }
+    slot_ = slot;
+    slot->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    if (g_readers_fence.load(std::memory_order_relaxed)) [[unlikely]] {
+      std::atomic_thread_fence(std::memory_order_seq_cst);  // fence B
+    }
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // fence B: the compiler's part
+  }
+  ~ReadSection() {
+    if (slot_ != nullptr) [[likely]] {
+      slot_->epoch.store(0, std::memory_order_release);  // fence C
+    }
+  }
+  ReadSection(const ReadSection&) = delete;
+  ReadSection& operator=(const ReadSection&) = delete;
+
+ private:
+  ReaderSlot* slot_ = nullptr;
+};
+
+}  // namespace guestmem::detail
+
+#endif  // GUESTMEM_DETAIL_READ_SECTION_H_

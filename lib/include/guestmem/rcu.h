@@ -1,0 +1,42 @@
+// Waiting for readers: how access bits are taken away safely while other threads access the memory.
+//
+// Every access through a bitmap runs in a read-side section. After a bit was cleared and Rcu::Synchronize() has returned,
+// no transfer that the old bit allowed still touches the page, and every later access sees the new bit. Backings that
+// use AccessBitmap (access_bitmap.h) get this from Revoke; those that own their bits call it themselves:
+//
+//   bits[page / 8].fetch_and(~mask);
+//   guestmem::Rcu::Synchronize();
+//   // the page may be unmapped, poisoned or given away now
+//
+// Cost: an access pays about half a nanosecond; Synchronize pays a system call (some hundred nanoseconds) and waits for
+// the sections now running. A section covers at most 1 MiB of a transfer, but may sleep in the kernel (userfaultfd, swap,
+// network file systems): a thread that resolves such faults must never call Synchronize or Revoke.
+//
+// When not: inside a section (a host bug, fatal with a message, never a silent deadlock). A backing's PageFault and
+// fallbacks run outside sections, so they may call it.
+//
+// Threads: any; registered on first use and released at exit by the library. A fork child starts with its one thread and
+// a clean state. Signal context: no.
+
+#ifndef GUESTMEM_RCU_H_
+#define GUESTMEM_RCU_H_
+
+#include "guestmem/detail/read_section.h"
+
+namespace guestmem {
+
+class Rcu {
+ public:
+  // Waits until every section that was running when it was called has ended. Cannot fail.
+  static void Synchronize();
+
+  // Whether the calling thread is in a section.
+  static bool InSection();
+
+  // A section of one's own, for reading what a writer retires after Synchronize. Nests. Keep it short, do not block in it.
+  using Section = detail::ReadSection;
+};
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_RCU_H_

@@ -1,0 +1,160 @@
+#include "guestmem/rcu.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+namespace guestmem {
+namespace detail {
+
+constinit std::atomic<uint64_t> g_epoch{1};
+constinit std::atomic<bool> g_readers_fence{true};  // until InitializeAtLoad knows better
+constinit thread_local ReaderSlot* t_reader_slot = nullptr;
+
+namespace {
+
+// Guards ReaderSlot::taken and serialises pushes. Lock order: after g_writer.
+constinit std::mutex g_registry;
+// All slots ever made; a slot is pushed whole and never removed, so writers walk the list without the lock.
+constinit std::atomic<ReaderSlot*> g_slots{nullptr};
+// One grace period at a time.
+constinit std::mutex g_writer;
+
+pthread_key_t g_thread_exit;
+
+int Membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, command, 0, 0)); }
+
+[[noreturn]] void Fatal(const char* text) {
+  std::fprintf(stderr, "guestmem: fatal: %s\n", text);
+  std::abort();
+}
+
+// Runs at thread exit, and again if a later destructor's access registered the thread again.
+void ReleaseSlot(void* slot) {
+  t_reader_slot = nullptr;
+  const std::lock_guard lock(g_registry);
+  static_cast<ReaderSlot*>(slot)->taken = false;
+}
+
+// A fork child has one thread: the slots of the others are free, whatever they were doing.
+void ChildAfterFork() {
+  for (ReaderSlot* slot = g_slots.load(std::memory_order_relaxed); slot != nullptr; slot = slot->next) {
+    if (slot != t_reader_slot) {
+      slot->epoch.store(0, std::memory_order_relaxed);
+      slot->taken = false;
+    }
+  }
+  g_registry.unlock();
+  g_writer.unlock();
+  if (!g_readers_fence.load(std::memory_order_relaxed)) {
+    Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+  }
+}
+
+// GUESTMEM_MEMBARRIER=0 stands for a kernel that refuses it; for tests.
+[[gnu::constructor(103)]] void InitializeAtLoad() {
+  const char* wish = std::getenv("GUESTMEM_MEMBARRIER");
+  const bool wanted = wish == nullptr || wish[0] != '0';
+  g_readers_fence.store(!wanted || Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0,
+                        std::memory_order_relaxed);
+  if (pthread_key_create(&g_thread_exit, ReleaseSlot) != 0) {
+    Fatal("no thread-specific key is left for the reader registry");
+  }
+  pthread_atfork(
+      [] {
+        g_writer.lock();
+        g_registry.lock();
+      },
+      [] {
+        g_registry.unlock();
+        g_writer.unlock();
+      },
+      ChildAfterFork);
+}
+
+ReaderSlot* TakeSlot() {
+  const std::lock_guard lock(g_registry);
+  ReaderSlot* const first = g_slots.load(std::memory_order_relaxed);
+  for (ReaderSlot* slot = first; slot != nullptr; slot = slot->next) {
+    if (!slot->taken) {
+      slot->taken = true;
+      return slot;
+    }
+  }
+  auto* const slot = new (std::nothrow) ReaderSlot;
+  if (slot == nullptr) {
+    Fatal("no memory for a thread's reader slot");
+  }
+  slot->taken = true;
+  slot->next = first;
+  g_slots.store(slot, std::memory_order_seq_cst);
+  return slot;
+}
+
+// The writer's part of fence B.
+void FenceEveryThread() {
+  if (g_readers_fence.load(std::memory_order_relaxed)) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  } else if (Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0) {
+    Fatal("membarrier worked at load and is refused now");
+  }
+}
+
+// A section may last as long as a page fault in the kernel: spin briefly, then let others run, then sleep.
+void Wait(int round) {
+  constexpr int kSpins = 64;
+  constexpr int kYields = 64;
+  if (round < kSpins) {
+    __builtin_ia32_pause();
+  } else if (round < kSpins + kYields) {
+    sched_yield();
+  } else {
+    const timespec pause = {0, 50'000};
+    nanosleep(&pause, nullptr);
+  }
+}
+
+}  // namespace
+
+ReaderSlot* RegisterReader() noexcept {
+  ReaderSlot* const slot = TakeSlot();
+  pthread_setspecific(g_thread_exit, slot);
+  t_reader_slot = slot;
+  return slot;
+}
+
+}  // namespace detail
+
+bool Rcu::InSection() {
+  const detail::ReaderSlot* const slot = detail::t_reader_slot;
+  return slot != nullptr && slot->epoch.load(std::memory_order_relaxed) != 0;
+}
+
+void Rcu::Synchronize() {
+  using namespace detail;
+  if (InSection()) {
+    Fatal("Rcu::Synchronize inside a read-side section of the same thread would wait for itself");
+  }
+  const std::lock_guard lock(g_writer);
+  // A section that begins after this reads the new epoch, or an older one and is waited for needlessly.
+  const uint64_t epoch = g_epoch.fetch_add(1, std::memory_order_seq_cst) + 1;
+  FenceEveryThread();
+  for (const ReaderSlot* slot = g_slots.load(std::memory_order_seq_cst); slot != nullptr; slot = slot->next) {
+    for (int round = 0;; ++round) {
+      const uint64_t since = slot->epoch.load(std::memory_order_acquire);  // fence C
+      if (since == 0 || since >= epoch) {
+        break;
+      }
+      Wait(round);
+    }
+  }
+}
+
+}  // namespace guestmem
