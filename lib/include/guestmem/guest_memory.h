@@ -42,6 +42,7 @@
 #include <vector>
 
 #include "guestmem/backing.h"
+#include "guestmem/detail/host_side.h"
 #include "guestmem/detail/memory.h"
 #include "guestmem/detail/read_section.h"
 #include "guestmem/detail/region.h"
@@ -200,6 +201,35 @@ class GuestMemory {
     return access(region->base + offset) ? Fast::kDone : Fast::kFaulted;
   }
 
+  // The same for a bulk access: runs `move(host address)`, which gives a TrapResult, if nothing refuses and one section is
+  // enough. Else `slow(fault)`, where `fault` is what `move` met, or null.
+  template <typename Move, typename Slow>
+  GUESTMEM_TRAP_INLINE Status RunFastBulk(AccessType type, uint64_t gpa, uint64_t length, const void* host, Move move,
+                                          Slow slow) const {
+    uint64_t offset;
+    detail::TrapResult fault;
+    bool met = false;
+    const detail::Region* const region = Locate(gpa, length, offset);
+    // Length 0 wraps and takes the slow path, which knows what to do with it.
+    if (region != nullptr && region->base != nullptr && length - 1 < detail::kSectionBytes &&
+        !detail::Overlaps(host, region->base + offset, length)) [[likely]] {
+      const detail::ReadSection section(region->has_bitmap);
+      if (!region->has_bitmap || region->AllowsAll(type, offset, length)) [[likely]] {
+        fault = move(region->base + offset);
+        if (fault.info == 0) [[likely]] {
+          return {};
+        }
+        met = true;
+      }
+    }
+    return slow(met ? &fault : nullptr);
+  }
+
+  // The whole access on the general path. `fault`, if not null, is what the fast path met: it is not repeated.
+  Status ReadSlow(uint64_t gpa, std::span<std::byte> destination, const detail::TrapResult* fault) const;
+  Status WriteSlow(uint64_t gpa, std::span<const std::byte> source, const detail::TrapResult* fault) const;
+  Status FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const detail::TrapResult* fault) const;
+
   // The whole access again on the cold path. `fault`, if not null, is what the fast path met: it is not repeated.
   [[gnu::cold]] Status ReadPlainSlow(uint64_t gpa, void* value, size_t size, const detail::TrapResult* fault) const;
   [[gnu::cold]] Status WritePlainSlow(uint64_t gpa, const void* value, size_t size,
@@ -215,9 +245,9 @@ class GuestMemory {
   // `range` is what errors name, if anything.
   template <typename Transfer>
   Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
-                 Progress& progress) const;
+                 Progress& progress, const detail::TrapResult* fault = nullptr) const;
   template <typename Transfer>
-  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer) const;
+  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault = nullptr) const;
   template <typename Transfer>
   Status RunRange(const PagedRange& range, Transfer& transfer, Progress& progress) const;
   template <typename Transfer>
@@ -234,6 +264,35 @@ class GuestMemory {
   uint64_t region_mask_;
   unsigned region_bits_;
 };
+
+inline Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination) const {
+  return RunFastBulk(
+      AccessType::kRead, gpa, destination.size(), destination.data(),
+      [&](const std::byte* guest) {
+        detail::HostSide host(detail::HostSide::kWritten, destination.data(), destination.size());
+        const auto result = detail::g_trap_kernels.copy_from_guest(destination.data(), guest, destination.size());
+        host.Moved(result.info == 0 ? destination.size() : 0);
+        return result;
+      },
+      [&](const detail::TrapResult* fault) { return ReadSlow(gpa, destination, fault); });
+}
+
+inline Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
+  return RunFastBulk(
+      AccessType::kWrite, gpa, source.size(), source.data(),
+      [&](std::byte* guest) {
+        const detail::HostSide host(detail::HostSide::kRead, source.data(), source.size());
+        return detail::g_trap_kernels.copy_to_guest(guest, source.data(), source.size());
+      },
+      [&](const detail::TrapResult* fault) { return WriteSlow(gpa, source, fault); });
+}
+
+inline Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
+  return RunFastBulk(
+      AccessType::kWrite, gpa, length, nullptr,
+      [&](std::byte* guest) { return detail::g_trap_kernels.fill_guest(guest, value, length); },
+      [&](const detail::TrapResult* fault) { return FillSlow(gpa, value, length, fault); });
+}
 
 template <typename T>
 Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {

@@ -90,12 +90,6 @@ Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
 template <typename Transfer>
 concept CopiesHostBytes = requires(Transfer t) { t.host; };
 
-bool Overlaps(const std::byte* host, const std::byte* guest, uint64_t length) {
-  const auto a = reinterpret_cast<uintptr_t>(host);
-  const auto b = reinterpret_cast<uintptr_t>(guest);
-  return a - b < length || b - a < length;
-}
-
 // A host buffer inside the guest range: the piece goes through a copy, which makes it memmove. False as RunPiece.
 template <typename Transfer>
 [[gnu::cold]] bool RunOverlapping(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure& failure,
@@ -122,7 +116,7 @@ template <typename Transfer>
 
 template <typename Transfer>
 Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
-                            Progress& progress) const {
+                            Progress& progress, const detail::TrapResult* fault) const {
   const auto moved = [&](uint64_t here) { return progress.overlap ? 0 : progress.done + here; };
   uint64_t offset;
   const Region* const region = Locate(gpa, length, offset);
@@ -136,14 +130,19 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
     bool exhausted = false;
     bool done;
     const uint64_t in_access = progress.done + at;
+    std::optional<Stop> met;
+    if (fault != nullptr) {  // then the access is one piece
+      met = detail::StopAt(0, transfer.Finish(piece.region->base + piece.offset, 0, length, *fault));
+    }
     if constexpr (CopiesHostBytes<Transfer>) {
-      const bool piece_overlaps = piece.region->base != nullptr &&
-                                  Overlaps(transfer.host + in_access, piece.region->base + piece.offset, piece.length);
+      const bool piece_overlaps =
+          piece.region->base != nullptr &&
+          detail::Overlaps(transfer.host + in_access, piece.region->base + piece.offset, piece.length);
       progress.overlap |= piece_overlaps;
       done = piece_overlaps ? RunOverlapping(piece, in_access, transfer, failure, exhausted)
-                            : RunPiece(piece, in_access, transfer, failure);
+                            : RunPiece(piece, in_access, transfer, failure, met);
     } else {
-      done = RunPiece(piece, in_access, transfer, failure);
+      done = RunPiece(piece, in_access, transfer, failure, met);
     }
     if (!done) [[unlikely]] {
       if (exhausted) {
@@ -159,9 +158,9 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
 }
 
 template <typename Transfer>
-Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer) const {
+Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault) const {
   Progress progress;
-  return length == 0 ? Status() : RunBulk(gpa, length, transfer, AddressRange{gpa, length}, progress);
+  return length == 0 ? Status() : RunBulk(gpa, length, transfer, AddressRange{gpa, length}, progress, fault);
 }
 
 template <typename Transfer>
@@ -181,14 +180,19 @@ Status GuestMemory::RunProbe(uint64_t gpa, uint64_t length, std::optional<Addres
   return {};
 }
 
-Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination) const {
+Status GuestMemory::ReadSlow(uint64_t gpa, std::span<std::byte> destination, const detail::TrapResult* fault) const {
   detail::ReadTransfer transfer(destination.data());
-  return RunAt(gpa, destination.size(), transfer);
+  return RunAt(gpa, destination.size(), transfer, fault);
 }
 
-Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
+Status GuestMemory::WriteSlow(uint64_t gpa, std::span<const std::byte> source, const detail::TrapResult* fault) const {
   detail::WriteTransfer transfer(source.data());
-  return RunAt(gpa, source.size(), transfer);
+  return RunAt(gpa, source.size(), transfer, fault);
+}
+
+Status GuestMemory::FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const detail::TrapResult* fault) const {
+  detail::FillTransfer transfer(value);
+  return RunAt(gpa, length, transfer, fault);
 }
 
 // Safe because std::atomic<uint8_t> is a byte that is lock-free: it has the size and representation of one.
@@ -202,11 +206,6 @@ Status GuestMemory::ReadToAtomic(uint64_t gpa, std::span<std::atomic<uint8_t>> d
 Status GuestMemory::WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<uint8_t>> source) const {
   detail::SharedWriteTransfer transfer(reinterpret_cast<const std::byte*>(source.data()));
   return RunAt(gpa, source.size(), transfer);
-}
-
-Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
-  detail::FillTransfer transfer(value);
-  return RunAt(gpa, length, transfer);
 }
 
 template <typename Transfer>
@@ -331,7 +330,7 @@ Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uin
   std::optional<Stop> stop;
   if (met != nullptr) {
     const Fault fault = detail::MakeFault(region->base + offset, size, *met);
-    stop = Stop{fault.offset, false, fault.side == Fault::Side::kWrite && fault.code == SEGV_ACCERR};
+    stop = detail::StopAt(0, fault);
   }
   PieceFailure failure;
   if (!RunPiece(piece, 0, transfer, failure, stop)) {

@@ -3,7 +3,6 @@
 #ifndef GUESTMEM_DETAIL_REGION_H_
 #define GUESTMEM_DETAIL_REGION_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -59,10 +58,25 @@ struct Region {
     return (backing_offset + offset) % kPageSize + length <= kPageSize;
   }
 
+  // Whether every page of [offset, offset + length) allows `access`. Precondition: as FirstRefused.
+  bool AllowsAll(AccessType access, uint64_t offset, uint64_t length) const noexcept {
+    return OnOnePage(offset, length) ? Allows(access, offset) : FirstRefused(access, offset, length) == offset + length;
+  }
+
   // The offset of the first byte in [offset, offset + length) whose page refuses `access`; offset + length if none does.
   // Precondition: length != 0 and the range is inside the region.
   uint64_t FirstRefused(AccessType access, uint64_t offset, uint64_t length) const noexcept;
 };
+
+// Bytes that one read-side section covers at most, so that a large transfer does not hold up a waiting writer.
+inline constexpr uint64_t kSectionBytes = uint64_t{1} << 20;
+
+// Whether [host, host + length) and [guest, guest + length) share a byte. Precondition: length != 0.
+inline bool Overlaps(const void* host, const void* guest, uint64_t length) noexcept {
+  const auto a = reinterpret_cast<uintptr_t>(host);
+  const auto b = reinterpret_cast<uintptr_t>(guest);
+  return a - b < length || b - a < length;
+}
 
 }  // namespace guestmem::detail
 
