@@ -161,18 +161,17 @@ class GuestMemory {
  private:
   explicit GuestMemory(std::shared_ptr<const detail::Memory> memory);
 
-  // The region that [gpa, gpa + length) lies in; null if not in one. `offset` is limited against misprediction too.
-  const detail::Region* Locate(uint64_t gpa, uint64_t length, uint64_t& offset) const {
+  // The region that [gpa, gpa + length) lies in; null if not in one. `size` is &Region::mapped_size to ask for one with a
+  // mapping. `offset` is limited against misprediction too; the index is by its mask.
+  const detail::Region* Locate(uint64_t gpa, uint64_t length, uint64_t& offset,
+                               uint64_t detail::Region::*size = &detail::Region::size) const {
     const uint64_t index = gpa >> region_bits_;
-    if (index >= region_count_) [[unlikely]] {
-      return nullptr;
-    }
-    const detail::Region* const region = &regions_[detail::LimitSpeculation(index, region_count_ - 1)];
+    const detail::Region* const region = &regions_[index & index_mask_];
     offset = gpa & region_mask_;
-    if (length > region->size || offset > region->size - length) [[unlikely]] {
+    if (index > index_mask_ || length > region->*size || offset > region->*size - length) [[unlikely]] {
       return nullptr;
     }
-    offset = detail::LimitSpeculation(offset, region->size - length);
+    offset = detail::LimitSpeculation(offset, region->*size - length + 1);
     return region;
   }
 
@@ -186,19 +185,23 @@ class GuestMemory {
   template <size_t Size, bool Aligned = false, typename Access>
   GUESTMEM_TRAP_INLINE Fast RunFast(AccessType type, uint64_t gpa, Access access) const {
     uint64_t offset;
-    const detail::Region* const region = Locate(gpa, Size, offset);
-    if (region == nullptr || region->base == nullptr) [[unlikely]] {
+    const detail::Region* const region = Locate(gpa, Size, offset, &detail::Region::mapped_size);
+    if (region == nullptr) [[unlikely]] {
       return Fast::kRefused;
     }
+    std::byte* const guest = region->base + offset;
     // A mapping is page-aligned and a view keeps its backing's alignment, so the host address has the backing's.
-    if (Aligned && reinterpret_cast<uintptr_t>(region->base + offset) % Size != 0) [[unlikely]] {
+    if (Aligned && reinterpret_cast<uintptr_t>(guest) % Size != 0) [[unlikely]] {
       return Fast::kRefused;
     }
-    const detail::ReadSection section(region->has_bitmap);
-    if (region->has_bitmap && !(region->OnOnePage(offset, Size) && region->Allows(type, offset))) [[unlikely]] {
+    if (!region->Guards(type)) {
+      return access(guest) ? Fast::kDone : Fast::kFaulted;
+    }
+    const detail::ReadSection section;
+    if (!region->OnOnePage(offset, Size) || !region->Allows(type, offset)) [[unlikely]] {
       return Fast::kRefused;
     }
-    return access(region->base + offset) ? Fast::kDone : Fast::kFaulted;
+    return access(guest) ? Fast::kDone : Fast::kFaulted;
   }
 
   // The same for a bulk access: runs `move(host address)`, which gives a TrapResult, if nothing refuses and one section is
@@ -209,12 +212,13 @@ class GuestMemory {
     uint64_t offset;
     detail::TrapResult fault;
     bool met = false;
-    const detail::Region* const region = Locate(gpa, length, offset);
+    const detail::Region* const region = Locate(gpa, length, offset, &detail::Region::mapped_size);
     // Length 0 wraps and takes the slow path, which knows what to do with it.
-    if (region != nullptr && region->base != nullptr && length - 1 < detail::kSectionBytes &&
+    if (region != nullptr && length - 1 < detail::kSectionBytes &&
         !detail::Overlaps(host, region->base + offset, length)) [[likely]] {
-      const detail::ReadSection section(region->has_bitmap);
-      if (!region->has_bitmap || region->AllowsAll(type, offset, length)) [[likely]] {
+      const bool guarded = region->Guards(type);
+      const detail::ReadSection section(guarded);
+      if (!guarded || region->AllowsAll(type, offset, length)) [[likely]] {
         fault = move(region->base + offset);
         if (fault.info == 0) [[likely]] {
           return {};
@@ -260,12 +264,12 @@ class GuestMemory {
   std::shared_ptr<const detail::Memory> memory_;
   // Copies of what memory_ holds, one load closer.
   const detail::Region* regions_;
-  uint64_t region_count_;
+  uint64_t index_mask_;   // the number of regions - 1
   uint64_t region_mask_;
   unsigned region_bits_;
 };
 
-inline Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination) const {
+GUESTMEM_TRAP_INLINE Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination) const {
   return RunFastBulk(
       AccessType::kRead, gpa, destination.size(), destination.data(),
       [&](const std::byte* guest) {
@@ -277,7 +281,7 @@ inline Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination
       [&](const detail::TrapResult* fault) { return ReadSlow(gpa, destination, fault); });
 }
 
-inline Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
+GUESTMEM_TRAP_INLINE Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
   return RunFastBulk(
       AccessType::kWrite, gpa, source.size(), source.data(),
       [&](std::byte* guest) {
@@ -287,7 +291,7 @@ inline Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> sour
       [&](const detail::TrapResult* fault) { return WriteSlow(gpa, source, fault); });
 }
 
-inline Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
+GUESTMEM_TRAP_INLINE Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
   return RunFastBulk(
       AccessType::kWrite, gpa, length, nullptr,
       [&](std::byte* guest) { return detail::g_trap_kernels.fill_guest(guest, value, length); },
@@ -295,7 +299,7 @@ inline Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) 
 }
 
 template <typename T>
-Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
+GUESTMEM_TRAP_INLINE Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
   static_assert(std::is_trivially_copyable_v<T>, "guest bytes may become any T: it must be trivially copyable");
   T value;
   if constexpr (!detail::kIsPlain<T>) {
@@ -317,7 +321,7 @@ Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
 }
 
 template <typename T>
-Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& value) const {
+GUESTMEM_TRAP_INLINE Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& value) const {
   static_assert(std::is_trivially_copyable_v<T>, "the guest gets T's bytes: it must be trivially copyable");
   if constexpr (!detail::kIsPlain<T>) {
     return WriteAt(gpa, std::as_bytes(std::span<const T, 1>(&value, 1)));
@@ -334,7 +338,7 @@ Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& valu
 }
 
 template <typename T>
-Result<CompareExchangeResult<T>> GuestMemory::CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
+GUESTMEM_TRAP_INLINE Result<CompareExchangeResult<T>> GuestMemory::CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
                                                               const std::type_identity_t<T>& desired) const {
   static_assert(detail::kIsPlain<T>, "CompareExchange takes trivially copyable types of 1, 2, 4 or 8 bytes");
   CompareExchangeResult<T> result;

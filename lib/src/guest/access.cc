@@ -65,12 +65,12 @@ Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
   if (index >= memory.regions.size()) {
     return {nullptr, 0, 0, 0};
   }
-  const Region& region = memory.regions[detail::LimitSpeculation(index, memory.regions.size() - 1)];
+  const Region& region = memory.regions[index & (memory.regions.size() - 1)];
   uint64_t offset = gpa & memory.region_mask();
   if (offset >= region.size) {
     return {nullptr, 0, 0, 0};
   }
-  offset = detail::LimitSpeculation(offset, region.size - 1);
+  offset = detail::LimitSpeculation(offset, region.size);
   return {&region, offset, std::min(length, region.size - offset), gpa - offset};
 }
 

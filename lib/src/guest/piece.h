@@ -59,7 +59,7 @@ Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done)
   const Region& region = *piece.region;
   uint64_t checked = piece.length;  // the first section's check covers the whole rest
   while (done < piece.length) {
-    const ReadSection section(region.has_bitmap);
+    const ReadSection section(region.Guards(Transfer::kAccess));
     const uint64_t refused =
         region.FirstRefused(Transfer::kAccess, piece.offset + done, checked - done) - piece.offset;
     if (refused != checked) [[unlikely]] {
