@@ -46,6 +46,26 @@ std::string Text(const std::vector<Call>& calls) {
   return text;
 }
 
+std::string Text(const std::vector<uint64_t>& numbers) {
+  std::string text = numbers.empty() ? "none" : "";
+  for (const uint64_t number : numbers) {
+    text += (text.empty() ? "" : " ") + Hex(number);
+  }
+  return text;
+}
+
+std::string Text(const std::vector<RangePart>& parts) {
+  std::string text = parts.empty() ? "none" : "";
+  for (const RangePart& part : parts) {
+    text += "\n      offset=" + Hex(part.offset) + " length=" + Hex(part.length) + " gpns=" + Text(part.gpns) + " runs:";
+    for (const Range& run : part.runs) {
+      text += " " + Text(std::optional(run));
+    }
+    text += part.invalid_gpn ? " invalid " + Hex(*part.invalid_gpn) : "";
+  }
+  return text;
+}
+
 // Sixteen bytes round the first difference.
 std::string Window(std::span<const uint8_t> bytes, size_t difference) {
   const size_t begin = difference / 16 * 16;
@@ -126,6 +146,15 @@ Verdict Compare(const Outcome& expected, const Outcome& actual) {
   }
   if (expected.calls != actual.calls) {
     return differ("calls", Text(expected.calls), Text(actual.calls));
+  }
+  if (expected.refused != actual.refused) {
+    return differ("refused", Text(expected.refused), Text(actual.refused));
+  }
+  if (expected.lengths != actual.lengths) {
+    return differ("lengths", Text(expected.lengths), Text(actual.lengths));
+  }
+  if (expected.parts != actual.parts) {
+    return differ("parts", Text(expected.parts), Text(actual.parts));
   }
   return std::nullopt;
 }

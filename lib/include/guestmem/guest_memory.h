@@ -48,6 +48,7 @@
 #include "guestmem/detail/region.h"
 #include "guestmem/detail/trap_inline.h"
 #include "guestmem/fault.h"
+#include "guestmem/paged_range.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
 
@@ -102,6 +103,25 @@ class GuestMemory {
   Status WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<uint8_t>> source) const;
   // Stores `value` into `length` bytes.
   Status FillAt(uint64_t gpa, uint8_t value, uint64_t length) const;
+
+  // Bulk accesses over pages that the guest lists. Each page's part is an access by itself, in order, as if made by ReadAt and
+  // so on (neighbouring pages do not merge); empty ranges succeed. Errors: kInvalidArgument if the buffer's length is not
+  // the range's (nothing was touched); kInvalidGpn when such a page is reached (ErrorInfo::gpn); those of ReadAt.
+  // ErrorInfo::range is not set; the fault address is the GPA; `transferred` counts over all pages.
+  Status ReadRange(const PagedRange& range, std::span<std::byte> destination) const;
+  Status WriteRange(const PagedRange& range, std::span<const std::byte> source) const;
+  Status FillRange(const PagedRange& range, uint8_t value) const;
+  Status ZeroRange(const PagedRange& range) const { return FillRange(range, 0); }
+  // As ReadToAtomic and WriteFromAtomic.
+  Status ReadRangeToAtomic(const PagedRange& range, std::span<std::atomic<uint8_t>> destination) const;
+  Status WriteRangeFromAtomic(const PagedRange& range, std::span<const std::atomic<uint8_t>> source) const;
+  // The same over a list of them; `transferred` counts over all members.
+  Status ReadRange(const PagedRanges& ranges, std::span<std::byte> destination) const;
+  Status WriteRange(const PagedRanges& ranges, std::span<const std::byte> source) const;
+  Status FillRange(const PagedRanges& ranges, uint8_t value) const;
+  Status ZeroRange(const PagedRanges& ranges) const { return FillRange(ranges, 0); }
+  Status ReadRangeToAtomic(const PagedRanges& ranges, std::span<std::atomic<uint8_t>> destination) const;
+  Status WriteRangeFromAtomic(const PagedRanges& ranges, std::span<const std::atomic<uint8_t>> source) const;
 
   // Reads or writes one object. Of 1, 2, 4 or 8 bytes: a plain access, inside one backing; other sizes are bulk accesses.
   template <typename T>
@@ -221,8 +241,23 @@ class GuestMemory {
   [[gnu::cold]] Result<bool> CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
                                                  const detail::TrapResult* fault) const;
 
+  // How far an access over several listed pages has come.
+  struct Progress {
+    uint64_t done = 0;      // bytes, in finished pages
+    bool overlap = false;   // some of them overlapped the host buffer
+  };
+  // `range` is what errors name, if anything.
   template <typename Transfer>
-  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault) const;
+  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
+                 Progress& progress, const detail::TrapResult* fault = nullptr) const;
+  template <typename Transfer>
+  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault = nullptr) const;
+  template <typename Transfer>
+  Status RunRange(const PagedRange& range, Transfer& transfer, Progress& progress) const;
+  template <typename Transfer>
+  Status RunRange(const PagedRanges& ranges, Transfer& transfer, Progress& progress) const;
+  template <typename Transfer, typename Range, typename Buffer>
+  Status RunBuffer(const Range& range, Buffer buffer) const;
   template <typename Transfer>
   Status RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range) const;
 
