@@ -41,6 +41,7 @@ struct Region {
   const uint8_t* bitmaps[kAccessTypes] = {};  // the backing's, by AccessType
   uint8_t bit_offset = 0;
   bool has_bitmap = false;
+  bool lockable = false;                     // mapped, the backing locks, and offset 0 starts one of its pages
   GuestMemoryAccess* backing = nullptr;
   std::optional<uint64_t> iova;              // of offset 0
 
