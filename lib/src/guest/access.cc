@@ -47,12 +47,12 @@ Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
   if (index >= memory.regions.size()) {
     return {nullptr, 0, 0, 0};
   }
-  const Region& region = memory.regions[detail::LimitSpeculation(index, memory.regions.size() - 1)];
+  const Region& region = memory.regions[index & (memory.regions.size() - 1)];
   uint64_t offset = gpa & memory.region_mask();
   if (offset >= region.size) {
     return {nullptr, 0, 0, 0};
   }
-  offset = detail::LimitSpeculation(offset, region.size - 1);
+  offset = detail::LimitSpeculation(offset, region.size);
   return {&region, offset, std::min(length, region.size - offset), gpa - offset};
 }
 
@@ -71,12 +71,6 @@ Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
 
 template <typename Transfer>
 concept CopiesHostBytes = requires(Transfer t) { t.host; };
-
-bool Overlaps(const std::byte* host, const std::byte* guest, uint64_t length) {
-  const auto a = reinterpret_cast<uintptr_t>(host);
-  const auto b = reinterpret_cast<uintptr_t>(guest);
-  return a - b < length || b - a < length;
-}
 
 // A host buffer inside the guest range: the piece goes through a copy, which makes it memmove. False as RunPiece.
 template <typename Transfer>
@@ -103,7 +97,10 @@ template <typename Transfer>
 }  // namespace
 
 template <typename Transfer>
-Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer) const {
+Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault) const {
+  if (length == 0) {
+    return {};
+  }
   const AddressRange range{gpa, length};
   uint64_t offset;
   const Region* const region = Locate(gpa, length, offset);
@@ -117,14 +114,18 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer) c
     PieceFailure failure;
     bool exhausted = false;
     bool done;
+    std::optional<Stop> met;
+    if (fault != nullptr) {  // then the access is one piece
+      met = detail::StopAt(0, transfer.Finish(piece.region->base + piece.offset, 0, length, *fault));
+    }
     if constexpr (CopiesHostBytes<Transfer>) {
       const bool piece_overlaps =
-          piece.region->base != nullptr && Overlaps(transfer.host + at, piece.region->base + piece.offset, piece.length);
+          piece.region->base != nullptr && detail::Overlaps(transfer.host + at, piece.region->base + piece.offset, piece.length);
       overlap |= piece_overlaps;
       done = piece_overlaps ? RunOverlapping(piece, at, transfer, failure, exhausted)
-                            : RunPiece(piece, at, transfer, failure);
+                            : RunPiece(piece, at, transfer, failure, met);
     } else {
-      done = RunPiece(piece, at, transfer, failure);
+      done = RunPiece(piece, at, transfer, failure, met);
     }
     if (!done) [[unlikely]] {
       if (exhausted) {
@@ -155,14 +156,19 @@ Status GuestMemory::RunProbe(uint64_t gpa, uint64_t length, std::optional<Addres
   return {};
 }
 
-Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination) const {
+Status GuestMemory::ReadSlow(uint64_t gpa, std::span<std::byte> destination, const detail::TrapResult* fault) const {
   detail::ReadTransfer transfer(destination.data());
-  return destination.empty() ? Status() : RunBulk(gpa, destination.size(), transfer);
+  return RunBulk(gpa, destination.size(), transfer, fault);
 }
 
-Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
+Status GuestMemory::WriteSlow(uint64_t gpa, std::span<const std::byte> source, const detail::TrapResult* fault) const {
   detail::WriteTransfer transfer(source.data());
-  return source.empty() ? Status() : RunBulk(gpa, source.size(), transfer);
+  return RunBulk(gpa, source.size(), transfer, fault);
+}
+
+Status GuestMemory::FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const detail::TrapResult* fault) const {
+  detail::FillTransfer transfer(value);
+  return RunBulk(gpa, length, transfer, fault);
 }
 
 // Safe because std::atomic<uint8_t> is a byte that is lock-free: it has the size and representation of one.
@@ -170,17 +176,12 @@ static_assert(sizeof(std::atomic<uint8_t>) == 1 && std::atomic<uint8_t>::is_alwa
 
 Status GuestMemory::ReadToAtomic(uint64_t gpa, std::span<std::atomic<uint8_t>> destination) const {
   detail::SharedReadTransfer transfer(reinterpret_cast<std::byte*>(destination.data()));
-  return destination.empty() ? Status() : RunBulk(gpa, destination.size(), transfer);
+  return RunBulk(gpa, destination.size(), transfer, nullptr);
 }
 
 Status GuestMemory::WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<uint8_t>> source) const {
   detail::SharedWriteTransfer transfer(reinterpret_cast<const std::byte*>(source.data()));
-  return source.empty() ? Status() : RunBulk(gpa, source.size(), transfer);
-}
-
-Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
-  detail::FillTransfer transfer(value);
-  return length == 0 ? Status() : RunBulk(gpa, length, transfer);
+  return RunBulk(gpa, source.size(), transfer, nullptr);
 }
 
 Status GuestMemory::ProbeReadable(uint64_t gpa, uint64_t length) const {
@@ -230,7 +231,7 @@ Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uin
   std::optional<Stop> stop;
   if (met != nullptr) {
     const Fault fault = detail::MakeFault(region->base + offset, size, *met);
-    stop = Stop{fault.offset, false, fault.side == Fault::Side::kWrite && fault.code == SEGV_ACCERR};
+    stop = detail::StopAt(0, fault);
   }
   PieceFailure failure;
   if (!RunPiece(piece, 0, transfer, failure, stop)) {

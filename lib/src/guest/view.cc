@@ -57,7 +57,9 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
   Region& part = view->regions.emplace_back(*region);
   part.base = region->base == nullptr ? nullptr : region->base + in_region;
   part.size = length;
+  part.mapped_size = region->base == nullptr ? 0 : length;
   part.backing_offset = start;
+  part.bit_bytes += in_region;
   if (part.iova) {
     *part.iova += in_region;
   }

@@ -1,0 +1,205 @@
+// Read-side sections and grace periods, one claim at a time. What needs luck to fail is in proptest/stress_test.cc.
+
+#include "guestmem/rcu.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace guestmem {
+namespace {
+
+void AwaitTrue(const std::atomic<bool>& flag) {
+  while (!flag.load()) {
+    std::this_thread::yield();
+  }
+}
+
+TEST(Rcu, SynchronizeReturnsWhereNobodyReads) {
+  Rcu::Synchronize();
+  EXPECT_FALSE(Rcu::InSection());
+}
+
+TEST(Rcu, SectionsNestAndOnlyTheOutermostEnds) {
+  {
+    const Rcu::Section outer;
+    EXPECT_TRUE(Rcu::InSection());
+    {
+      const Rcu::Section inner;
+      EXPECT_TRUE(Rcu::InSection());
+    }
+    EXPECT_TRUE(Rcu::InSection());
+  }
+  EXPECT_FALSE(Rcu::InSection());
+}
+
+TEST(Rcu, DisabledSectionIsNone) {
+  const Rcu::Section section(false);
+  EXPECT_FALSE(Rcu::InSection());
+}
+
+// A section that began before Synchronize holds it up until it ends; the yields give a broken one time to return.
+void ExpectHeldUp(bool nested) {
+  std::atomic<bool> reading = false;
+  std::atomic<bool> synchronizing = false;
+  std::atomic<bool> returned = false;
+  std::thread reader([&] {
+    const Rcu::Section section;
+    reading = true;
+    AwaitTrue(synchronizing);
+    for (int i = 0; i < 2000; ++i) {
+      if (nested) {
+        const Rcu::Section inner;
+      }
+      std::this_thread::yield();
+    }
+    EXPECT_FALSE(returned.load());
+  });
+  AwaitTrue(reading);
+  std::thread writer([&] {
+    synchronizing = true;
+    Rcu::Synchronize();
+    returned = true;
+  });
+  reader.join();
+  writer.join();
+  EXPECT_TRUE(returned.load());
+}
+
+TEST(Rcu, SynchronizeWaitsForARunningSection) { ExpectHeldUp(false); }
+TEST(Rcu, EndOfANestedSectionDoesNotEndTheOuterOne) { ExpectHeldUp(true); }
+
+TEST(Rcu, SynchronizeDoesNotWaitForSectionsThatBeganLater) {
+  // Sections that follow each other without a pause must not starve it.
+  std::atomic<bool> stop = false;
+  std::atomic<bool> reading = false;
+  std::thread reader([&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      const Rcu::Section section;
+      reading = true;
+    }
+  });
+  AwaitTrue(reading);
+  for (int i = 0; i < 1000; ++i) {
+    Rcu::Synchronize();
+  }
+  stop = true;
+  reader.join();
+}
+
+TEST(Rcu, EachLivingThreadHasASlotOnItsOwnCacheLine) {
+  constexpr int kThreads = 8;
+  std::vector<std::atomic<uintptr_t>> slots(kThreads);
+  std::atomic<int> ready = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      const Rcu::Section section;
+      slots[static_cast<size_t>(i)] = reinterpret_cast<uintptr_t>(detail::t_reader_slot);
+      ++ready;
+      while (ready.load() != kThreads) {
+        std::this_thread::yield();
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  std::set<uintptr_t> lines;
+  for (const auto& slot : slots) {
+    EXPECT_EQ(slot % 64, 0u);
+    lines.insert(slot / 64);
+  }
+  EXPECT_EQ(lines.size(), size_t{kThreads});
+}
+
+TEST(Rcu, ASlotIsReusedAfterItsThreadIsGone) {
+  std::set<detail::ReaderSlot*> slots;
+  for (int i = 0; i < 100; ++i) {
+    std::thread([&] {
+      const Rcu::Section section;
+      slots.insert(detail::t_reader_slot);
+    }).join();
+  }
+  EXPECT_EQ(slots.size(), 1u);
+}
+
+TEST(Rcu, AnAccessDuringThreadExitRegistersAgain) {
+  struct LateReader {
+    ~LateReader() {
+      const Rcu::Section section;
+      EXPECT_TRUE(Rcu::InSection());
+    }
+  };
+  std::thread([] {
+    thread_local LateReader late;
+    (void)&late;
+    const Rcu::Section section;
+  }).join();
+  Rcu::Synchronize();
+}
+
+TEST(RcuDeathTest, SynchronizeInsideASectionIsAClearFatalError) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        const Rcu::Section section;
+        Rcu::Synchronize();
+      },
+      "inside a read-side section");
+}
+
+TEST(Rcu, AForkChildStartsClean) {
+  // The reader is in a section while we fork; in the child it does not exist, so nothing may wait for it.
+  std::atomic<bool> reading = false;
+  std::atomic<bool> stop = false;
+  std::thread reader([&] {
+    const Rcu::Section section;
+    reading = true;
+    AwaitTrue(stop);
+  });
+  AwaitTrue(reading);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(30);
+    Rcu::Synchronize();
+    {
+      const Rcu::Section section;
+    }
+    Rcu::Synchronize();
+    _exit(0);
+  }
+  stop = true;
+  reader.join();
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+// Without membarrier the reader pays the fence: all of the above again in a process that was refused it.
+TEST(Rcu, WorksWhereMembarrierIsRefused) {
+  if (std::getenv("GUESTMEM_MEMBARRIER") != nullptr) {
+    EXPECT_NE(detail::g_epoch & detail::kReadersFence, 0u);
+    return;
+  }
+  EXPECT_EQ(detail::g_epoch & detail::kReadersFence, 0u) << "this kernel refuses membarrier: only the fallback was tested";
+  const pid_t child = fork();
+  if (child == 0) {
+    setenv("GUESTMEM_MEMBARRIER", "0", 1);
+    execl("/proc/self/exe", "/proc/self/exe", "--gtest_brief=1", static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+}  // namespace
+}  // namespace guestmem
