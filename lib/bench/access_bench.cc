@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -69,9 +70,19 @@ T Opaque(T value) {
 void* (*volatile g_memcpy)(void*, const void*, size_t) = std::memcpy;
 void* (*volatile g_memset)(void*, int, size_t) = std::memset;
 
+// --fixed_iterations N: for counting instructions, where time does not matter.
+benchmark::IterationCount g_iterations = 0;
+
+void Register(const std::string& name, std::function<void(benchmark::State&)> run) {
+  auto* const benchmark = benchmark::RegisterBenchmark(name.c_str(), std::move(run));
+  if (g_iterations != 0) {
+    benchmark->Iterations(g_iterations);
+  }
+}
+
 template <typename Body>
 void Row(const std::string& row, Column column, Body body) {
-  benchmark::RegisterBenchmark((row + "/" + kColumns[column]).c_str(), [=](benchmark::State& state) {
+  Register(row + "/" + kColumns[column], [=](benchmark::State& state) {
     Fixture& f = Get();
     for (auto _ : state) {
       body(f, f.memory[column]);
@@ -134,7 +145,7 @@ void BulkRows() {
 
 void OtherRows() {
   // 1 GiB of pages, all allowed.
-  benchmark::RegisterBenchmark("bitmap_check_1g/none", [](benchmark::State& state) {
+  Register("bitmap_check_1g/none", [](benchmark::State& state) {
     static std::vector<uint8_t> bits((1 << 18) / 8, 0xff);
     detail::Region region;
     region.size = uint64_t{1} << 30;
@@ -149,7 +160,7 @@ void OtherRows() {
   Row("error_with_text", kNone, [](Fixture&, GuestMemory& m) {
     benchmark::DoNotOptimize(m.WritePlain<uint64_t>(Opaque(kSize), uint64_t{0}).ToString());
   });
-  benchmark::RegisterBenchmark("fault/none", [](benchmark::State& state) {
+  Register("fault/none", [](benchmark::State& state) {
     const auto ram = std::make_shared<Ram>(false, 2 * kPageSize);
     const GuestMemory memory = GuestMemory::Create("hole", ram).value();
     if (!ram->pages().Protect(kPageSize, kPageSize, SparseMapping::Protection::kNone).ok()) {
@@ -176,6 +187,10 @@ void OtherRows() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 2 && std::strcmp(argv[argc - 2], "--fixed_iterations") == 0) {
+    g_iterations = std::atoll(argv[argc - 1]);
+    argc -= 2;
+  }
   PlainRows();
   BulkRows();
   OtherRows();
