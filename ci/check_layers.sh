@@ -34,6 +34,7 @@ declare -A header_layer=(
   [status.h]=types
   [absl_status.h]=types
   [backing.h]=types
+  [sharing.h]=types
   [fault.h]=trap
   [detail/trap_inline.h]=trap
   [detail/host_side.h]=trap
