@@ -81,6 +81,8 @@ inline constexpr OpFields kOpFields[] = {
     {StepKind::kMapZero, "map_zero", kFieldBacking | kFieldPage | kFieldCount},
     {StepKind::kProtect, "protect", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice, 0, 3, {"none", "read", "read_write"}},
     {StepKind::kUnmap, "unmap", kFieldBacking | kFieldPage | kFieldCount},
+    {StepKind::kMapFile, "map_file", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice | kFieldForm, 0, kMaxPages},
+    {StepKind::kDecommit, "decommit", kFieldBacking | kFieldPage | kFieldCount},
 };
 inline constexpr size_t kStepKinds = std::size(kOpFields);
 
