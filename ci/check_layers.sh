@@ -34,6 +34,7 @@ declare -A header_layer=(
   [status.h]=types
   [absl_status.h]=types
   [backing.h]=types
+  [sharing.h]=types
   [fault.h]=trap
   [detail/trap_inline.h]=trap
   [detail/host_side.h]=trap
@@ -42,6 +43,12 @@ declare -A header_layer=(
   [detail/host_calls.h]=host
   [sparse_mapping.h]=host
   [heap_memory.h]=host
+  [shared_memory.h]=host
+  [event.h]=host
+  [memory_mapper.h]=host
+  [doorbell.h]=host
+  [rom_mapper.h]=host
+  [in_process_guest.h]=host
 )
 
 offences=0

@@ -7,41 +7,27 @@
 
 #include "host/host_calls.h"
 #include "host/host_error.h"
+#include "host/reservation.h"
 
 namespace guestmem {
 namespace {
 
 constexpr char kName[] = "sparse mapping";
-constexpr int kReserved = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
 Status HostFailure(const char* call, AddressRange range) { return host::HostFailure(kName, call, errno, range); }
-
-// The largest huge page that fits at all.
-uint64_t AlignmentFor(uint64_t size) {
-  constexpr uint64_t k2Mebibytes = uint64_t{1} << 21;
-  constexpr uint64_t k1Gibibyte = uint64_t{1} << 30;
-  return size >= k1Gibibyte ? k1Gibibyte : size >= k2Mebibytes ? k2Mebibytes : kPageSize;
-}
 
 }  // namespace
 
 Result<std::shared_ptr<SparseMapping>> SparseMapping::Create(uint64_t size) {
-  constexpr uint64_t kAddressSpace = uint64_t{1} << 47;  // user half of a 4-level address space
-  if (size == 0 || size > kAddressSpace - kPageSize) {
+  if (size == 0 || size > host::kMaxMapping) {
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {0, size}, "the size must be 1 to 2^47 - 4096 bytes");
   }
   const uint64_t rounded = (size + kPageSize - 1) / kPageSize * kPageSize;
-  const uint64_t alignment = AlignmentFor(rounded);
-  // mmap aligns to pages; the rest is ours to find. What is over on both sides costs address space only.
-  const uint64_t reserved_size = rounded + alignment - kPageSize;
-  void* const reserved = host::Map(nullptr, reserved_size, PROT_NONE, kReserved, -1, 0);
-  if (reserved == nullptr) {
+  const host::Reservation made = host::Reserve(rounded);
+  if (made.start == nullptr) {
     return HostFailure("mmap", {0, size});
   }
-  auto* const start = static_cast<std::byte*>(reserved);
-  const uint64_t over = reinterpret_cast<uintptr_t>(start) % alignment;
-  return std::shared_ptr<SparseMapping>(
-      new SparseMapping(start, reserved_size, start + (over == 0 ? 0 : alignment - over), rounded));
+  return std::shared_ptr<SparseMapping>(new SparseMapping(made.start, made.length, made.base, rounded));
 }
 
 SparseMapping::~SparseMapping() { host::Unmap(reserved_, reserved_size_); }
@@ -75,9 +61,9 @@ Status SparseMapping::Allocate(uint64_t offset, uint64_t length) {
   return Remap(offset, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
 }
 
-Status SparseMapping::MapZero(uint64_t offset, uint64_t length) { return Remap(offset, length, PROT_READ, kReserved); }
+Status SparseMapping::MapZero(uint64_t offset, uint64_t length) { return Remap(offset, length, PROT_READ, host::kReservedFlags); }
 
-Status SparseMapping::Unmap(uint64_t offset, uint64_t length) { return Remap(offset, length, PROT_NONE, kReserved); }
+Status SparseMapping::Unmap(uint64_t offset, uint64_t length) { return Remap(offset, length, PROT_NONE, host::kReservedFlags); }
 
 Status SparseMapping::MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable) {
   Status status = Check(offset, length);
