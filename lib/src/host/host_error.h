@@ -23,10 +23,8 @@ namespace guestmem::host {
   return detail::MakeError(std::make_shared<const std::string>(name), std::move(info), std::move(message));
 }
 
-// The error for a host call that failed with `reason` (an errno value). What the caller handed in is to blame for some of
-// them; the others mean that the machine has no more.
-[[gnu::cold]] inline Status HostFailure(const char* name, const char* call, int reason, AddressRange range) {
-  ErrorKind kind = ErrorKind::kResourceExhausted;
+// What a failed host call means. What the caller handed in is to blame for some; the others say that the machine has no more.
+inline ErrorKind KindOf(int reason) {
   switch (reason) {
     case EACCES:
     case EBADF:
@@ -37,12 +35,15 @@ namespace guestmem::host {
     case EOPNOTSUPP:
     case EOVERFLOW:
     case EPERM:
-      kind = ErrorKind::kInvalidArgument;
-      break;
+      return ErrorKind::kInvalidArgument;
     default:
-      break;
+      return ErrorKind::kResourceExhausted;
   }
-  return CreateError(name, kind, range, std::string(call) + ": " + std::strerror(reason));
+}
+
+// The error for a host call that failed with `reason`, an errno value.
+[[gnu::cold]] inline Status HostFailure(const char* name, const char* call, int reason, AddressRange range) {
+  return CreateError(name, KindOf(reason), range, std::string(call) + ": " + std::strerror(reason));
 }
 
 }  // namespace guestmem::host
