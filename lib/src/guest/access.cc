@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <type_traits>
 
 #include "guest/piece.h"
 #include "guest/transfers.h"
 #include "guestmem/guest_memory.h"
+#include "host/host_calls.h"
 #include "types/error_rep.h"
 
 namespace guestmem {
@@ -82,7 +82,8 @@ bool Overlaps(const std::byte* host, const std::byte* guest, uint64_t length) {
 template <typename Transfer>
 [[gnu::cold]] bool RunOverlapping(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure& failure,
                                   bool& exhausted) {
-  const std::unique_ptr<std::byte[]> copy(new (std::nothrow) std::byte[piece.length]);
+  const auto free = [](std::byte* bytes) { host::Free(bytes); };
+  const std::unique_ptr<std::byte, decltype(free)> copy(static_cast<std::byte*>(host::Allocate(piece.length)));
   if (copy == nullptr) {
     exhausted = true;
     return false;
