@@ -62,7 +62,8 @@ allocate backing=0 page=3 count=2
 range_set 0 1 object=1 offset=1 length=4096
 range_iterate object=1
 range_skip object=1 length=8192
-lock_gpns 0 object=1 access=read form=1
+subrange page0 slot=3 length=4096
+lock_gpns 0 target=3 object=1 access=read form=1
 unlock object=1
 )";
 

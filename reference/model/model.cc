@@ -193,8 +193,12 @@ void Model::Run(const Step& step, Outcome& outcome) {
   if (outcome.ok) return;
   outcome.operation = operation;
   outcome.range = range;
-  const bool own = !handle.parts.empty() && handle.parts[0].own && step.kind != StepKind::kLockedCopy;
-  Describe(outcome, operation == Operation::kCreate ? kSparseName : own ? kOwnName : kWorldName);
+  const char* const name = step.kind == StepKind::kLockedCopy ? kWorldName : NameOf(handle);
+  Describe(outcome, operation == Operation::kCreate ? kSparseName : name);
+}
+
+const char* Model::NameOf(const Handle& handle) {
+  return !handle.parts.empty() && handle.parts[0].own ? kOwnName : kWorldName;
 }
 
 bool Model::FindPieces(const Handle& handle, uint64_t gpa, uint64_t length) {

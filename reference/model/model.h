@@ -132,6 +132,7 @@ class Model {
   static bool CheckRemaining(const Stream& stream, uint64_t want, Outcome& outcome);
   static void Advance(Stream& stream, uint64_t count);
 
+  static const char* NameOf(const Handle& handle);
   bool FindPieces(const Handle& handle, uint64_t gpa, uint64_t length);
   bool Carry(const Handle& handle, const Request& request);
   bool CarryPiece(const Request& request, Piece rest);

@@ -141,7 +141,7 @@ void Model::AccessRange(const Handle& handle, const Step& step, const Buffer& bu
   }
   if (outcome.ok) return;
   outcome.operation = fill ? Operation::kFill : write ? Operation::kWrite : Operation::kRead;
-  Describe(outcome, kWorldName);
+  Describe(outcome, NameOf(handle));
 }
 
 // Each page's part is an access by itself; what the earlier ones moved is counted with it.
