@@ -117,16 +117,20 @@ rc::Gen<uint8_t> Lengths() {
                                           {1, UpTo(uint8_t{reference::kLengthCount - 1})}});
 }
 
-rc::Gen<StepKind> From(StepKind first, StepKind last) {
+// One of [first, last].
+rc::Gen<StepKind> KindFrom(StepKind first, StepKind last) {
   return rc::gen::map(UpTo(static_cast<int>(last) - static_cast<int>(first)),
                       [first](int i) { return static_cast<StepKind>(static_cast<int>(first) + i); });
 }
 
 rc::Gen<StepKind> Kinds() {
-  return rc::gen::weightedOneOf<StepKind>({{4, From(StepKind::kRead, StepKind::kCompareExchange)},
-                                           {2, From(StepKind::kRead, StepKind::kSubrange)},
-                                           {2, From(StepKind::kSetBit, StepKind::kUnmap)},
-                                           {3, From(StepKind::kLockGpns, StepKind::kLockableSubrange)}});
+  return rc::gen::weightedOneOf<StepKind>({{4, KindFrom(StepKind::kRead, StepKind::kCompareExchange)},
+                                           {2, KindFrom(StepKind::kProbeReadable, StepKind::kSubrange)},
+                                           {2, KindFrom(StepKind::kSetBit, StepKind::kUnmap)},
+                                           {1, rc::gen::just(StepKind::kRangeSet)},
+                                           {2, KindFrom(StepKind::kRangeSet, StepKind::kRangeFill)},
+                                           {2, KindFrom(StepKind::kReaderOpen, StepKind::kWriterPlain)},
+                                           {3, KindFrom(StepKind::kLockGpns, StepKind::kLockableSubrange)}});
 }
 
 // Mostly pages of a small world: one that is not there fails the whole list.
@@ -171,7 +175,7 @@ rc::Gen<Op> Ops() {
       rc::gen::set(&Op::choice, UpTo(uint8_t{reference::kMisalignments - 1})),
       rc::gen::set(&Op::access, Any<Access>(reference::kAccesses)), rc::gen::set(&Op::form, UpTo(uint8_t{1})),
       rc::gen::set(&Op::offset, UpTo(uint8_t{reference::kOffsetCount - 1})),
-      rc::gen::set(&Op::object, UpTo(uint8_t{reference::kObjects - 1})));
+      rc::gen::set(&Op::object, Mostly(uint8_t{0}, UpTo(uint8_t{reference::kObjects - 1}))));
   return rc::gen::resize(kFullSize, rc::gen::map(op, [](const Op& o) { return reference::Normal(o); }));
 }
 

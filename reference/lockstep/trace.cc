@@ -77,7 +77,7 @@ Step Resolve(const World& world, const Op& op, uint64_t seen) {
 
 uint64_t ValueMask(const Op& op) {
   const OpFields& uses = FieldsOf(op.kind);
-  if (op.kind == StepKind::kFill) return 0xff;
+  if (op.kind == StepKind::kFill || op.kind == StepKind::kRangeFill || op.kind == StepKind::kWriterFill) return 0xff;
   if (uses.Uses(kFieldSize) && op.size % 4 < 3) return (uint64_t{1} << (8u << (op.size % 4))) - 1;
   return ~uint64_t{0};
 }

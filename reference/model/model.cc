@@ -2,14 +2,13 @@
 
 #include <algorithm>
 
-#include "reference/model/failures.h"
+#include "reference/model/outcome.h"
 
 namespace reference {
 namespace {
 
 constexpr uint64_t kArenaSize = kMaxPages * kPageSize;
 constexpr int kUnknownCode = 2;
-
 
 Operation OperationOf(StepKind kind) {
   switch (kind) {
@@ -48,23 +47,6 @@ Access AccessOf(StepKind kind) {
   return Stores(kind) ? Access::kWrite : Access::kRead;
 }
 
-uint8_t ByteOf(uint64_t value, uint64_t i) {
-  for (; i > 0; --i) value /= 256;
-  return static_cast<uint8_t>(value % 256);
-}
-
-uint64_t LittleEndian(std::span<const uint8_t> bytes) {
-  uint64_t value = 0;
-  for (size_t i = bytes.size(); i > 0; --i) value = value * 256 + bytes[i - 1];
-  return value;
-}
-
-uint64_t LowBytes(uint64_t value, uint64_t size) {
-  std::array<uint8_t, 8> bytes = {};
-  for (uint64_t i = 0; i < size; ++i) bytes[i] = ByteOf(value, i);
-  return LittleEndian(bytes);
-}
-
 bool BitExists(const Backing& setup, uint64_t page, Access access) {
   return setup.present && setup.has_bitmap && !setup.null_bitmap[static_cast<size_t>(access)] && page < setup.pages;
 }
@@ -76,19 +58,6 @@ Pattern MakePattern(uint8_t (*byte)(uint64_t, uint64_t)) {
   for (uint64_t b = 0; b < kMaxBackings; ++b)
     for (uint64_t i = 0; i < kArenaSize; ++i) pattern[b][i] = byte(b, i);
   return pattern;
-}
-
-void Clear(Outcome& outcome) {
-  Outcome fresh;
-  fresh.text.swap(outcome.text);
-  fresh.data.swap(outcome.data);
-  fresh.calls.swap(outcome.calls);
-  fresh.spans.swap(outcome.spans);
-  outcome = std::move(fresh);
-  outcome.text.clear();
-  outcome.data.clear();
-  outcome.calls.clear();
-  outcome.spans.clear();
 }
 
 }  // namespace
@@ -127,6 +96,7 @@ void Model::Start(const World& world) {
   for (Lock& lock : locks_) lock = {};
   handler_calls_ = fallback_calls_ = lock_calls_ = subrange_calls_ = host_calls_ = 0;
   failing_host_call_ = world.failing_host_call;
+  ForgetRanges();
 }
 
 void Model::Run(const Step& step, Outcome& outcome) {
@@ -134,6 +104,7 @@ void Model::Run(const Step& step, Outcome& outcome) {
   touched_.clear();
   const Handle& target = handles_[step.target % kHandles];
   const Handle& handle = target.parts.empty() ? handles_[0] : target;
+  if (RunRanges(handle, step, outcome) || RunStreams(handle, step, outcome)) return;
   std::optional<Range> range = Range{step.gpa, step.length};
   Operation operation = OperationOf(step.kind);
   std::array<uint8_t, 8> object = {};
@@ -211,12 +182,14 @@ void Model::Run(const Step& step, Outcome& outcome) {
       range = Range{step.page * kPageSize, step.count * kPageSize};
       ChangeMapping(step, outcome);
       break;
+    default:
+      break;
   }
   if (outcome.ok) return;
   outcome.operation = operation;
   outcome.range = range;
-  const bool own = !handle.parts.empty() && handle.parts[0].own && step.kind != StepKind::kLockedCopy;
-  Describe(outcome, operation == Operation::kCreate ? kSparseName : own ? kOwnName : kWorldName);
+  const char* name = step.kind == StepKind::kLockedCopy ? kWorldName : NameOf(handle);
+  Describe(outcome, operation == Operation::kCreate ? kSparseName : name);
 }
 
 bool Model::FindPieces(const Handle& handle, uint64_t gpa, uint64_t length) {

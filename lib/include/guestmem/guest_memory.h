@@ -49,6 +49,7 @@
 #include "guestmem/detail/trap_inline.h"
 #include "guestmem/fault.h"
 #include "guestmem/lock.h"
+#include "guestmem/paged_range.h"
 #include "guestmem/sharing.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
@@ -56,13 +57,6 @@
 namespace guestmem {
 
 class AlignedHeapMemory;
-class GuestMemory;
-
-namespace detail {
-// GuestMemory::LockRange, over bytes [offset, offset + length) of the listed pages laid end to end.
-Result<LockedRange> LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset, uint64_t length,
-                                std::span<const uint64_t> gpns);
-}  // namespace detail
 
 struct CreateOptions {
   // False: the program owns its SIGSEGV and SIGBUS handlers and calls TryHandleFault from them.
@@ -114,6 +108,25 @@ class GuestMemory {
   // Stores `value` into `length` bytes.
   Status FillAt(uint64_t gpa, uint8_t value, uint64_t length) const;
 
+  // Bulk accesses over pages that the guest lists. Each page's part is an access by itself, in order, as if made by ReadAt and
+  // so on (neighbouring pages do not merge); empty ranges succeed. Errors: kInvalidArgument if the buffer's length is not
+  // the range's (nothing was touched); kInvalidGpn when such a page is reached (ErrorInfo::gpn); those of ReadAt.
+  // ErrorInfo::range is not set; the fault address is the GPA; `transferred` counts over all pages.
+  Status ReadRange(const PagedRange& range, std::span<std::byte> destination) const;
+  Status WriteRange(const PagedRange& range, std::span<const std::byte> source) const;
+  Status FillRange(const PagedRange& range, uint8_t value) const;
+  Status ZeroRange(const PagedRange& range) const { return FillRange(range, 0); }
+  // As ReadToAtomic and WriteFromAtomic.
+  Status ReadRangeToAtomic(const PagedRange& range, std::span<std::atomic<uint8_t>> destination) const;
+  Status WriteRangeFromAtomic(const PagedRange& range, std::span<const std::atomic<uint8_t>> source) const;
+  // The same over a list of them; `transferred` counts over all members.
+  Status ReadRange(const PagedRanges& ranges, std::span<std::byte> destination) const;
+  Status WriteRange(const PagedRanges& ranges, std::span<const std::byte> source) const;
+  Status FillRange(const PagedRanges& ranges, uint8_t value) const;
+  Status ZeroRange(const PagedRanges& ranges) const { return FillRange(ranges, 0); }
+  Status ReadRangeToAtomic(const PagedRanges& ranges, std::span<std::atomic<uint8_t>> destination) const;
+  Status WriteRangeFromAtomic(const PagedRanges& ranges, std::span<const std::atomic<uint8_t>> source) const;
+
   // Reads or writes one object. Of 1, 2, 4 or 8 bytes: a plain access, inside one backing; other sizes are bulk accesses.
   template <typename T>
   Result<T> ReadPlain(uint64_t gpa) const;
@@ -144,6 +157,9 @@ class GuestMemory {
   // a lock of nothing. Errors: kNotLockable, kInvalidGpn, kOutOfRange (a page not wholly inside one backing), kAccessDenied,
   // kNotMapped, kResourceExhausted, kBackend. In the first three nothing was called, nor where memory ran out.
   Result<LockedPages> LockGpns(AccessType access, bool kernel_access, std::span<const uint64_t> gpns) const;
+  // The same for the bytes of a paged range, with kernel access: a page need only be there where the range uses it, and only
+  // those bytes are exposed. Where neighbouring entries are neighbouring pages of one backing, their spans are one.
+  Result<LockedRange> LockRange(AccessType access, const PagedRange& range) const;
   // Whether this memory can be locked: every present backing can, there is one, and (a view) it starts a page of the backing's.
   bool supports_locking() const;
 
@@ -175,9 +191,6 @@ class GuestMemory {
   std::shared_ptr<AlignedHeapMemory> TakeInnerBuffer() &&;
 
  private:
-  friend Result<LockedRange> detail::LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset,
-                                                 uint64_t length, std::span<const uint64_t> gpns);
-
   explicit GuestMemory(std::shared_ptr<const detail::Memory> memory);
 
   // The region that [gpa, gpa + length) lies in; null if not in one. `size` is &Region::mapped_size to ask for one with a
@@ -265,8 +278,23 @@ class GuestMemory {
   uint64_t Extent() const;
   bool IsUnsharedHeap() const;
 
+  // How far an access over several listed pages has come.
+  struct Progress {
+    uint64_t done = 0;      // bytes, in finished pages
+    bool overlap = false;   // some of them overlapped the host buffer
+  };
+  // `range` is what errors name, if anything.
   template <typename Transfer>
-  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault) const;
+  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
+                 Progress& progress, const detail::TrapResult* fault = nullptr) const;
+  template <typename Transfer>
+  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault = nullptr) const;
+  template <typename Transfer>
+  Status RunRange(const PagedRange& range, Transfer& transfer, Progress& progress) const;
+  template <typename Transfer>
+  Status RunRange(const PagedRanges& ranges, Transfer& transfer, Progress& progress) const;
+  template <typename Transfer, typename Range, typename Buffer>
+  Status RunBuffer(const Range& range, Buffer buffer) const;
   template <typename Transfer>
   Status RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range) const;
 

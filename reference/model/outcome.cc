@@ -1,8 +1,8 @@
-#include "reference/model/failures.h"
+#include "reference/model/outcome.h"
 
 #include <array>
 #include <charconv>
-#include <string>
+#include <utility>
 
 namespace reference {
 namespace {
@@ -19,6 +19,34 @@ void AppendHex(std::string& text, uint64_t value) {
 }
 
 }  // namespace
+
+uint8_t ByteOf(uint64_t value, uint64_t i) {
+  for (; i > 0; --i) value /= 256;
+  return static_cast<uint8_t>(value % 256);
+}
+
+uint64_t LittleEndian(std::span<const uint8_t> bytes) {
+  uint64_t value = 0;
+  for (size_t i = bytes.size(); i > 0; --i) value = value * 256 + bytes[i - 1];
+  return value;
+}
+
+uint64_t LowBytes(uint64_t value, uint64_t size) {
+  std::array<uint8_t, 8> bytes = {};
+  for (uint64_t i = 0; i < size; ++i) bytes[i] = ByteOf(value, i);
+  return LittleEndian(bytes);
+}
+
+void Clear(Outcome& outcome) {
+  Outcome fresh;
+  fresh.text.swap(outcome.text);
+  fresh.data.swap(outcome.data);
+  fresh.calls.swap(outcome.calls);
+  outcome = std::move(fresh);
+  outcome.text.clear();
+  outcome.data.clear();
+  outcome.calls.clear();
+}
 
 bool Fail(Outcome& outcome, ErrorKind kind, std::optional<uint64_t> fault_address, uint64_t transferred, int backend_code) {
   outcome.ok = false;
