@@ -64,6 +64,9 @@ range_iterate object=1
 range_skip object=1 length=8192
 lock_gpns 0 object=1 access=read form=1
 unlock object=1
+lockable_subrange page12 slot=3 length=8192
+lock_gpns 0 1 target=3 access=write form=1
+unlock
 )";
 
 const Trace& TheTrace() {

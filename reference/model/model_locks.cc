@@ -171,6 +171,7 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
     Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
     return std::nullopt;
   }
+  if (step.length == 0) return std::nullopt;
   const Piece piece = {span.backing, span.address + step.offset, span.gpa + step.offset, step.length};
   Memory& memory = memories_[piece.backing];
   const std::optional<uint64_t> fault = FirstFaulting(memory, piece, kind != StepKind::kRead);
