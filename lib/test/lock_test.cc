@@ -25,6 +25,11 @@ namespace {
 
 using Gpns = std::vector<uint64_t>;
 
+Result<LockedRange> LockRange(const GuestMemory& memory, AccessType access, uint64_t offset, uint64_t length,
+                              const Gpns& gpns) {
+  return memory.LockRange(access, PagedRange::Create(offset, length, gpns).value());
+}
+
 // Memory that counts what is locked, and can refuse.
 class Counting : public GuestMemoryAccess {
  public:
@@ -86,7 +91,7 @@ TEST(LockedPages, TheKernelReadsAndWritesThroughTheirIovecs) {
   }
 
   // And back, from a range that starts and ends inside a page.
-  auto range = detail::LockRangeOf(memory, AccessType::kRead, 100, kPageSize, Gpns{0, 3});
+  auto range = LockRange(memory, AccessType::kRead, 100, kPageSize, Gpns{0, 3});
   ASSERT_TRUE(range.ok());
   ASSERT_EQ(range->iovecs().size(), 2u);
   ASSERT_EQ(pwritev(file, range->iovecs().data(), 2, 4 * kPageSize), static_cast<ssize_t>(kPageSize));
@@ -138,7 +143,7 @@ TEST(LockedPages, KeepTheirMemoryAlive) {
 
 TEST(GuestSpan, CopiesFillsAndCountsAtomically) {
   const GuestMemory memory = GuestMemory::Allocate(4 * kPageSize).value();
-  const LockedRange range = detail::LockRangeOf(memory, AccessType::kWrite, 10, 2 * kPageSize, Gpns{1, 2, 3}).value();
+  const LockedRange range = LockRange(memory, AccessType::kWrite, 10, 2 * kPageSize, Gpns{1, 2, 3}).value();
   ASSERT_EQ(range.spans().size(), 1u);
   const GuestSpan span = range.spans()[0];
   EXPECT_EQ(span.size(), 2 * kPageSize);
@@ -174,7 +179,7 @@ TEST(GuestSpan, MisuseIsAnErrorAndMovesNothing) {
 TEST(GuestSpan, APageThatABackingTakesAwayAllTheSameIsAnErrorWithItsPrefix) {
   auto ram = std::make_shared<Counting>(2);
   const GuestMemory memory = GuestMemory::Create("ram", ram).value();
-  const LockedRange range = detail::LockRangeOf(memory, AccessType::kWrite, 0, 2 * kPageSize, Gpns{0, 1}).value();
+  const LockedRange range = LockRange(memory, AccessType::kWrite, 0, 2 * kPageSize, Gpns{0, 1}).value();
   ASSERT_TRUE(ram->ram().Unmap(kPageSize, kPageSize).ok());
   const Status status = range.spans()[0].Fill(1, kPageSize - 5, 10);
   EXPECT_EQ(status.kind(), ErrorKind::kNotMapped);
@@ -195,8 +200,8 @@ TEST(D2_LockTakesTheAccessType, AWriteLockOfAReadOnlyPageIsAnError) {
   };
   auto ram = std::make_shared<ReadOnly>(2);
   const GuestMemory memory = GuestMemory::Create("ram", ram).value();
-  EXPECT_TRUE(detail::LockRangeOf(memory, AccessType::kRead, 0, 2 * kPageSize, Gpns{0, 1}).ok());
-  const auto refused = detail::LockRangeOf(memory, AccessType::kWrite, 0, 2 * kPageSize, Gpns{0, 1});
+  EXPECT_TRUE(LockRange(memory, AccessType::kRead, 0, 2 * kPageSize, Gpns{0, 1}).ok());
+  const auto refused = LockRange(memory, AccessType::kWrite, 0, 2 * kPageSize, Gpns{0, 1});
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.status().ToString(),
             "guest memory 'ram': lock error: failed to access memory at 0x1000: the page's access bit is clear");
@@ -231,10 +236,10 @@ TEST(D17_PartialLastPage, IsRefusedWholeAndCoveredWhereTheRangeUsesIt) {
   const auto whole = memory.LockGpns(AccessType::kRead, false, Gpns{0, 1});
   ASSERT_FALSE(whole.ok());
   EXPECT_EQ(whole.status().kind(), ErrorKind::kOutOfRange);
-  const auto used = detail::LockRangeOf(memory, AccessType::kRead, 0, 2 * kPageSize - 96, Gpns{0, 1});
+  const auto used = LockRange(memory, AccessType::kRead, 0, 2 * kPageSize - 96, Gpns{0, 1});
   ASSERT_TRUE(used.ok());
   EXPECT_EQ(used->spans()[0].size(), 2 * kPageSize - 96);
-  EXPECT_FALSE(detail::LockRangeOf(memory, AccessType::kRead, 0, 2 * kPageSize - 95, Gpns{0, 1}).ok());
+  EXPECT_FALSE(LockRange(memory, AccessType::kRead, 0, 2 * kPageSize - 95, Gpns{0, 1}).ok());
 }
 
 }  // namespace

@@ -299,8 +299,10 @@ class EngineSubject final : public Subject {
     };
     if (step.kind == StepKind::kLockGpns) {
       keep(memory.LockGpns(access, step.form == 1, step.gpns));
+    } else if (const auto range = guestmem::PagedRange::Create(step.offset, step.length, step.gpns)) {
+      keep(memory.LockRange(access, *range));
     } else {
-      keep(guestmem::detail::LockRangeOf(memory, access, step.offset, step.length, step.gpns));
+      outcome.refused = true;
     }
     for (const iovec& vector : lock.iovecs()) {
       outcome.spans.push_back({255, 0, vector.iov_len});

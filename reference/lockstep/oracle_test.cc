@@ -65,6 +65,9 @@ range_skip object=1 length=8192
 subrange page0 slot=3 length=4096
 lock_gpns 0 target=3 object=1 access=read form=1
 unlock object=1
+lockable_subrange page12 slot=3 length=8192
+lock_gpns 0 1 target=3 access=write form=1
+unlock
 )";
 
 const Trace& TheTrace() {

@@ -193,12 +193,8 @@ void Model::Run(const Step& step, Outcome& outcome) {
   if (outcome.ok) return;
   outcome.operation = operation;
   outcome.range = range;
-  const char* const name = step.kind == StepKind::kLockedCopy ? kWorldName : NameOf(handle);
+  const char* name = step.kind == StepKind::kLockedCopy ? kWorldName : NameOf(handle);
   Describe(outcome, operation == Operation::kCreate ? kSparseName : name);
-}
-
-const char* Model::NameOf(const Handle& handle) {
-  return !handle.parts.empty() && handle.parts[0].own ? kOwnName : kWorldName;
 }
 
 bool Model::FindPieces(const Handle& handle, uint64_t gpa, uint64_t length) {

@@ -132,7 +132,6 @@ class Model {
   static bool CheckRemaining(const Stream& stream, uint64_t want, Outcome& outcome);
   static void Advance(Stream& stream, uint64_t count);
 
-  static const char* NameOf(const Handle& handle);
   bool FindPieces(const Handle& handle, uint64_t gpa, uint64_t length);
   bool Carry(const Handle& handle, const Request& request);
   bool CarryPiece(const Request& request, Piece rest);
@@ -152,6 +151,7 @@ class Model {
   void MakeSpans(Lock& lock, bool merge, Outcome& outcome);
   std::optional<Range> LockedCopy(const Step& step, Outcome& outcome);
   bool CanLock(const Handle& handle) const;
+  static const char* NameOf(const Handle& handle);
   void ChangeMapping(const Step& step, Outcome& outcome);
   void ChangePage(Memory& memory, uint64_t page, const Step& step);
 

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 
-#include "reference/model/outcome.h"
 #include "reference/model/model.h"
+#include "reference/model/outcome.h"
 
 namespace reference {
+
+const char* Model::NameOf(const Handle& handle) {
+  return !handle.parts.empty() && handle.parts[0].own ? kOwnName : kWorldName;
+}
 
 bool Model::CanLock(const Handle& handle) const {
   for (const Part& part : handle.parts) {
@@ -37,7 +41,8 @@ bool Model::PagesToLock(const Handle& handle, const Step& step, Outcome& outcome
   const uint64_t listed = step.gpns.size() * kPageSize;
   const uint64_t offset = step.kind == StepKind::kLockRange ? step.offset : 0;
   const uint64_t length = step.kind == StepKind::kLockRange ? step.length : listed;
-  if (offset > listed || length > listed - offset) return Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
+  outcome.refused = offset > listed || length > listed - offset;
+  if (outcome.refused) return false;
   if (length == 0) return true;
   if (!CanLock(handle)) return Fail(outcome, ErrorKind::kNotLockable, std::nullopt);
   for (uint64_t i = 0; i < step.gpns.size(); ++i) {
@@ -166,6 +171,7 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
     Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
     return std::nullopt;
   }
+  if (step.length == 0) return std::nullopt;
   const Piece piece = {span.backing, span.address + step.offset, span.gpa + step.offset, step.length};
   Memory& memory = memories_[piece.backing];
   const std::optional<uint64_t> fault = FirstFaulting(memory, piece, kind != StepKind::kRead);

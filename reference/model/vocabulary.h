@@ -213,7 +213,7 @@ enum class StepKind : uint8_t {
   // have passed and before any call. Held locks outlive the handles they came from. After a trace's last step the held ones
   // are dropped by steps of kUnlock, in the objects' order.
   kLockGpns,          // object := LockGpns(access, form == 1: kernel access, gpns) on `target`
-  kLockRange,         // object := LockRange(access) of bytes [offset, offset + length) of the pages `gpns` laid end to end
+  kLockRange,         // object := LockRange(access) of the paged range (offset, length, gpns); refused if there is no such range
   kUnlock,            // drops what `object` holds
   kLockedCopy,        // span `count` (modulo their number) of `object`, from `offset` on, `length` bytes; nothing if it has no spans.
                       // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value)

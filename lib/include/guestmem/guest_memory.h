@@ -57,13 +57,6 @@
 namespace guestmem {
 
 class AlignedHeapMemory;
-class GuestMemory;
-
-namespace detail {
-// GuestMemory::LockRange, over bytes [offset, offset + length) of the listed pages laid end to end.
-Result<LockedRange> LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset, uint64_t length,
-                                std::span<const uint64_t> gpns);
-}  // namespace detail
 
 struct CreateOptions {
   // False: the program owns its SIGSEGV and SIGBUS handlers and calls TryHandleFault from them.
@@ -164,6 +157,9 @@ class GuestMemory {
   // a lock of nothing. Errors: kNotLockable, kInvalidGpn, kOutOfRange (a page not wholly inside one backing), kAccessDenied,
   // kNotMapped, kResourceExhausted, kBackend. In the first three nothing was called, nor where memory ran out.
   Result<LockedPages> LockGpns(AccessType access, bool kernel_access, std::span<const uint64_t> gpns) const;
+  // The same for the bytes of a paged range, with kernel access: a page need only be there where the range uses it, and only
+  // those bytes are exposed. Where neighbouring entries are neighbouring pages of one backing, their spans are one.
+  Result<LockedRange> LockRange(AccessType access, const PagedRange& range) const;
   // Whether this memory can be locked: every present backing can, there is one, and (a view) it starts a page of the backing's.
   bool supports_locking() const;
 
@@ -195,9 +191,6 @@ class GuestMemory {
   std::shared_ptr<AlignedHeapMemory> TakeInnerBuffer() &&;
 
  private:
-  friend Result<LockedRange> detail::LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset,
-                                                 uint64_t length, std::span<const uint64_t> gpns);
-
   explicit GuestMemory(std::shared_ptr<const detail::Memory> memory);
 
   // The region that [gpa, gpa + length) lies in; null if not in one. `size` is &Region::mapped_size to ask for one with a

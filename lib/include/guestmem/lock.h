@@ -31,12 +31,9 @@
 namespace guestmem {
 
 class GuestMemory;
-class LockedRange;
 namespace detail {
 struct LockState;
 struct Memory;
-Result<LockedRange> LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset, uint64_t length,
-                                std::span<const uint64_t> gpns);
 }  // namespace detail
 
 // A contiguous range of locked memory. A plain value: valid while the lock that it came from lives.
@@ -122,8 +119,6 @@ class LockedRange : public detail::Lock {
 
  private:
   friend class GuestMemory;
-  friend Result<LockedRange> detail::LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset,
-                                                 uint64_t length, std::span<const uint64_t> gpns);
   explicit LockedRange(detail::Lock lock) : Lock(std::move(lock)) {}
 };
 

@@ -10,6 +10,7 @@
 #include "guest/piece.h"
 #include "guest/transfers.h"
 #include "guestmem/guest_memory.h"
+#include "guestmem/paged_range.h"
 #include "host/host_calls.h"
 #include "types/error_rep.h"
 
@@ -245,12 +246,6 @@ std::span<const iovec> Lock::iovecs() const {
   return state_ == nullptr ? std::span<const iovec>() : std::span<const iovec>(state_->iovecs, state_->span_count);
 }
 
-Result<LockedRange> LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset, uint64_t length,
-                                std::span<const uint64_t> gpns) {
-  auto lock = memory.LockList(access, true, offset, length, gpns, true);
-  return lock.ok() ? Result<LockedRange>(LockedRange(*std::move(lock))) : Result<LockedRange>(lock.status());
-}
-
 }  // namespace detail
 
 bool GuestMemory::supports_locking() const {
@@ -272,54 +267,50 @@ Result<LockedPages> GuestMemory::LockGpns(AccessType access, bool kernel_access,
   return lock.ok() ? Result<LockedPages>(LockedPages(*std::move(lock))) : Result<LockedPages>(lock.status());
 }
 
-// Locks bytes [offset, offset + length) of the listed pages, laid end to end.
+Result<LockedRange> GuestMemory::LockRange(AccessType access, const PagedRange& range) const {
+  auto lock = LockList(access, true, range.offset(), range.length(), range.gpns(), true);
+  return lock.ok() ? Result<LockedRange>(LockedRange(*std::move(lock))) : Result<LockedRange>(lock.status());
+}
+
+// Locks bytes [offset, offset + length) of the listed pages laid end to end; each page is used, at least by a byte.
 Result<detail::Lock> GuestMemory::LockList(AccessType access, bool kernel_access, uint64_t offset, uint64_t length,
                                            std::span<const uint64_t> gpns, bool merge) const {
-  constexpr uint64_t kInvalidFrom = (uint64_t{1} << 52) - 1;  // its page ends at 2^64, which is no 64-bit address
-  const auto error = [&](ErrorKind kind, std::optional<uint64_t> fault_address, std::optional<uint64_t> gpn,
-                         const char* message) {
+  const auto error = [&](ErrorKind kind, std::optional<uint64_t> fault_address, std::optional<uint64_t> gpn) {
     ErrorInfo info;
     info.kind = kind;
     info.operation = Operation::kLock;
     info.fault_address = fault_address;
     info.gpn = gpn;
-    return detail::MakeError(memory_->name, std::move(info), message);
+    return detail::MakeError(memory_->name, std::move(info));
   };
-  const uint64_t listed = gpns.size() * kPageSize;  // a real list: cannot wrap
-  if (offset > listed || length > listed - offset) {
-    return error(ErrorKind::kInvalidArgument, std::nullopt, std::nullopt, "the range is longer than its list of pages");
-  }
   if (length == 0) {
     return detail::Lock();
   }
   if (!supports_locking()) {
-    return error(ErrorKind::kNotLockable, std::nullopt, std::nullopt, "");
+    return error(ErrorKind::kNotLockable, std::nullopt, std::nullopt);
   }
-  const size_t first = offset / kPageSize;
-  const size_t count = (offset + length - 1) / kPageSize + 1 - first;
+  const size_t count = gpns.size();
   // What the lock uses of entry i's page.
-  const auto used_start = [&](size_t i) { return i == 0 ? offset % kPageSize : 0; };
-  const auto used_length = [&](size_t i) {
-    return std::min(offset + length - (first + i) * kPageSize, kPageSize) - used_start(i);
-  };
+  const auto used_start = [&](size_t i) { return i == 0 ? offset : 0; };
+  const auto used_length = [&](size_t i) { return std::min(offset + length - i * kPageSize, kPageSize) - used_start(i); };
   for (size_t i = 0; i < count; ++i) {
-    const uint64_t gpn = gpns[first + i];
-    if (gpn >= kInvalidFrom) {
-      return error(ErrorKind::kInvalidGpn, std::nullopt, gpn, "");
+    const uint64_t gpn = gpns[i];
+    if (gpn >= kFirstInvalidGpn) {
+      return error(ErrorKind::kInvalidGpn, std::nullopt, gpn);
     }
     uint64_t in_region;
     const uint64_t gpa = gpn * kPageSize + used_start(i);
     if (Locate(gpa, used_length(i), in_region) == nullptr) {
-      return error(ErrorKind::kOutOfRange, gpa, std::nullopt, "");
+      return error(ErrorKind::kOutOfRange, gpa, std::nullopt);
     }
   }
   auto* const state = detail::LockState::New(memory_, access, count);
   if (state == nullptr) {
-    return error(ErrorKind::kResourceExhausted, std::nullopt, std::nullopt, "");
+    return error(ErrorKind::kResourceExhausted, std::nullopt, std::nullopt);
   }
   detail::Lock lock(state);
   for (size_t i = 0; i < count; ++i) {
-    const uint64_t gpa = gpns[first + i] * kPageSize + used_start(i);
+    const uint64_t gpa = gpns[i] * kPageSize + used_start(i);
     detail::LockState::Entry& entry = state->entries[i];
     entry.length = used_length(i);
     entry.region = Locate(gpa, entry.length, entry.offset);

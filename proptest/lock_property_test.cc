@@ -1,0 +1,89 @@
+// Whatever fails on the way: every lock that a backing granted is undone exactly once, with the list and the access it was
+// granted for, and none is left when the last object is dropped. Counted from the calls alone: no model is asked.
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <tuple>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include "proptest/generators.h"
+#include "reference/lockstep/engine_subject.h"
+#include "reference/lockstep/lockstep.h"
+#include "reference/lockstep/relay_subject.h"
+
+namespace {
+
+using reference::Call;
+using reference::CallKind;
+using reference::Outcome;
+using reference::Step;
+using reference::Trace;
+using reference::World;
+
+// Follows the lock script as a backing does, and keeps what is locked.
+class Ledger final : public reference::RelaySubject {
+ public:
+  using RelaySubject::RelaySubject;
+  using Entry = std::tuple<uint8_t, reference::Access, std::vector<uint64_t>>;
+
+  std::map<Entry, int> held;
+  int granted = 0;
+  bool overdrawn = false;
+
+  void Start(const World& world) override {
+    RelaySubject::Start(world);
+    script_ = world.lock;
+    next_ = 0;
+    held.clear();
+  }
+  void Run(const Step& step, Outcome& outcome) override {
+    RelaySubject::Run(step, outcome);
+    for (const Call& call : outcome.calls) Note(call);
+  }
+
+ private:
+  void Note(const Call& call) {
+    const Entry entry = {call.backing, call.access, call.gpns};
+    if (call.kind == CallKind::kUnlockGpns) {
+      overdrawn |= held[entry] == 0;
+      if (--held[entry] == 0) held.erase(entry);
+    }
+    if (call.kind != CallKind::kLockGpns && call.kind != CallKind::kExposeVa) return;
+    const bool ok = next_ >= script_.size() || script_[next_++] == reference::LockAnswer::kOk;
+    if (call.kind == CallKind::kLockGpns && ok) {
+      ++held[entry];
+      ++granted;
+    }
+  }
+
+  std::vector<reference::LockAnswer> script_;
+  size_t next_ = 0;
+};
+
+TEST(LockProperty, EveryGrantedLockIsUndoneExactlyOnce) {
+  const std::unique_ptr<reference::Subject> engine = reference::MakeEngineSubject();
+  Ledger ledger(*engine);
+  reference::Lockstep lockstep(ledger);
+  rc::detail::TestParams params = rc::detail::configuration().testParams;
+  params.maxSuccess = std::max(params.maxSuccess, 10'000);
+  const auto result = rc::detail::checkTestable(
+      [&](const Trace& trace) {
+        if (const reference::Verdict verdict = lockstep.Run(trace)) RC_FAIL(reference::Report(trace, *verdict));
+        RC_ASSERT(!ledger.overdrawn);
+        RC_ASSERT(ledger.held.empty());
+      },
+      rc::detail::TestMetadata{"Lock/EveryGrantedLockIsUndoneExactlyOnce", ""}, params);
+  std::ostringstream text;
+  rc::detail::printResultMessage(result, text);
+  EXPECT_TRUE(result.is<rc::detail::SuccessResult>()) << text.str();
+  std::printf("%d locks granted\n", ledger.granted);
+  EXPECT_GT(ledger.granted, 1000) << "too few locks to say anything";
+}
+
+}  // namespace
