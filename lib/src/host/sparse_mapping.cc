@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "guestmem/detail/schedule.h"
 #include "host/host_calls.h"
 #include "host/host_error.h"
 
@@ -50,6 +51,7 @@ Status SparseMapping::Remap(uint64_t offset, uint64_t length, int protection, in
   if (!status.ok() || length == 0) {
     return status;
   }
+  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
   if (host::Map(base_ + offset, length, protection, flags | MAP_FIXED, -1, 0) == nullptr) {
     return HostFailure("mmap", {offset, length});
   }
@@ -70,6 +72,7 @@ Status SparseMapping::Protect(uint64_t offset, uint64_t length, Protection prote
     return status;
   }
   constexpr int kBits[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
+  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
   if (host::Protect(base_ + offset, length, kBits[static_cast<size_t>(protection)]) != 0) {
     return HostFailure("mprotect", {offset, length});
   }
