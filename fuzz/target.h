@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
+#include "reference/lockstep/minimise.h"
 #include "reference/lockstep/trace.h"
 
 namespace fuzz {
@@ -18,15 +20,26 @@ namespace fuzz {
 // Keeps a target on its subject by editing the decoded trace; all of them read the same bytes.
 using Profile = void (*)(reference::Trace& trace);
 
+// GUESTMEM_SAVE_TRACE, if set, names a file for the minimal trace as text (ci/repro.sh).
+[[noreturn]] inline void ReportAndAbort(const char* target, reference::Lockstep& lockstep, const reference::Trace& trace,
+                                        const reference::Divergence& divergence) {
+  std::fprintf(stderr, "%s\nminimal trace that diverges alike:\n\n", reference::Report(trace, divergence).c_str());
+  const reference::Minimised minimal = reference::Minimise(lockstep, trace, divergence);
+  std::fprintf(stderr, "%s\nThe engine and the model disagree (%s). From the saved input to a test:\n  ci/repro.sh %s FILE\n",
+               reference::Report(minimal.trace, minimal.divergence).c_str(), target, target);
+  if (const char* const path = std::getenv("GUESTMEM_SAVE_TRACE")) {
+    std::ofstream(path) << reference::ToText(minimal.trace);
+  }
+  std::abort();
+}
+
 inline int RunInLockstep(const char* target, Profile profile, const uint8_t* data, size_t size) {
   static const std::unique_ptr<reference::Subject> engine = reference::MakeEngineSubject();
   static reference::Lockstep lockstep(*engine);
   reference::Trace trace = reference::FromBytes({data, size});
   profile(trace);
   if (const reference::Verdict verdict = lockstep.Run(trace)) {
-    std::fprintf(stderr, "%s\nThe engine and the model disagree. Replay this input with\n  ci/repro.sh %s FILE\n",
-                 reference::Report(trace, *verdict).c_str(), target);
-    std::abort();
+    ReportAndAbort(target, lockstep, trace, *verdict);
   }
   return 0;
 }

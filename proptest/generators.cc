@@ -113,12 +113,19 @@ rc::Gen<uint8_t> Lengths() {
                                           {1, UpTo(uint8_t{reference::kLengthCount - 1})}});
 }
 
+// One of [first, last].
+rc::Gen<StepKind> KindFrom(StepKind first, StepKind last) {
+  return rc::gen::map(UpTo(static_cast<int>(last) - static_cast<int>(first)),
+                      [first](int i) { return static_cast<StepKind>(static_cast<int>(first) + i); });
+}
+
 rc::Gen<StepKind> Kinds() {
-  constexpr int kFirstOfBacking = static_cast<int>(StepKind::kSetBit);
-  return rc::gen::weightedOneOf<StepKind>({{4, Any<StepKind>(static_cast<int>(StepKind::kCompareExchange) + 1)},
-                                           {2, Any<StepKind>(kFirstOfBacking)},
-                                           {2, rc::gen::map(UpTo(static_cast<int>(reference::kStepKinds) - 1 - kFirstOfBacking),
-                                                            [](int i) { return static_cast<StepKind>(kFirstOfBacking + i); })}});
+  return rc::gen::weightedOneOf<StepKind>({{4, KindFrom(StepKind::kRead, StepKind::kCompareExchange)},
+                                           {2, KindFrom(StepKind::kProbeReadable, StepKind::kSubrange)},
+                                           {2, KindFrom(StepKind::kSetBit, StepKind::kUnmap)},
+                                           {1, rc::gen::just(StepKind::kRangeSet)},
+                                           {2, KindFrom(StepKind::kRangeSet, StepKind::kRangeFill)},
+                                           {2, KindFrom(StepKind::kReaderOpen, StepKind::kWriterPlain)}});
 }
 
 // Small numbers meet by chance (a compare-exchange that swaps), large ones carry eight different bytes.
@@ -156,7 +163,7 @@ rc::Gen<Op> Ops() {
       rc::gen::set(&Op::choice, UpTo(uint8_t{reference::kMisalignments - 1})),
       rc::gen::set(&Op::access, Any<Access>(reference::kAccesses)), rc::gen::set(&Op::form, UpTo(uint8_t{1})),
       rc::gen::set(&Op::offset, UpTo(uint8_t{reference::kOffsetCount - 1})),
-      rc::gen::set(&Op::object, UpTo(uint8_t{reference::kObjects - 1})));
+      rc::gen::set(&Op::object, Mostly(uint8_t{0}, UpTo(uint8_t{reference::kObjects - 1}))));
   return rc::gen::resize(kFullSize, rc::gen::map(op, [](const Op& o) { return reference::Normal(o); }));
 }
 

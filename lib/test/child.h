@@ -14,7 +14,6 @@
 
 #include <cstdio>
 #include <cstring>
-#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -106,7 +105,7 @@ struct ChildMode {
 };
 
 // The main of a test program with child modes. A mode that returns exits with 0.
-inline int TestMain(int argc, char** argv, std::initializer_list<ChildMode> modes) {
+inline int TestMain(int argc, char** argv, const std::vector<ChildMode>& modes) {
   if (argc == 3 && std::strcmp(argv[1], "--child") == 0) {
     const rlimit no_core = {0, 0};
     setrlimit(RLIMIT_CORE, &no_core);

@@ -27,22 +27,26 @@ run() {
 
 # crashes INPUT_TEXT ARGUMENT...
 crashes() {
-  local input=$1 saved found=false
   run "$@"
-  [ "$status" -ne 0 ] || fail "input '$input' ($2) must crash and ended with 0"
-  grep -qE 'ERROR: (libFuzzer: deadly signal|AddressSanitizer: (SEGV|BUS))' "$dir/log" || fail "input '$input' ($2): no report"
-  grep -qE '^ *#[0-9]+ 0x' "$dir/log" || fail "input '$input' ($2): no stack trace"
-  for saved in "$dir"/work/crash-*; do
-    if [ -f "$saved" ] && cmp -s "$saved" "$dir/work/corpus/input"; then found=true; fi
+  [ "$status" -ne 0 ] || fail "input '$1' ($2) must crash and ended with 0"
+  grep -qE 'ERROR: (libFuzzer: deadly signal|[A-Za-z]+Sanitizer: (SEGV|BUS))' "$dir/log" || fail "input '$1' ($2): no report"
+  grep -qE '^ *#[0-9]+ 0x' "$dir/log" || fail "input '$1' ($2): no stack trace"
+}
+
+saved() {
+  local file
+  for file in "$dir"/work/crash-*; do
+    if [ -f "$file" ] && cmp -s "$file" "$dir/work/corpus/input"; then return 0; fi
   done
-  $found || fail "input '$input' ($2): no crash-* file with the same content"
+  return 1
 }
 
 for input in 'W wild' 'H host buffer'; do
-  crashes "$input" corpus/input          # one input, as when replaying
-  crashes "$input" corpus -runs=100      # a corpus, as when fuzzing
+  crashes "$input" corpus/input  # replaying one input, which libFuzzer does not save again
+  crashes "$input" corpus -runs=100
+  saved || fail "input '$input': no crash-* file with the same content"
 done
 run 'neutral' corpus/input
 [ "$status" -eq 0 ] || fail "the neutral input ended with $status"
-run 'neutral' corpus/input -handle_segv=1 -runs=1000
+run 'neutral' corpus/input -runs=1000  # the same input, not mutations of it
 [ "$status" -eq 0 ] || fail "a thousand recovered faults ended with $status"

@@ -27,10 +27,12 @@ std::string Text(bool value) { return value ? "true" : "false"; }
 std::string Text(const Call& call) {
   std::string text = std::string(Name(call.kind)) + " backing=" + std::to_string(call.backing) +
                      " address=" + Hex(call.address) + " length=" + Hex(call.length);
-  if (call.kind == CallKind::kPageFault) {
+  // A field that its kind has no use for is shown where it is set: then that is the news.
+  if (call.kind == CallKind::kPageFault || call.access != Access::kRead || call.bitmap_failure) {
     text += " access=" + std::string(Name(call.access)) + (call.bitmap_failure ? " by the bitmap" : " by the mapping");
   }
-  if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback) {
+  if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback || call.value != 0 ||
+      call.desired != 0) {
     text += " value=" + Hex(call.value) + " desired=" + Hex(call.desired);
   }
   return text;
@@ -40,6 +42,26 @@ std::string Text(const std::vector<Call>& calls) {
   std::string text = calls.empty() ? "none" : "";
   for (const Call& call : calls) {
     text += "\n      " + Text(call);
+  }
+  return text;
+}
+
+std::string Text(const std::vector<uint64_t>& numbers) {
+  std::string text = numbers.empty() ? "none" : "";
+  for (const uint64_t number : numbers) {
+    text += (text.empty() ? "" : " ") + Hex(number);
+  }
+  return text;
+}
+
+std::string Text(const std::vector<RangePart>& parts) {
+  std::string text = parts.empty() ? "none" : "";
+  for (const RangePart& part : parts) {
+    text += "\n      offset=" + Hex(part.offset) + " length=" + Hex(part.length) + " gpns=" + Text(part.gpns) + " runs:";
+    for (const Range& run : part.runs) {
+      text += " " + Text(std::optional(run));
+    }
+    text += part.invalid_gpn ? " invalid " + Hex(*part.invalid_gpn) : "";
   }
   return text;
 }
@@ -67,9 +89,17 @@ bool Same(std::span<const uint8_t> a, std::span<const uint8_t> b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
 }
 
+std::string PageText(uint64_t backing, uint64_t page) {
+  return " of backing " + std::to_string(backing) + " page " + std::to_string(page);
+}
+
 // The kind and its message say most about a failure, so they are compared first.
 std::string Summary(const Outcome& outcome) {
-  return outcome.ok ? "OK" : std::string(Name(outcome.kind)) + " (code " + std::to_string(outcome.code) + "): " + outcome.text;
+  const std::string kind(Name(outcome.kind));
+  if (outcome.ok) {
+    return outcome.kind == Outcome().kind ? "OK" : "OK, and yet " + kind;
+  }
+  return kind + " (code " + std::to_string(outcome.code) + "): " + outcome.text;
 }
 
 }  // namespace
@@ -117,6 +147,15 @@ Verdict Compare(const Outcome& expected, const Outcome& actual) {
   if (expected.calls != actual.calls) {
     return differ("calls", Text(expected.calls), Text(actual.calls));
   }
+  if (expected.refused != actual.refused) {
+    return differ("refused", Text(expected.refused), Text(actual.refused));
+  }
+  if (expected.lengths != actual.lengths) {
+    return differ("lengths", Text(expected.lengths), Text(actual.lengths));
+  }
+  if (expected.parts != actual.parts) {
+    return differ("parts", Text(expected.parts), Text(actual.parts));
+  }
   return std::nullopt;
 }
 
@@ -126,22 +165,32 @@ struct Lockstep::State {
   Outcome expected;
   Outcome actual;
 
-  Verdict ComparePage(uint64_t backing, uint64_t page, bool final) {
+  Verdict CompareMapped(uint64_t backing, uint64_t page, bool final) {
     const std::span<const uint8_t> seen = subject.MappedPage(backing, page, final);
-    const std::string where = " of backing " + std::to_string(backing) + " page " + std::to_string(page);
     if ((final || !seen.empty()) && !Same(model.MappedPage(backing, page), seen)) {
-      return BytesDiffer("memory" + where, model.MappedPage(backing, page), seen);
+      return BytesDiffer("memory" + PageText(backing, page), model.MappedPage(backing, page), seen);
     }
-    if (!Same(model.SlowPage(backing, page), subject.SlowPage(backing, page))) {
-      return BytesDiffer("slow memory" + where, model.SlowPage(backing, page), subject.SlowPage(backing, page));
+    return std::nullopt;
+  }
+
+  Verdict CompareSlow(uint64_t backing, uint64_t page) {
+    const std::span<const uint8_t> seen = subject.SlowPage(backing, page);
+    if (!Same(model.SlowPage(backing, page), seen)) {
+      return BytesDiffer("slow memory" + PageText(backing, page), model.SlowPage(backing, page), seen);
     }
     return std::nullopt;
   }
 
   Verdict CompareTouched() {
     for (const auto& [backing, page] : model.TouchedPages()) {
-      if (Verdict verdict = ComparePage(backing, page, false)) {
+      if (Verdict verdict = CompareMapped(backing, page, false)) {
         return verdict;
+      }
+      // Only fallbacks work on the slow bytes, and calls have been compared already.
+      if (!expected.calls.empty()) {
+        if (Verdict verdict = CompareSlow(backing, page)) {
+          return verdict;
+        }
       }
     }
     return std::nullopt;
@@ -150,14 +199,16 @@ struct Lockstep::State {
   Verdict CompareAll(const World& world) {
     for (uint64_t backing = 0; backing < world.backings.size(); ++backing) {
       for (uint64_t page = 0; page < kMaxPages; ++page) {
-        if (Verdict verdict = ComparePage(backing, page, true)) {
+        if (Verdict verdict = CompareMapped(backing, page, true)) {
+          return verdict;
+        }
+        if (Verdict verdict = CompareSlow(backing, page)) {
           return verdict;
         }
         for (const Access access : {Access::kRead, Access::kWrite, Access::kExecute}) {
           const bool bit = model.Bit(backing, page, access);
           if (bit != subject.Bit(backing, page, access)) {
-            return Divergence{0, "bitmap of backing " + std::to_string(backing) + " page " + std::to_string(page) + " " +
-                                     std::string(Name(access)), Text(bit), Text(!bit)};
+            return Divergence{0, "bitmap" + PageText(backing, page) + " " + std::string(Name(access)), Text(bit), Text(!bit)};
           }
         }
       }

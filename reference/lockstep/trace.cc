@@ -13,7 +13,7 @@ constexpr bool TableIsInOrder() {
   for (size_t i = 0; i < kStepKinds; ++i) {
     if (kOpFields[i].kind != static_cast<StepKind>(i)) return false;
   }
-  return static_cast<size_t>(StepKind::kUnmap) + 1 == kStepKinds;
+  return static_cast<size_t>(StepKind::kWriterPlain) + 1 == kStepKinds;
 }
 static_assert(TableIsInOrder());
 static_assert(kLengthCount < 256 && kGpnCount < 256, "an index is a byte");
@@ -77,7 +77,7 @@ Step Resolve(const World& world, const Op& op, uint64_t seen) {
 
 uint64_t ValueMask(const Op& op) {
   const OpFields& uses = FieldsOf(op.kind);
-  if (op.kind == StepKind::kFill) return 0xff;
+  if (op.kind == StepKind::kFill || op.kind == StepKind::kRangeFill || op.kind == StepKind::kWriterFill) return 0xff;
   if (uses.Uses(kFieldSize) && op.size % 4 < 3) return (uint64_t{1} << (8u << (op.size % 4))) - 1;
   return ~uint64_t{0};
 }

@@ -81,7 +81,7 @@ struct Op {
   uint8_t backing = 0;  // 0..kMaxBackings-1
   uint8_t page = 0;     // 0..kMaxPages-1
   uint8_t count = 0;    // 0..kMaxPages
-  uint8_t choice = 0;   // kRead, kWrite: 0..15; kSetBit: 0..1; kProtect: 0..2
+  uint8_t choice = 0;   // below OpFields::choices
   Access access = Access::kRead;
   uint8_t form = 0;     // 0..1
   uint8_t offset = 0;   // index into kOffsets

@@ -181,7 +181,9 @@ TEST(TraceTextRefuses, UnknownOperationsAndFields) {
   EXPECT_EQ(OpRefusal("raed page0 length=1"),
             "3: unknown operation 'raed'; operations are: read, write, fill, read_plain, write_plain, compare_exchange, "
             "probe_readable, probe_writable, probe_executable, probe_gpns, full_mapping, iova, subrange, set_bit, allocate, "
-            "map_zero, protect, unmap");
+            "map_zero, protect, unmap, range_set, range_append, range_skip, range_truncate, range_subrange, range_split, "
+            "range_iterate, range_read, range_write, range_fill, reader_open, reader_limit, reader_read, reader_skip, "
+            "reader_plain, reader_array, reader_all, writer_open, writer_limit, writer_write, writer_fill, writer_plain");
   EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target, form, length, choice");
   EXPECT_EQ(OpRefusal("read page0 length=1 length=2"), "3: 'length' is given twice");
   EXPECT_EQ(OpRefusal("read page0 length"), "3: 'length' needs a value: length=...");

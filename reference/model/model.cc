@@ -1,22 +1,14 @@
 #include "reference/model/model.h"
 
 #include <algorithm>
-#include <charconv>
-#include <limits>
-#include <string>
+
+#include "reference/model/outcome.h"
 
 namespace reference {
 namespace {
 
-constexpr uint64_t kMaxUint64 = std::numeric_limits<uint64_t>::max();
-constexpr uint64_t kFirstInvalidGpn = kMaxUint64 / kPageSize;
 constexpr uint64_t kArenaSize = kMaxPages * kPageSize;
 constexpr int kUnknownCode = 2;
-
-// By ErrorKind; a backend's own code replaces the last.
-constexpr std::array<int, 11> kCodes = {11, 7, 9, 9, 9, 12, 3, 3, 3, 8, 0};
-// By Operation.
-constexpr std::array<const char*, 9> kNames = {"create", "read", "write", "fill", "compare exchange", "lock", "subrange", "probe", "revoke"};
 
 Operation OperationOf(StepKind kind) {
   switch (kind) {
@@ -52,23 +44,6 @@ Access AccessOf(StepKind kind) {
   return Stores(kind) ? Access::kWrite : Access::kRead;
 }
 
-uint8_t ByteOf(uint64_t value, uint64_t i) {
-  for (; i > 0; --i) value /= 256;
-  return static_cast<uint8_t>(value % 256);
-}
-
-uint64_t LittleEndian(std::span<const uint8_t> bytes) {
-  uint64_t value = 0;
-  for (size_t i = bytes.size(); i > 0; --i) value = value * 256 + bytes[i - 1];
-  return value;
-}
-
-uint64_t LowBytes(uint64_t value, uint64_t size) {
-  std::array<uint8_t, 8> bytes = {};
-  for (uint64_t i = 0; i < size; ++i) bytes[i] = ByteOf(value, i);
-  return LittleEndian(bytes);
-}
-
 bool BitExists(const Backing& setup, uint64_t page, Access access) {
   return setup.present && setup.has_bitmap && !setup.null_bitmap[static_cast<size_t>(access)] && page < setup.pages;
 }
@@ -80,50 +55,6 @@ Pattern MakePattern(uint8_t (*byte)(uint64_t, uint64_t)) {
   for (uint64_t b = 0; b < kMaxBackings; ++b)
     for (uint64_t i = 0; i < kArenaSize; ++i) pattern[b][i] = byte(b, i);
   return pattern;
-}
-
-void Clear(Outcome& outcome) {
-  Outcome fresh;
-  fresh.text.swap(outcome.text);
-  fresh.data.swap(outcome.data);
-  fresh.calls.swap(outcome.calls);
-  outcome = std::move(fresh);
-  outcome.text.clear();
-  outcome.data.clear();
-  outcome.calls.clear();
-}
-
-bool Fail(Outcome& outcome, ErrorKind kind, std::optional<uint64_t> fault_address, uint64_t transferred = 0, int backend_code = 0) {
-  outcome.ok = false;
-  outcome.kind = kind;
-  outcome.code = kind == ErrorKind::kBackend ? backend_code : kCodes[static_cast<size_t>(kind)];
-  outcome.fault_address = fault_address;
-  outcome.transferred = transferred;
-  return false;
-}
-
-void AppendHex(std::string& text, uint64_t value) {
-  std::array<char, 16> digits;
-  text += "0x";
-  text.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value, 16).ptr);
-}
-
-void Describe(Outcome& outcome, const char* name) {
-  std::string& text = outcome.text;
-  text.append("guest memory '").append(name).append("': ").append(kNames[static_cast<size_t>(outcome.operation)]);
-  text += " error: failed to access ";
-  if (outcome.range) {
-    const bool end_fits = outcome.range->length <= kMaxUint64 - outcome.range->start;
-    AppendHex(text, outcome.range->start);
-    text += end_fits ? "-" : "+";
-    AppendHex(text, end_fits ? outcome.range->start + outcome.range->length : outcome.range->length);
-  } else {
-    text += "memory";
-  }
-  if (outcome.fault_address && !(outcome.range && outcome.range->start == *outcome.fault_address)) {
-    text += " at ";
-    AppendHex(text, *outcome.fault_address);
-  }
 }
 
 }  // namespace
@@ -159,6 +90,7 @@ void Model::Start(const World& world) {
   fallback_ = world.fallback;
   handler_calls_ = fallback_calls_ = host_calls_ = 0;
   failing_host_call_ = world.failing_host_call;
+  ForgetRanges();
 }
 
 void Model::Run(const Step& step, Outcome& outcome) {
@@ -166,6 +98,7 @@ void Model::Run(const Step& step, Outcome& outcome) {
   touched_.clear();
   const Handle& target = handles_[step.target % kHandles];
   const Handle& handle = target.parts.empty() ? handles_[0] : target;
+  if (RunRanges(handle, step, outcome) || RunStreams(handle, step, outcome)) return;
   Range range = {step.gpa, step.length};
   std::array<uint8_t, 8> object = {};
   switch (step.kind) {
@@ -221,6 +154,8 @@ void Model::Run(const Step& step, Outcome& outcome) {
     case StepKind::kUnmap:
       range = {step.page * kPageSize, step.count * kPageSize};
       ChangeMapping(step, outcome);
+      break;
+    default:
       break;
   }
   if (outcome.ok) return;

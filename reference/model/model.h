@@ -77,6 +77,43 @@ class Model {
     int code;  // kBackend only
   };
 
+  // The part of a buffer in one listed page. A buffer is its bytes' places, in order; `member` says which of its paged ranges
+  // has them.
+  struct PagePart {
+    uint64_t member;
+    uint64_t gpn;
+    uint64_t offset;
+    uint64_t length;
+  };
+  using Buffer = std::vector<PagePart>;
+  // Guest bytes (`rest`, of `memory`) or host bytes (from `position` on) under limits, the innermost first.
+  struct Stream {
+    bool on_host = true;
+    Handle memory = {};
+    Buffer rest = {};
+    std::vector<uint8_t> bytes = {};
+    uint64_t position = 0;
+    std::vector<uint64_t> limits = {};
+  };
+
+  // False: not a step of theirs. model_ranges.cc, model_streams.cc
+  bool RunRanges(const Handle& handle, const Step& step, Outcome& outcome);
+  bool RunStreams(const Handle& handle, const Step& step, Outcome& outcome);
+  void ForgetRanges();
+  void AccessRange(const Handle& handle, const Step& step, const Buffer& buffer, Outcome& outcome);
+  bool CarryBuffer(const Handle& handle, StepKind kind, const Buffer& buffer, uint64_t value, std::span<uint8_t> host, Outcome& outcome);
+  static uint64_t Length(const Buffer& buffer);
+  static void Drop(Buffer& buffer, uint64_t count);
+  static void Keep(Buffer& buffer, uint64_t count);
+  static std::vector<RangePart> Show(const Buffer& buffer);
+  void OpenStream(const Handle& handle, const Step& step, Stream& stream);
+  bool ReadStream(Stream& stream, uint64_t want, std::span<uint8_t> host, Outcome& outcome);
+  bool WriteStream(Stream& stream, StepKind kind, uint64_t want, uint64_t value, std::span<uint8_t> host, Outcome& outcome);
+  bool TakeArray(Stream& stream, uint64_t size, uint64_t count, Outcome& outcome);
+  static uint64_t Remaining(const Stream& stream, uint64_t limits);
+  static bool CheckRemaining(const Stream& stream, uint64_t want, Outcome& outcome);
+  static void Advance(Stream& stream, uint64_t count);
+
   bool FindPieces(const Handle& handle, uint64_t gpa, uint64_t length);
   bool Carry(const Handle& handle, const Request& request);
   bool CarryPiece(const Request& request, Piece rest);
@@ -104,6 +141,9 @@ class Model {
   uint64_t fallback_calls_ = 0;
   uint64_t host_calls_ = 0;
   uint64_t failing_host_call_ = 0;
+  std::array<Buffer, kObjects> buffers_;
+  std::array<Stream, kObjects> readers_;
+  std::array<Stream, kObjects> writers_;
   std::vector<Piece> pieces_;  // of the access that is running
   std::vector<PageId> touched_;
 };

@@ -16,6 +16,8 @@ inline constexpr uint64_t kPageSize = 4096;
 inline constexpr uint64_t kMaxPages = 4;     // per backing: one more than an access needs to have a first, a middle and a last page
 inline constexpr uint64_t kMaxBackings = 4;  // a run of regions with a hole in it and a rounded-up count
 inline constexpr uint64_t kHandles = 4;      // handle 0 is the memory itself; 1..3 hold views
+inline constexpr uint64_t kMembers = 3;      // of a list of paged ranges: a first, a middle and a last one
+inline constexpr uint64_t kLimits = 3;       // of one stream, inside each other
 inline constexpr uint64_t kObjects = 4;      // of each sort of object that steps create, use and drop (ranges, locks)
 
 enum class Access : uint8_t { kRead, kWrite, kExecute };
@@ -116,6 +118,7 @@ inline uint8_t DataPattern(uint64_t value, uint64_t i) {
 inline constexpr uint8_t kUntouched = 0xa5;
 inline constexpr uint64_t kGuardBytes = 16;
 inline constexpr char kWorldName[] = "world";           // the debug name of handle 0, and of its views
+inline constexpr char kStreamName[] = "stream";         // the debug name in errors that a stream finds by itself
 inline constexpr char kSparseName[] = "sparse mapping";  // the debug name in errors of the SparseMapping steps
 
 enum class StepKind : uint8_t {
@@ -143,6 +146,35 @@ enum class StepKind : uint8_t {
   kMapZero,           // zeroed kReadOnly
   kProtect,           // choice: 0 none, 1 read, 2 read and write; keeps the bytes
   kUnmap,             // kHole, the bytes gone (zero if ever protected back into sight)
+
+  // Buffer `object` is a paged range or, once something was appended to it, a list of them; at first an empty list. What does not
+  // fit is refused (Outcome::refused) and changes nothing. Outcome::lengths: the buffer's length after the step.
+  kRangeSet,          // the paged range (offset, length, gpns)
+  kRangeAppend,       // one more member (offset, length, gpns); refused if kMembers members have bytes already
+  kRangeSkip,         // drops the first `length` bytes
+  kRangeTruncate,     // keeps the first `length` bytes
+  kRangeSubrange,     // keeps the bytes [offset, offset + length)
+  kRangeSplit,        // keeps the first `length` bytes; then buffer `slot` is the others
+  kRangeIterate,      // Outcome::parts
+  // on handle `target` and buffer `object`; the host buffer is as long as that, or (choice 1) a byte longer or (2) shorter if it can be
+  kRangeRead,         // form 0: ReadRange; 1: ReadRangeToAtomic
+  kRangeWrite,        // of DataPattern(value). Form 0: WriteRange; 1: WriteRangeFromAtomic
+  kRangeFill,         // form 0: FillRange of value's low byte; 1: ZeroRange
+
+  // Reader `object` and writer `object` are streams with up to kLimits limits inside each other; at first over nothing. Steps use the
+  // outermost limit. Outcome::lengths: what remains of the stream, then of each limit from the innermost on.
+  kReaderOpen,        // form 0: over buffer `object` in handle `target`; 1: over `length` host bytes of DataPattern(value)
+  kReaderLimit,       // form 0: one more limit, of `length` (refused if there are kLimits); 1: the outermost one is dropped, if any
+  kReaderRead,        // Read(length bytes)
+  kReaderSkip,        // Skip(length)
+  kReaderPlain,       // ReadPlain<uintN_t>, N = 8 * size
+  kReaderArray,       // ReadArray<uintN_t>(length), an allocation (one host call) if there are as many; data: what came, no guards
+  kReaderAll,         // ReadAll, likewise
+  kWriterOpen,        // as kReaderOpen; host bytes are kUntouched at first, and Outcome::data has them after each step, with guards
+  kWriterLimit,       // as kReaderLimit
+  kWriterWrite,       // Write(length bytes of DataPattern(value))
+  kWriterFill,        // Fill(value's low byte, length)
+  kWriterPlain,       // WritePlain<uintN_t>(value's low bytes)
 };
 
 // One operation with every number filled in.
@@ -195,6 +227,16 @@ struct Call {
   bool operator==(const Call&) const = default;
 };
 
+// One member of a buffer, as iterating over it shows it.
+struct RangePart {
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  std::vector<uint64_t> gpns = {};
+  std::vector<Range> runs = {};                     // contiguous addresses
+  std::optional<uint64_t> invalid_gpn = {};         // at which the runs end
+  bool operator==(const RangePart&) const = default;
+};
+
 // Everything a caller can observe of one step. Fields a step has no use for stay at their defaults.
 struct Outcome {
   bool ok = true;
@@ -205,11 +247,14 @@ struct Outcome {
   std::optional<uint64_t> gpn;
   uint64_t transferred = 0;
   int code = 0;                                     // absl code: the kind's own; for kBackend the callback's (Fail(OK): UNKNOWN, 2)
-  std::string text;                                 // the message up to and without ": CAUSE"
+  std::string text;                                 // the message up to and without ": CAUSE"; a stream's own: all of it
   std::vector<uint8_t> data;                        // the host buffer after the step, guards included; empty if none
   bool swapped = false;                             // compare-exchange
   std::optional<uint64_t> number;                   // the value read or seen; FullMapping's size; Iova
   std::vector<Call> calls;                          // in order
+  bool refused = false;                             // a range that does not fit
+  std::vector<uint64_t> lengths = {};               // of the buffer; of the stream and its limits
+  std::vector<RangePart> parts = {};                // of the buffer, those without bytes left out
   bool operator==(const Outcome&) const = default;
 };
 

@@ -16,10 +16,10 @@
 #include "guestmem/detail/schedule.h"
 #include "reference/schedule/choices.h"
 #include "reference/schedule/fiber.h"
+#include "reference/schedule/trace.h"
 
 namespace reference::schedule {
 
-inline constexpr int kMaxThreads = 3;
 inline constexpr uint64_t kMaxSteps = 4000;
 
 enum class End : uint8_t { kFinished, kDeadlock, kStarvation };

@@ -18,6 +18,7 @@
 
 namespace reference::schedule {
 
+inline constexpr int kMaxThreads = 3;
 inline constexpr int kMaxPages = 4;
 inline constexpr size_t kMaxOps = 18;
 inline constexpr size_t kMaxAnswers = 4;

@@ -13,7 +13,6 @@
 #include <charconv>
 #include <optional>
 
-#include "reference/schedule/scheduler.h"
 #include "reference/schedule/trace.h"
 
 namespace reference::schedule {

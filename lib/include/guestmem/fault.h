@@ -79,6 +79,11 @@ inline constexpr bool kIsPlain =
 
 [[gnu::cold]] Fault MakeFault(const void* start, size_t length, const TrapResult& result) noexcept;
 
+// After a kernel met a fault: makes the prefix below it exact, and describes it.
+[[gnu::cold]] Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length,
+                               const TrapResult& result) noexcept;
+[[gnu::cold]] Fault FinishFill(void* guest, uint8_t value, size_t length, const TrapResult& result) noexcept;
+
 template <typename T>
 GUESTMEM_TRAP_INLINE uint64_t ToWord(const T& value) noexcept {
   uint64_t word = 0;

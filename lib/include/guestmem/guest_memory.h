@@ -42,11 +42,14 @@
 #include <vector>
 
 #include "guestmem/backing.h"
+#include "guestmem/detail/host_side.h"
 #include "guestmem/detail/memory.h"
 #include "guestmem/detail/read_section.h"
 #include "guestmem/detail/region.h"
+#include "guestmem/detail/schedule.h"
 #include "guestmem/detail/trap_inline.h"
 #include "guestmem/fault.h"
+#include "guestmem/paged_range.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
 
@@ -102,6 +105,25 @@ class GuestMemory {
   // Stores `value` into `length` bytes.
   Status FillAt(uint64_t gpa, uint8_t value, uint64_t length) const;
 
+  // Bulk accesses over pages that the guest lists. Each page's part is an access by itself, in order, as if made by ReadAt and
+  // so on (neighbouring pages do not merge); empty ranges succeed. Errors: kInvalidArgument if the buffer's length is not
+  // the range's (nothing was touched); kInvalidGpn when such a page is reached (ErrorInfo::gpn); those of ReadAt.
+  // ErrorInfo::range is not set; the fault address is the GPA; `transferred` counts over all pages.
+  Status ReadRange(const PagedRange& range, std::span<std::byte> destination) const;
+  Status WriteRange(const PagedRange& range, std::span<const std::byte> source) const;
+  Status FillRange(const PagedRange& range, uint8_t value) const;
+  Status ZeroRange(const PagedRange& range) const { return FillRange(range, 0); }
+  // As ReadToAtomic and WriteFromAtomic.
+  Status ReadRangeToAtomic(const PagedRange& range, std::span<std::atomic<uint8_t>> destination) const;
+  Status WriteRangeFromAtomic(const PagedRange& range, std::span<const std::atomic<uint8_t>> source) const;
+  // The same over a list of them; `transferred` counts over all members.
+  Status ReadRange(const PagedRanges& ranges, std::span<std::byte> destination) const;
+  Status WriteRange(const PagedRanges& ranges, std::span<const std::byte> source) const;
+  Status FillRange(const PagedRanges& ranges, uint8_t value) const;
+  Status ZeroRange(const PagedRanges& ranges) const { return FillRange(ranges, 0); }
+  Status ReadRangeToAtomic(const PagedRanges& ranges, std::span<std::atomic<uint8_t>> destination) const;
+  Status WriteRangeFromAtomic(const PagedRanges& ranges, std::span<const std::atomic<uint8_t>> source) const;
+
   // Reads or writes one object. Of 1, 2, 4 or 8 bytes: a plain access, inside one backing; other sizes are bulk accesses.
   template <typename T>
   Result<T> ReadPlain(uint64_t gpa) const;
@@ -140,18 +162,17 @@ class GuestMemory {
  private:
   explicit GuestMemory(std::shared_ptr<const detail::Memory> memory);
 
-  // The region that [gpa, gpa + length) lies in; null if not in one. `offset` is limited against misprediction too.
-  const detail::Region* Locate(uint64_t gpa, uint64_t length, uint64_t& offset) const {
+  // The region that [gpa, gpa + length) lies in; null if not in one. `size` is &Region::mapped_size to ask for one with a
+  // mapping. `offset` is limited against misprediction too; the index is by its mask.
+  const detail::Region* Locate(uint64_t gpa, uint64_t length, uint64_t& offset,
+                               uint64_t detail::Region::*size = &detail::Region::size) const {
     const uint64_t index = gpa >> region_bits_;
-    if (index >= region_count_) [[unlikely]] {
-      return nullptr;
-    }
-    const detail::Region* const region = &regions_[detail::LimitSpeculation(index, region_count_ - 1)];
+    const detail::Region* const region = &regions_[index & index_mask_];
     offset = gpa & region_mask_;
-    if (length > region->size || offset > region->size - length) [[unlikely]] {
+    if (index > index_mask_ || length > region->*size || offset > region->*size - length) [[unlikely]] {
       return nullptr;
     }
-    offset = detail::LimitSpeculation(offset, region->size - length);
+    offset = detail::LimitSpeculation(offset, region->*size - length + 1);
     return region;
   }
 
@@ -165,20 +186,57 @@ class GuestMemory {
   template <size_t Size, bool Aligned = false, typename Access>
   GUESTMEM_TRAP_INLINE Fast RunFast(AccessType type, uint64_t gpa, Access access) const {
     uint64_t offset;
-    const detail::Region* const region = Locate(gpa, Size, offset);
-    if (region == nullptr || region->base == nullptr) [[unlikely]] {
+    const detail::Region* const region = Locate(gpa, Size, offset, &detail::Region::mapped_size);
+    if (region == nullptr) [[unlikely]] {
       return Fast::kRefused;
     }
+    std::byte* const guest = region->base + offset;
     // A mapping is page-aligned and a view keeps its backing's alignment, so the host address has the backing's.
-    if (Aligned && reinterpret_cast<uintptr_t>(region->base + offset) % Size != 0) [[unlikely]] {
+    if (Aligned && reinterpret_cast<uintptr_t>(guest) % Size != 0) [[unlikely]] {
       return Fast::kRefused;
     }
-    const detail::ReadSection section(region->has_bitmap);
-    if (region->has_bitmap && !(region->OnOnePage(offset, Size) && region->Allows(type, offset))) [[unlikely]] {
+    if (!region->Guards(type)) {
+      return access(guest) ? Fast::kDone : Fast::kFaulted;
+    }
+    const detail::ReadSection section;
+    if (!region->OnOnePage(offset, Size) || !region->Allows(type, offset)) [[unlikely]] {
       return Fast::kRefused;
     }
-    return access(region->base + offset) ? Fast::kDone : Fast::kFaulted;
+    return access(guest) ? Fast::kDone : Fast::kFaulted;
   }
+
+  // The same for a bulk access: runs `move(host address)`, which gives a TrapResult, if nothing refuses and one section is
+  // enough. Else `slow(fault)`, where `fault` is what `move` met, or null.
+  template <typename Move, typename Slow>
+  GUESTMEM_TRAP_INLINE Status RunFastBulk(AccessType type, uint64_t gpa, uint64_t length, const void* host, Move move,
+                                          Slow slow) const {
+    uint64_t offset;
+    detail::TrapResult fault;
+    bool met = false;
+    const detail::Region* const region = Locate(gpa, length, offset, &detail::Region::mapped_size);
+    // Length 0 wraps and takes the slow path, which knows what to do with it. In a scheduled build so does what lies on
+    // several pages: it goes page by page.
+    if (region != nullptr && length - 1 < detail::kSectionBytes &&
+        (!detail::kScheduled || region->OnOnePage(offset, length)) &&
+        !detail::Overlaps(host, region->base + offset, length)) [[likely]] {
+      const bool guarded = region->Guards(type);
+      const detail::ReadSection section(guarded);
+      if (!guarded || region->AllowsAll(type, offset, length)) [[likely]] {
+        GUESTMEM_SCHEDULE_POINT(kTransfer, region->base + offset);
+        fault = move(region->base + offset);
+        if (fault.info == 0) [[likely]] {
+          return {};
+        }
+        met = true;
+      }
+    }
+    return slow(met ? &fault : nullptr);
+  }
+
+  // The whole access on the general path. `fault`, if not null, is what the fast path met: it is not repeated.
+  Status ReadSlow(uint64_t gpa, std::span<std::byte> destination, const detail::TrapResult* fault) const;
+  Status WriteSlow(uint64_t gpa, std::span<const std::byte> source, const detail::TrapResult* fault) const;
+  Status FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const detail::TrapResult* fault) const;
 
   // The whole access again on the cold path. `fault`, if not null, is what the fast path met: it is not repeated.
   [[gnu::cold]] Status ReadPlainSlow(uint64_t gpa, void* value, size_t size, const detail::TrapResult* fault) const;
@@ -187,21 +245,65 @@ class GuestMemory {
   [[gnu::cold]] Result<bool> CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
                                                  const detail::TrapResult* fault) const;
 
+  // How far an access over several listed pages has come.
+  struct Progress {
+    uint64_t done = 0;      // bytes, in finished pages
+    bool overlap = false;   // some of them overlapped the host buffer
+  };
+  // `range` is what errors name, if anything.
   template <typename Transfer>
-  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer) const;
+  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
+                 Progress& progress, const detail::TrapResult* fault = nullptr) const;
+  template <typename Transfer>
+  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault = nullptr) const;
+  template <typename Transfer>
+  Status RunRange(const PagedRange& range, Transfer& transfer, Progress& progress) const;
+  template <typename Transfer>
+  Status RunRange(const PagedRanges& ranges, Transfer& transfer, Progress& progress) const;
+  template <typename Transfer, typename Range, typename Buffer>
+  Status RunBuffer(const Range& range, Buffer buffer) const;
   template <typename Transfer>
   Status RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range) const;
 
   std::shared_ptr<const detail::Memory> memory_;
   // Copies of what memory_ holds, one load closer.
   const detail::Region* regions_;
-  uint64_t region_count_;
+  uint64_t index_mask_;   // the number of regions - 1
   uint64_t region_mask_;
   unsigned region_bits_;
 };
 
+GUESTMEM_TRAP_INLINE Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination) const {
+  return RunFastBulk(
+      AccessType::kRead, gpa, destination.size(), destination.data(),
+      [&](const std::byte* guest) {
+        detail::HostSide host(detail::HostSide::kWritten, destination.data(), destination.size());
+        const auto result = detail::g_trap_kernels.copy_from_guest(destination.data(), guest, destination.size());
+        host.Moved(result.info == 0 ? destination.size() : 0);
+        return result;
+      },
+      [&](const detail::TrapResult* fault) { return ReadSlow(gpa, destination, fault); });
+}
+
+GUESTMEM_TRAP_INLINE Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
+  return RunFastBulk(
+      AccessType::kWrite, gpa, source.size(), source.data(),
+      [&](std::byte* guest) {
+        const detail::HostSide host(detail::HostSide::kRead, source.data(), source.size());
+        return detail::g_trap_kernels.copy_to_guest(guest, source.data(), source.size());
+      },
+      [&](const detail::TrapResult* fault) { return WriteSlow(gpa, source, fault); });
+}
+
+GUESTMEM_TRAP_INLINE Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
+  return RunFastBulk(
+      AccessType::kWrite, gpa, length, nullptr,
+      [&](std::byte* guest) { return detail::g_trap_kernels.fill_guest(guest, value, length); },
+      [&](const detail::TrapResult* fault) { return FillSlow(gpa, value, length, fault); });
+}
+
 template <typename T>
-Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
+GUESTMEM_TRAP_INLINE Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
   static_assert(std::is_trivially_copyable_v<T>, "guest bytes may become any T: it must be trivially copyable");
   T value;
   if constexpr (!detail::kIsPlain<T>) {
@@ -223,7 +325,7 @@ Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
 }
 
 template <typename T>
-Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& value) const {
+GUESTMEM_TRAP_INLINE Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& value) const {
   static_assert(std::is_trivially_copyable_v<T>, "the guest gets T's bytes: it must be trivially copyable");
   if constexpr (!detail::kIsPlain<T>) {
     return WriteAt(gpa, std::as_bytes(std::span<const T, 1>(&value, 1)));
@@ -240,7 +342,7 @@ Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& valu
 }
 
 template <typename T>
-Result<CompareExchangeResult<T>> GuestMemory::CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
+GUESTMEM_TRAP_INLINE Result<CompareExchangeResult<T>> GuestMemory::CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
                                                               const std::type_identity_t<T>& desired) const {
   static_assert(detail::kIsPlain<T>, "CompareExchange takes trivially copyable types of 1, 2, 4 or 8 bytes");
   CompareExchangeResult<T> result;

@@ -21,12 +21,14 @@ using detail::Region;
 using detail::Stop;
 
 [[gnu::cold]] Status RangeError(const Memory& memory, ErrorKind kind, Operation operation,
-                                std::optional<AddressRange> range, uint64_t fault_address) {
+                                std::optional<AddressRange> range, uint64_t fault_address,
+                                uint64_t transferred = 0) {
   ErrorInfo info;
   info.kind = kind;
   info.operation = operation;
   info.range = range;
   info.fault_address = fault_address;
+  info.transferred = transferred;
   return detail::MakeError(memory.name, std::move(info));
 }
 
@@ -41,18 +43,34 @@ using detail::Stop;
   return detail::MakeCallbackError(memory.name, std::move(info), failure.write_refused);
 }
 
+[[gnu::cold]] Status GpnError(const Memory& memory, Operation operation, uint64_t gpn, uint64_t transferred) {
+  ErrorInfo info;
+  info.kind = ErrorKind::kInvalidGpn;
+  info.operation = operation;
+  info.gpn = gpn;
+  info.transferred = transferred;
+  return detail::MakeError(memory.name, std::move(info));
+}
+
+[[gnu::cold]] Status LengthError(const Memory& memory, Operation operation) {
+  ErrorInfo info;
+  info.kind = ErrorKind::kInvalidArgument;
+  info.operation = operation;
+  return detail::MakeError(memory.name, std::move(info), "the buffer's length is not the range's");
+}
+
 // The part of [gpa, gpa + length) that lies in gpa's region; length 0 if gpa is not in memory.
 Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
   const uint64_t index = gpa >> memory.region_bits;
   if (index >= memory.regions.size()) {
     return {nullptr, 0, 0, 0};
   }
-  const Region& region = memory.regions[detail::LimitSpeculation(index, memory.regions.size() - 1)];
+  const Region& region = memory.regions[index & (memory.regions.size() - 1)];
   uint64_t offset = gpa & memory.region_mask();
   if (offset >= region.size) {
     return {nullptr, 0, 0, 0};
   }
-  offset = detail::LimitSpeculation(offset, region.size - 1);
+  offset = detail::LimitSpeculation(offset, region.size);
   return {&region, offset, std::min(length, region.size - offset), gpa - offset};
 }
 
@@ -71,12 +89,6 @@ Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
 
 template <typename Transfer>
 concept CopiesHostBytes = requires(Transfer t) { t.host; };
-
-bool Overlaps(const std::byte* host, const std::byte* guest, uint64_t length) {
-  const auto a = reinterpret_cast<uintptr_t>(host);
-  const auto b = reinterpret_cast<uintptr_t>(guest);
-  return a - b < length || b - a < length;
-}
 
 // A host buffer inside the guest range: the piece goes through a copy, which makes it memmove. False as RunPiece.
 template <typename Transfer>
@@ -103,39 +115,52 @@ template <typename Transfer>
 }  // namespace
 
 template <typename Transfer>
-Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer) const {
-  const AddressRange range{gpa, length};
+Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
+                            Progress& progress, const detail::TrapResult* fault) const {
+  const auto moved = [&](uint64_t here) { return progress.overlap ? 0 : progress.done + here; };
   uint64_t offset;
   const Region* const region = Locate(gpa, length, offset);
   if (region == nullptr && !IsCovered(*memory_, gpa, length)) [[unlikely]] {
-    return RangeError(*memory_, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa);
+    return RangeError(*memory_, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa, moved(0));
   }
-  bool overlap = false;
   for (uint64_t at = 0; at < length;) {
     const Piece piece = region != nullptr ? Piece{region, offset, length, gpa - offset}
                                           : FirstPiece(*memory_, gpa + at, length - at);
     PieceFailure failure;
     bool exhausted = false;
     bool done;
+    const uint64_t in_access = progress.done + at;
+    std::optional<Stop> met;
+    if (fault != nullptr) {  // then the access is one piece
+      met = detail::StopAt(0, transfer.Finish(piece.region->base + piece.offset, 0, length, *fault));
+    }
     if constexpr (CopiesHostBytes<Transfer>) {
       const bool piece_overlaps =
-          piece.region->base != nullptr && Overlaps(transfer.host + at, piece.region->base + piece.offset, piece.length);
-      overlap |= piece_overlaps;
-      done = piece_overlaps ? RunOverlapping(piece, at, transfer, failure, exhausted)
-                            : RunPiece(piece, at, transfer, failure);
+          piece.region->base != nullptr &&
+          detail::Overlaps(transfer.host + in_access, piece.region->base + piece.offset, piece.length);
+      progress.overlap |= piece_overlaps;
+      done = piece_overlaps ? RunOverlapping(piece, in_access, transfer, failure, exhausted)
+                            : RunPiece(piece, in_access, transfer, failure, met);
     } else {
-      done = RunPiece(piece, at, transfer, failure);
+      done = RunPiece(piece, in_access, transfer, failure, met);
     }
     if (!done) [[unlikely]] {
       if (exhausted) {
         return RangeError(*memory_, ErrorKind::kResourceExhausted, Transfer::kOperation, range, gpa + at);
       }
-      failure.transferred = overlap ? 0 : at + failure.transferred;
+      failure.transferred = moved(at + failure.transferred);
       return PieceError(*memory_, Transfer::kOperation, range, piece, std::move(failure));
     }
     at += piece.length;
   }
+  progress.done += length;
   return {};
+}
+
+template <typename Transfer>
+Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault) const {
+  Progress progress;
+  return length == 0 ? Status() : RunBulk(gpa, length, transfer, AddressRange{gpa, length}, progress, fault);
 }
 
 template <typename Transfer>
@@ -155,14 +180,19 @@ Status GuestMemory::RunProbe(uint64_t gpa, uint64_t length, std::optional<Addres
   return {};
 }
 
-Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination) const {
+Status GuestMemory::ReadSlow(uint64_t gpa, std::span<std::byte> destination, const detail::TrapResult* fault) const {
   detail::ReadTransfer transfer(destination.data());
-  return destination.empty() ? Status() : RunBulk(gpa, destination.size(), transfer);
+  return RunAt(gpa, destination.size(), transfer, fault);
 }
 
-Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
+Status GuestMemory::WriteSlow(uint64_t gpa, std::span<const std::byte> source, const detail::TrapResult* fault) const {
   detail::WriteTransfer transfer(source.data());
-  return source.empty() ? Status() : RunBulk(gpa, source.size(), transfer);
+  return RunAt(gpa, source.size(), transfer, fault);
+}
+
+Status GuestMemory::FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const detail::TrapResult* fault) const {
+  detail::FillTransfer transfer(value);
+  return RunAt(gpa, length, transfer, fault);
 }
 
 // Safe because std::atomic<uint8_t> is a byte that is lock-free: it has the size and representation of one.
@@ -170,17 +200,92 @@ static_assert(sizeof(std::atomic<uint8_t>) == 1 && std::atomic<uint8_t>::is_alwa
 
 Status GuestMemory::ReadToAtomic(uint64_t gpa, std::span<std::atomic<uint8_t>> destination) const {
   detail::SharedReadTransfer transfer(reinterpret_cast<std::byte*>(destination.data()));
-  return destination.empty() ? Status() : RunBulk(gpa, destination.size(), transfer);
+  return RunAt(gpa, destination.size(), transfer);
 }
 
 Status GuestMemory::WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<uint8_t>> source) const {
   detail::SharedWriteTransfer transfer(reinterpret_cast<const std::byte*>(source.data()));
-  return source.empty() ? Status() : RunBulk(gpa, source.size(), transfer);
+  return RunAt(gpa, source.size(), transfer);
 }
 
-Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
+template <typename Transfer>
+Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, Progress& progress) const {
+  uint64_t in_page = range.offset();
+  uint64_t left = range.length();
+  for (const uint64_t gpn : range.gpns()) {
+    if (gpn >= kFirstInvalidGpn) [[unlikely]] {
+      return GpnError(*memory_, Transfer::kOperation, gpn, progress.overlap ? 0 : progress.done);
+    }
+    const uint64_t here = std::min(left, kPageSize - in_page);
+    Status status = RunBulk(gpn * kPageSize + in_page, here, transfer, std::nullopt, progress);
+    if (!status.ok()) [[unlikely]] {
+      return status;
+    }
+    left -= here;
+    in_page = 0;
+  }
+  return {};
+}
+
+template <typename Transfer>
+Status GuestMemory::RunRange(const PagedRanges& ranges, Transfer& transfer, Progress& progress) const {
+  for (const PagedRange& part : ranges) {
+    Status status = RunRange(part, transfer, progress);
+    if (!status.ok()) [[unlikely]] {
+      return status;
+    }
+  }
+  return {};
+}
+
+template <typename Transfer, typename Range, typename Buffer>
+Status GuestMemory::RunBuffer(const Range& range, Buffer buffer) const {
+  if (buffer.size() != range.length()) [[unlikely]] {
+    return LengthError(*memory_, Transfer::kOperation);
+  }
+  // Safe because an atomic byte has a byte's representation, as asserted above; a byte is itself.
+  Transfer transfer(reinterpret_cast<decltype(Transfer::host)>(buffer.data()));
+  Progress progress;
+  return RunRange(range, transfer, progress);
+}
+
+Status GuestMemory::ReadRange(const PagedRange& range, std::span<std::byte> destination) const {
+  return RunBuffer<detail::ReadTransfer>(range, destination);
+}
+Status GuestMemory::ReadRange(const PagedRanges& ranges, std::span<std::byte> destination) const {
+  return RunBuffer<detail::ReadTransfer>(ranges, destination);
+}
+
+Status GuestMemory::WriteRange(const PagedRange& range, std::span<const std::byte> source) const {
+  return RunBuffer<detail::WriteTransfer>(range, source);
+}
+Status GuestMemory::WriteRange(const PagedRanges& ranges, std::span<const std::byte> source) const {
+  return RunBuffer<detail::WriteTransfer>(ranges, source);
+}
+
+Status GuestMemory::ReadRangeToAtomic(const PagedRange& range, std::span<std::atomic<uint8_t>> destination) const {
+  return RunBuffer<detail::SharedReadTransfer>(range, destination);
+}
+Status GuestMemory::ReadRangeToAtomic(const PagedRanges& ranges, std::span<std::atomic<uint8_t>> destination) const {
+  return RunBuffer<detail::SharedReadTransfer>(ranges, destination);
+}
+
+Status GuestMemory::WriteRangeFromAtomic(const PagedRange& range, std::span<const std::atomic<uint8_t>> source) const {
+  return RunBuffer<detail::SharedWriteTransfer>(range, source);
+}
+Status GuestMemory::WriteRangeFromAtomic(const PagedRanges& ranges, std::span<const std::atomic<uint8_t>> source) const {
+  return RunBuffer<detail::SharedWriteTransfer>(ranges, source);
+}
+
+Status GuestMemory::FillRange(const PagedRange& range, uint8_t value) const {
   detail::FillTransfer transfer(value);
-  return length == 0 ? Status() : RunBulk(gpa, length, transfer);
+  Progress progress;
+  return RunRange(range, transfer, progress);
+}
+Status GuestMemory::FillRange(const PagedRanges& ranges, uint8_t value) const {
+  detail::FillTransfer transfer(value);
+  Progress progress;
+  return RunRange(ranges, transfer, progress);
 }
 
 Status GuestMemory::ProbeReadable(uint64_t gpa, uint64_t length) const {
@@ -196,14 +301,9 @@ Status GuestMemory::ProbeExecutable(uint64_t gpa, uint64_t length) const {
 }
 
 Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
-  constexpr uint64_t kInvalidFrom = (uint64_t{1} << 52) - 1;  // its page ends at 2^64, which is no 64-bit address
   for (const uint64_t gpn : gpns) {
-    if (gpn >= kInvalidFrom) {
-      ErrorInfo info;
-      info.kind = ErrorKind::kInvalidGpn;
-      info.operation = Operation::kProbe;
-      info.gpn = gpn;
-      return detail::MakeError(memory_->name, std::move(info));
+    if (gpn >= kFirstInvalidGpn) {
+      return GpnError(*memory_, Operation::kProbe, gpn, 0);
     }
     Status status = RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpn * kPageSize, kPageSize, std::nullopt);
     if (!status.ok()) {
@@ -230,7 +330,7 @@ Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uin
   std::optional<Stop> stop;
   if (met != nullptr) {
     const Fault fault = detail::MakeFault(region->base + offset, size, *met);
-    stop = Stop{fault.offset, false, fault.side == Fault::Side::kWrite && fault.code == SEGV_ACCERR};
+    stop = detail::StopAt(0, fault);
   }
   PieceFailure failure;
   if (!RunPiece(piece, 0, transfer, failure, stop)) {

@@ -12,6 +12,8 @@ namespace {
 // word reads each of its bytes atomically.
 using Word __attribute__((may_alias)) = uint64_t;
 
+uint64_t Load(const Word* word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+
 // The index of the first clear bit in [first, end); end if all are set. Reads no byte outside those bits'.
 uint64_t FirstClear(const uint8_t* bitmap, uint64_t first, uint64_t end) {
   uint64_t bit = first;
@@ -19,11 +21,16 @@ uint64_t FirstClear(const uint8_t* bitmap, uint64_t first, uint64_t end) {
     const uint8_t* const byte = bitmap + bit / 8;
     const bool whole_word = bit % 8 == 0 && end - bit >= 64 && reinterpret_cast<uintptr_t>(byte) % sizeof(Word) == 0;
     if (whole_word) {
-      const uint64_t word = __atomic_load_n(reinterpret_cast<const Word*>(byte), __ATOMIC_RELAXED);
-      if (word != ~uint64_t{0}) {
-        return bit + static_cast<uint64_t>(std::countr_one(word));
+      const auto* word = reinterpret_cast<const Word*>(byte);
+      const Word* const first = word;
+      const Word* const last = word + (end - bit) / 64;
+      while (word != last && Load(word) == ~uint64_t{0}) {
+        ++word;
       }
-      bit += 64;
+      bit += static_cast<uint64_t>(word - first) * 64;
+      if (word != last) {
+        return bit + static_cast<uint64_t>(std::countr_one(Load(word)));
+      }
     } else {
       // The rest of this byte; bits below `bit` count as set, those from `end` on are cut off by the loop.
       const unsigned below = (1U << (bit % 8)) - 1;
@@ -45,14 +52,14 @@ uint64_t Region::FirstRefused(AccessType access, uint64_t offset, uint64_t lengt
   if (bitmap == nullptr) {
     return offset + length;
   }
-  const uint64_t start = backing_offset + offset;
-  const uint64_t first_page = start / kPageSize;
-  const uint64_t end_page = (start + length - 1) / kPageSize + 1;
-  const uint64_t page = FirstClear(bitmap, bit_offset + first_page, bit_offset + end_page) - bit_offset;
-  if (page == end_page) {
+  const uint64_t start = bit_bytes + offset;
+  const uint64_t first = start / kPageSize;
+  const uint64_t end = (start + length - 1) / kPageSize + 1;
+  const uint64_t clear = FirstClear(bitmap, first, end);
+  if (clear == end) {
     return offset + length;
   }
-  return page == first_page ? offset : page * kPageSize - backing_offset;
+  return clear == first ? offset : clear * kPageSize - bit_bytes;
 }
 
 }  // namespace guestmem::detail

@@ -39,6 +39,7 @@ Status MakeRegion(const Name& name, GuestMemoryAccess& backing, Region& region) 
   region.backing = &backing;
   region.base = backing.mapping();
   region.size = backing.max_address();
+  region.mapped_size = region.base == nullptr ? 0 : region.size;
   region.iova = backing.base_iova();
   if (region.size >= kMaxSize) {
     return CreateError(name, Format("the backing's size 0x%" PRIx64 " is not below 2^63", region.size));
@@ -51,7 +52,7 @@ Status MakeRegion(const Name& name, GuestMemoryAccess& backing, Region& region) 
       return CreateError(name, Format("the backing's bit_offset %d is over 7", int{bitmap->bit_offset}));
     }
     region.has_bitmap = true;
-    region.bit_offset = bitmap->bit_offset;
+    region.bit_bytes = bitmap->bit_offset * kPageSize;
     region.bitmaps[static_cast<size_t>(AccessType::kRead)] = bitmap->read;
     region.bitmaps[static_cast<size_t>(AccessType::kWrite)] = bitmap->write;
     region.bitmaps[static_cast<size_t>(AccessType::kExecute)] = bitmap->execute;
@@ -68,7 +69,7 @@ Status PrepareFaultHandler(const CreateOptions& options) {
 GuestMemory::GuestMemory(std::shared_ptr<const Memory> memory)
     : memory_(std::move(memory)),
       regions_(memory_->regions.data()),
-      region_count_(memory_->regions.size()),
+      index_mask_(memory_->regions.size() - 1),
       region_mask_(memory_->region_mask()),
       region_bits_(memory_->region_bits) {}
 
@@ -171,7 +172,9 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
   Region& part = view->regions.emplace_back(*region);
   part.base = region->base == nullptr ? nullptr : region->base + in_region;
   part.size = length;
+  part.mapped_size = region->base == nullptr ? 0 : length;
   part.backing_offset += in_region;
+  part.bit_bytes += in_region;
   if (part.iova) {
     *part.iova += in_region;
   }
@@ -179,7 +182,7 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
 }
 
 std::optional<HostMapping> GuestMemory::FullMapping() const {
-  if (region_count_ != 1 || regions_[0].base == nullptr || regions_[0].has_bitmap) {
+  if (index_mask_ != 0 || regions_[0].base == nullptr || regions_[0].has_bitmap) {
     return std::nullopt;
   }
   return HostMapping{regions_[0].base, regions_[0].size};

@@ -6,6 +6,8 @@
 //   static constexpr bool kCounts;   // false: a probe, which transfers nothing
 //   // Moves [at, at + length) of the access from or to `guest`, ascending; a fault's offset counts from `guest`.
 //   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length);
+//   // Bulk only: the fast path's kernel met a fault over all of [at, at + length); makes the prefix exact.
+//   Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result);
 //   // How much of `length` bytes at the backing's `address` one fallback call is asked for, and how far that gets.
 //   FallbackStep NextFallback(uint64_t address, uint64_t length);
 //   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length);
@@ -27,9 +29,6 @@
 
 namespace guestmem::detail {
 
-// Bytes that one read-side section covers at most, so that a large transfer does not hold up a waiting writer.
-inline constexpr uint64_t kSectionBytes = uint64_t{1} << 20;
-
 struct FallbackStep {
   uint64_t asked;
   uint64_t advance;
@@ -45,7 +44,8 @@ struct PieceFailure {
 
 // Where one pass over a piece stopped.
 struct Stop {
-  uint64_t offset;      // == the piece's length: finished
+  uint64_t done;        // bytes moved so far, by this pass and those before it
+  uint64_t offset;      // of what stopped it; == the piece's length: finished
   bool bitmap_failure;
   bool write_refused;
 };
@@ -71,27 +71,30 @@ std::optional<Fault> MoveInSteps(Transfer& transfer, std::byte* guest, uint64_t 
   return transfer.Move(guest, at, length);
 }
 
+inline Stop StopAt(uint64_t done, const Fault& fault) {
+  return {done + fault.offset, done + fault.offset, false, fault.side == Fault::Side::kWrite && fault.code == SEGV_ACCERR};
+}
+
 // Checks the bits of [done, length) and moves as much of it as will go.
 template <typename Transfer>
 Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done) {
   const Region& region = *piece.region;
   uint64_t checked = piece.length;  // the first section's check covers the whole rest
   while (done < piece.length) {
-    const ReadSection section(region.has_bitmap);
+    const ReadSection section(region.Guards(Transfer::kAccess));
     const uint64_t refused =
         region.FirstRefused(Transfer::kAccess, piece.offset + done, checked - done) - piece.offset;
     if (refused != checked) [[unlikely]] {
-      return {refused, true, false};
+      return {done, refused, true, false};
     }
     const uint64_t length = std::min(piece.length - done, kSectionBytes);
     if (auto fault = MoveInSteps(transfer, region.base + piece.offset + done, at + done, length)) [[unlikely]] {
-      const bool refused_write = fault->side == Fault::Side::kWrite && fault->code == SEGV_ACCERR;
-      return {done + fault->offset, false, refused_write};
+      return StopAt(done, *fault);
     }
     done += length;
     checked = std::min(piece.length, done + kSectionBytes);
   }
-  return {piece.length, false, false};
+  return {piece.length, piece.length, false, false};
 }
 
 // The fallback for [done, length). False: `failure` is filled in.
@@ -139,8 +142,8 @@ bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure&
     if (stop.offset == piece.length) [[likely]] {
       return true;
     }
-    if (!Transfer::kWhole && !stop.bitmap_failure) {
-      done = stop.offset;
+    if (!Transfer::kWhole) {
+      done = stop.done;
     }
     GUESTMEM_SCHEDULE_POINT(kBeforeHandler);
     const PageFaultAction action = region.backing->PageFault(

@@ -10,6 +10,7 @@
 
 #include "guest/piece.h"
 #include "guestmem/backing.h"
+#include "guestmem/detail/host_side.h"
 #include "guestmem/fault.h"
 
 namespace guestmem::detail {
@@ -29,6 +30,11 @@ struct ReadTransfer : BulkTransfer {
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopy(GuestSide::kSource, host + at, guest, length);
   }
+  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result) {
+    const Fault fault = FinishCopy(GuestSide::kSource, host + at, guest, length, result);
+    HostSide(HostSide::kWritten, host + at, fault.offset).Moved(fault.offset);
+    return fault;
+  }
   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length) {
     return backing.ReadFallback(address, {host + at, length});
   }
@@ -42,6 +48,9 @@ struct WriteTransfer : BulkTransfer {
   explicit WriteTransfer(const std::byte* host) : host(host) {}
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopy(GuestSide::kDestination, guest, host + at, length);
+  }
+  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result) {
+    return FinishCopy(GuestSide::kDestination, guest, host + at, length, result);
   }
   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length) {
     return backing.WriteFallback(address, {host + at, length});
@@ -70,6 +79,9 @@ struct FillTransfer : BulkTransfer {
 
   explicit FillTransfer(uint8_t value) : value(value) {}
   std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) { return TryFill(guest, value, length); }
+  Fault Finish(std::byte* guest, uint64_t, uint64_t length, const TrapResult& result) {
+    return FinishFill(guest, value, length, result);
+  }
   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t, uint64_t length) {
     return backing.FillFallback(address, value, length);
   }

@@ -53,5 +53,7 @@ void* AllocateZeroed(size_t alignment, size_t size) {
 
 void Free(void* memory) { std::free(memory); }
 
+bool MayAllocate() { return !FailsNow(detail::HostCall::kAllocate); }
+
 }  // namespace host
 }  // namespace guestmem

@@ -21,6 +21,8 @@ void Unmap(void* address, size_t length);
 // Zeroed memory from the heap, or null; for sizes that a guest or a backing's size decides.
 void* AllocateZeroed(size_t alignment, size_t size);
 void Free(void* memory);
+// Asks the filter about an allocation of such a size that the C++ library will make. False: act as if it had failed.
+bool MayAllocate();
 
 }  // namespace guestmem::host
 

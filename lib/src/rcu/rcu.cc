@@ -16,8 +16,7 @@
 namespace guestmem {
 namespace detail {
 
-constinit std::atomic<uint64_t> g_epoch{1};
-constinit std::atomic<bool> g_readers_fence{true};  // until InitializeAtLoad knows better
+constinit std::atomic<uint64_t> g_epoch{kReadersFence | 1};  // until InitializeAtLoad knows better
 constinit thread_local ReaderSlot* t_reader_slot = nullptr;
 
 namespace {
@@ -30,6 +29,8 @@ constinit std::atomic<ReaderSlot*> g_slots{nullptr};
 constinit Mutex g_writer;
 
 pthread_key_t g_thread_exit;
+
+bool ReadersFence() { return (g_epoch.load(std::memory_order_relaxed) & kReadersFence) != 0; }
 
 int Membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, command, 0, 0)); }
 
@@ -55,7 +56,7 @@ void ChildAfterFork() {
   }
   g_registry.unlock();
   g_writer.unlock();
-  if (!g_readers_fence.load(std::memory_order_relaxed)) {
+  if (!ReadersFence()) {
     Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
   }
 }
@@ -64,8 +65,9 @@ void ChildAfterFork() {
 [[gnu::constructor(103)]] void InitializeAtLoad() {
   const char* wish = std::getenv("GUESTMEM_MEMBARRIER");
   const bool wanted = wish == nullptr || wish[0] != '0';
-  g_readers_fence.store(!wanted || Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0,
-                        std::memory_order_relaxed);
+  if (wanted && Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0) {
+    g_epoch.fetch_and(~kReadersFence, std::memory_order_relaxed);
+  }
   if (pthread_key_create(&g_thread_exit, ReleaseSlot) != 0) {
     Fatal("no thread-specific key is left for the reader registry");
   }
@@ -102,7 +104,7 @@ ReaderSlot* TakeSlot() {
 
 // The writer's part of fence B.
 void FenceEveryThread() {
-  if (g_readers_fence.load(std::memory_order_relaxed)) {
+  if (ReadersFence()) {
     std::atomic_thread_fence(std::memory_order_seq_cst);
   } else if (Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0) {
     Fatal("membarrier worked at load and is refused now");
@@ -152,7 +154,7 @@ void ForgetReaders() noexcept {
   }
   pthread_setspecific(g_thread_exit, nullptr);
   t_reader_slot = nullptr;
-  g_epoch.store(1, std::memory_order_relaxed);
+  g_epoch.store((g_epoch.load(std::memory_order_relaxed) & kReadersFence) | 1, std::memory_order_relaxed);
 }
 #endif
 

@@ -10,7 +10,7 @@
 //   - host stores follow the guest loads they depend on, so nothing from at or above a fault reaches the host;
 //   - after a fault at F at most 4 vectors below F are missing (detail::kKernelLag); C++ finishes them.
 //
-// Each body is assembled twice: 16-byte vectors (any x86-64) and 32-byte vectors (AVX).
+// Each body is assembled three times: 16-byte vectors (any x86-64), 32-byte (AVX), 64-byte (AVX-512 VL).
 
 #define TRAP_READ 1
 #define TRAP_WRITE 2
@@ -68,7 +68,26 @@
 #define VLOAD vmovdqu
 #define VSTORE vmovdqu
 #define VEC(n) %ymm##n
+#define XMM(n) %xmm##n
 #define VEXIT vzeroupper
+#include "trap/kernels_x86_64.inc"
+#undef WIDTH
+#undef W
+#undef VLOAD
+#undef VSTORE
+#undef VEC
+#undef XMM
+#undef VEXIT
+
+        // Registers 16 and up do not exist for SSE code, so that mixing with it costs nothing and needs no vzeroupper.
+#define WIDTH avx512
+#define W 64
+#define VLOAD vmovdqu64
+#define VSTORE vmovdqu64
+#define VEC(n) %zmm2##n
+#define YMM(n) %ymm2##n
+#define XMM(n) %xmm2##n
+#define VEXIT
 #include "trap/kernels_x86_64.inc"
 
         .section .note.GNU-stack, "", @progbits

@@ -25,6 +25,7 @@ extern "C" {
   guestmem::detail::TrapResult guestmem_fill_guest_##width(void* guest, int value, size_t length)
 GUESTMEM_DECLARE_KERNELS(sse2);
 GUESTMEM_DECLARE_KERNELS(avx);
+GUESTMEM_DECLARE_KERNELS(avx512);
 }
 
 namespace guestmem {
@@ -62,12 +63,20 @@ constexpr detail::TrapKernels kSse2Kernels = {guestmem_copy_from_guest_sse2, gue
 constexpr detail::TrapKernels kAvxKernels = {guestmem_copy_from_guest_avx, guestmem_copy_to_guest_avx,
                                              guestmem_fill_guest_avx, "avx"};
 
-// GUESTMEM_KERNELS=sse2 forces the baseline; for tests, which run every path on any machine.
-const detail::TrapKernels* ChooseKernels() {
-  const char* wish = std::getenv("GUESTMEM_KERNELS");
+constexpr detail::TrapKernels kAvx512Kernels = {guestmem_copy_from_guest_avx512, guestmem_copy_to_guest_avx512,
+                                                guestmem_fill_guest_avx512, "avx512"};
+
+// The widest that the CPU has. GUESTMEM_KERNELS=sse2, avx or avx512 forces one that it has; for tests, which run every path.
+const detail::TrapKernels& ChooseKernels() {
   __builtin_cpu_init();
-  const bool avx = __builtin_cpu_supports("avx") != 0;
-  return avx && !(wish != nullptr && std::strcmp(wish, "sse2") == 0) ? &kAvxKernels : &kSse2Kernels;
+  const bool avx = __builtin_cpu_supports("avx2") != 0;
+  const bool avx512 = __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+  const char* wish = std::getenv("GUESTMEM_KERNELS");
+  const auto forced = [&](const char* name) { return wish != nullptr && std::strcmp(wish, name) == 0; };
+  if (!avx || forced("sse2")) {
+    return kSse2Kernels;
+  }
+  return avx512 && !forced("avx") ? kAvx512Kernels : kAvxKernels;
 }
 
 }  // namespace
@@ -75,7 +84,7 @@ const detail::TrapKernels* ChooseKernels() {
 
 namespace detail {
 
-constinit const TrapKernels* g_trap_kernels = &trap::kSse2Kernels;
+constinit TrapKernels g_trap_kernels = trap::kSse2Kernels;
 
 TrapTable::TrapTable(const TrapEntry* begin, const TrapEntry* end) noexcept {
   auto* table = new trap::OwnedTable(begin, end);
@@ -132,25 +141,39 @@ Fault FinishPrefix(const void* guest, size_t length, TrapResult result, Move mov
 }
 
 }  // namespace
+
+Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length,
+                 const TrapResult& result) noexcept {
+  auto* const to = static_cast<std::byte*>(destination);
+  auto* const from = static_cast<const std::byte*>(source);
+  const bool reading = guest == GuestSide::kSource;
+  const auto kernel = reading ? g_trap_kernels.copy_from_guest : g_trap_kernels.copy_to_guest;
+  return FinishPrefix(reading ? source : destination, length, result,
+                      [&](size_t at, size_t n) { return kernel(to + at, from + at, n); });
+}
+
+Fault FinishFill(void* guest, uint8_t value, size_t length, const TrapResult& result) noexcept {
+  return FinishPrefix(guest, length, result, [&](size_t at, size_t n) {
+    return g_trap_kernels.fill_guest(static_cast<std::byte*>(guest) + at, value, n);
+  });
+}
+
 }  // namespace detail
 
 namespace {
 
 std::optional<Fault> Copy(GuestSide guest, void* destination, const void* source, size_t length,
                           detail::HostSide::Sharing sharing) noexcept {
-  auto* to = static_cast<std::byte*>(destination);
-  auto* from = static_cast<const std::byte*>(source);
   const bool reading = guest == GuestSide::kSource;
-  const auto kernel = reading ? detail::g_trap_kernels->copy_from_guest : detail::g_trap_kernels->copy_to_guest;
+  const auto kernel = reading ? detail::g_trap_kernels.copy_from_guest : detail::g_trap_kernels.copy_to_guest;
   detail::HostSide host(reading ? detail::HostSide::kWritten : detail::HostSide::kRead,
                         reading ? destination : source, length, sharing);
-  const detail::TrapResult result = kernel(to, from, length);
+  const detail::TrapResult result = kernel(destination, source, length);
   if (result.info == 0) [[likely]] {
     host.Moved(length);
     return std::nullopt;
   }
-  const Fault fault = detail::FinishPrefix(reading ? source : destination, length, result,
-                                           [&](size_t at, size_t n) { return kernel(to + at, from + at, n); });
+  const Fault fault = detail::FinishCopy(guest, destination, source, length, result);
   host.Moved(fault.offset);
   return fault;
 }
@@ -166,14 +189,11 @@ std::optional<Fault> TryCopyShared(GuestSide guest, void* destination, const voi
 }
 
 std::optional<Fault> TryFill(void* guest, uint8_t value, size_t length) noexcept {
-  const auto kernel = detail::g_trap_kernels->fill_guest;
-  const detail::TrapResult result = kernel(guest, value, length);
+  const detail::TrapResult result = detail::g_trap_kernels.fill_guest(guest, value, length);
   if (result.info == 0) [[likely]] {
     return std::nullopt;
   }
-  return detail::FinishPrefix(guest, length, result, [&](size_t at, size_t n) {
-    return kernel(static_cast<std::byte*>(guest) + at, value, n);
-  });
+  return detail::FinishFill(guest, value, length, result);
 }
 
 namespace {

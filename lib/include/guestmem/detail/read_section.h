@@ -28,10 +28,10 @@ struct alignas(64) ReaderSlot {
 };
 static_assert(sizeof(ReaderSlot) == 64);
 
-// Grows by one with each grace period; starts at 1. Read by every section, written by writers only.
+// Grows by one with each grace period. Read by every section, written by writers only. Its top bit says how readers take
+// part in fence B: set, they pay for it (kernels that refuse membarrier). Decided once, at load.
 extern constinit std::atomic<uint64_t> g_epoch;
-// How readers take part in fence B; decided once, at load.
-extern constinit std::atomic<bool> g_readers_fence;
+inline constexpr uint64_t kReadersFence = uint64_t{1} << 63;
 // Null until the thread's first section, and again after it has left the registry.
 extern constinit thread_local ReaderSlot* t_reader_slot __attribute__((tls_model("initial-exec")));
 
@@ -53,8 +53,9 @@ class ReadSection {
       return;  // nested: the outer section protects this one, and ends it
     }
     slot_ = slot;
-    slot->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
-    if (g_readers_fence.load(std::memory_order_relaxed)) [[unlikely]] {
+    const uint64_t epoch = g_epoch.load(std::memory_order_relaxed);
+    slot->epoch.store(epoch, std::memory_order_relaxed);
+    if ((epoch & kReadersFence) != 0) [[unlikely]] {
       std::atomic_thread_fence(std::memory_order_seq_cst);  // fence B
     }
     std::atomic_signal_fence(std::memory_order_seq_cst);  // fence B: the compiler's part

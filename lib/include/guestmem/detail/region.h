@@ -3,7 +3,6 @@
 #ifndef GUESTMEM_DETAIL_REGION_H_
 #define GUESTMEM_DETAIL_REGION_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -17,17 +16,17 @@ class GuestMemoryAccess;
 namespace guestmem::detail {
 
 // Limits `offset` to what the preceding check allowed, also where the check's branch was mispredicted: an offset
-// beyond `limit` becomes 0. Not a check by itself. (Speculative bounds bypass, CVE-2017-5753; the same method as Linux's
-// array_index_nospec.) Off with -DGUESTMEM_MASK_SPECULATION=0.
+// not below `bound` becomes 0. Not a check by itself. (Speculative bounds bypass, CVE-2017-5753; the same method as
+// Linux's array_index_nospec.) Off with -DGUESTMEM_MASK_SPECULATION=0.
 #if !defined(GUESTMEM_MASK_SPECULATION)
 #define GUESTMEM_MASK_SPECULATION 1
 #endif
-inline uint64_t LimitSpeculation(uint64_t offset, [[maybe_unused]] uint64_t limit) noexcept {
+inline uint64_t LimitSpeculation(uint64_t offset, [[maybe_unused]] uint64_t bound) noexcept {
 #if GUESTMEM_MASK_SPECULATION && defined(__x86_64__)
   uint64_t mask;
-  // limit - offset borrows exactly if offset > limit; sbb spreads the borrow. asm so that no compiler proves it useless.
-  asm("cmp %2, %1\n\tsbb %0, %0" : "=r"(mask) : "r"(limit), "r"(offset) : "cc");
-  return offset & ~mask;
+  // offset - bound borrows exactly if offset < bound; sbb spreads the borrow. asm so that no compiler proves it useless.
+  asm("cmp %2, %1\n\tsbb %0, %0" : "=r"(mask) : "r"(offset), "r"(bound) : "cc");
+  return offset & mask;
 #else
   return offset;
 #endif
@@ -35,11 +34,14 @@ inline uint64_t LimitSpeculation(uint64_t offset, [[maybe_unused]] uint64_t limi
 
 // A backing, or the part of one that a view shows. Offsets count from the part's start. Immutable.
 struct Region {
-  std::byte* base = nullptr;                 // host address of offset 0; null: no mapping
-  uint64_t size = 0;                         // 0: an empty slot
-  uint64_t backing_offset = 0;               // the backing's address of offset 0
-  const uint8_t* bitmaps[kAccessTypes] = {};  // the backing's, by AccessType
-  uint8_t bit_offset = 0;
+  // What the fast path reads.
+  std::byte* base = nullptr;                  // host address of offset 0; null: no mapping
+  uint64_t mapped_size = 0;                   // `size` if there is a mapping, else 0
+  const uint8_t* bitmaps[kAccessTypes] = {};  // the backing's, by AccessType; null: all is allowed, no section is needed
+  uint64_t bit_bytes = 0;                     // backing_offset + bit_offset pages: (bit_bytes + offset) / 4096 is a bit
+  // The rest.
+  uint64_t size = 0;                          // 0: an empty slot
+  uint64_t backing_offset = 0;                // the backing's address of offset 0
   bool has_bitmap = false;
   GuestMemoryAccess* backing = nullptr;
   std::optional<uint64_t> iova;              // of offset 0
@@ -50,19 +52,37 @@ struct Region {
     if (bitmap == nullptr) {
       return true;
     }
-    const uint64_t bit = bit_offset + (backing_offset + offset) / kPageSize;
+    const uint64_t bit = (bit_bytes + offset) / kPageSize;
     return (__atomic_load_n(bitmap + bit / 8, __ATOMIC_RELAXED) >> (bit % 8) & 1) != 0;
   }
 
   // Whether all of [offset, offset + length) lies on one page of the backing.
   bool OnOnePage(uint64_t offset, uint64_t length) const noexcept {
-    return (backing_offset + offset) % kPageSize + length <= kPageSize;
+    return (bit_bytes + offset) % kPageSize + length <= kPageSize;
+  }
+
+  // Whether accesses of this type run in sections.
+  bool Guards(AccessType access) const noexcept { return bitmaps[static_cast<size_t>(access)] != nullptr; }
+
+  // Whether every page of [offset, offset + length) allows `access`. Precondition: as FirstRefused.
+  bool AllowsAll(AccessType access, uint64_t offset, uint64_t length) const noexcept {
+    return OnOnePage(offset, length) ? Allows(access, offset) : FirstRefused(access, offset, length) == offset + length;
   }
 
   // The offset of the first byte in [offset, offset + length) whose page refuses `access`; offset + length if none does.
   // Precondition: length != 0 and the range is inside the region.
   uint64_t FirstRefused(AccessType access, uint64_t offset, uint64_t length) const noexcept;
 };
+
+// Bytes that one read-side section covers at most, so that a large transfer does not hold up a waiting writer.
+inline constexpr uint64_t kSectionBytes = uint64_t{1} << 20;
+
+// Whether [host, host + length) and [guest, guest + length) share a byte. Precondition: length != 0.
+inline bool Overlaps(const void* host, const void* guest, uint64_t length) noexcept {
+  const auto a = reinterpret_cast<uintptr_t>(host);
+  const auto b = reinterpret_cast<uintptr_t>(guest);
+  return a - b < length || b - a < length;
+}
 
 }  // namespace guestmem::detail
 

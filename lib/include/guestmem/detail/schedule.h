@@ -18,6 +18,8 @@
 
 namespace guestmem::detail {
 
+inline constexpr bool kScheduled = true;
+
 enum class SchedulePoint : uint8_t {
   kSectionEntry,     // before the slot says that a section runs
   kSectionExit,      // before it says that none does
@@ -67,6 +69,9 @@ void ForgetReaders() noexcept;
 
 #else
 
+namespace guestmem::detail {
+inline constexpr bool kScheduled = false;
+}
 #define GUESTMEM_SCHEDULE_POINT(...) static_cast<void>(0)
 
 #endif

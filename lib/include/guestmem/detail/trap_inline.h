@@ -188,7 +188,7 @@ struct TrapKernels {
   const char* name;
 };
 inline constexpr size_t kKernelLag = 256;
-extern const TrapKernels* g_trap_kernels;  // constant after load
+extern TrapKernels g_trap_kernels;  // constant after load
 
 }  // namespace guestmem::detail
 

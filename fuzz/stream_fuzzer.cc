@@ -1,0 +1,28 @@
+// Readers and writers over host bytes, paged ranges and lists of them, under nested limits; the ranges they are opened over,
+// and what makes their accesses fail.
+
+#include "fuzz/target.h"
+#include "reference/lockstep/op_fields.h"
+
+namespace {
+
+using reference::StepKind;
+
+// Accesses and probes without a range become steps of streams.
+void OnlyStreams(reference::Trace& trace) {
+  constexpr auto kFirst = static_cast<int>(StepKind::kReaderOpen);
+  constexpr auto kCount = static_cast<int>(StepKind::kWriterPlain) - kFirst + 1;
+  for (reference::Op& op : trace.ops) {
+    const bool off_topic = op.kind < StepKind::kSubrange || (op.kind >= StepKind::kRangeIterate && op.kind <= StepKind::kRangeFill);
+    if (off_topic) {
+      op.kind = static_cast<StepKind>(kFirst + static_cast<int>(op.kind) % kCount);
+    }
+    op = reference::Normal(op);
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return fuzz::RunInLockstep("stream_fuzzer", OnlyStreams, data, size);
+}

@@ -1,0 +1,160 @@
+#include "guestmem/stream.h"
+
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "host/host_calls.h"
+#include "types/error_rep.h"
+
+namespace guestmem {
+namespace {
+
+// The name in errors that no GuestMemory reports.
+const std::shared_ptr<const std::string>& StreamName() {
+  static const auto name = std::make_shared<const std::string>("stream");
+  return name;
+}
+
+}  // namespace
+
+[[gnu::cold]] Status PastStreamEnd(Operation operation, uint64_t want, uint64_t have) {
+  char text[80];
+  std::snprintf(text, sizeof text, "%" PRIu64 " bytes wanted, %" PRIu64 " left", want, have);
+  ErrorInfo info;
+  info.kind = ErrorKind::kOutOfRange;
+  info.operation = operation;
+  return detail::MakeError(StreamName(), std::move(info), text);
+}
+
+bool detail::MayAllocate() { return host::MayAllocate(); }
+
+Status detail::NoStreamMemory() {
+  ErrorInfo info;
+  info.kind = ErrorKind::kResourceExhausted;
+  info.operation = Operation::kRead;
+  return MakeError(StreamName(), std::move(info));
+}
+
+Status SpanReader::Read(std::span<std::byte> destination) {
+  if (destination.size() > rest_.size()) {
+    return PastStreamEnd(Operation::kRead, destination.size(), rest_.size());
+  }
+  if (!destination.empty()) {
+    std::memmove(destination.data(), rest_.data(), destination.size());
+  }
+  rest_ = rest_.subspan(destination.size());
+  return {};
+}
+
+Status SpanReader::Skip(uint64_t length) {
+  if (length > rest_.size()) {
+    return PastStreamEnd(Operation::kRead, length, rest_.size());
+  }
+  rest_ = rest_.subspan(length);
+  return {};
+}
+
+Status SpanWriter::Write(std::span<const std::byte> source) {
+  if (source.size() > rest_.size()) {
+    return PastStreamEnd(Operation::kWrite, source.size(), rest_.size());
+  }
+  if (!source.empty()) {
+    std::memmove(rest_.data(), source.data(), source.size());
+  }
+  rest_ = rest_.subspan(source.size());
+  return {};
+}
+
+Status SpanWriter::Fill(uint8_t value, uint64_t length) {
+  if (length > rest_.size()) {
+    return PastStreamEnd(Operation::kFill, length, rest_.size());
+  }
+  if (length != 0) {
+    std::memset(rest_.data(), value, length);
+  }
+  rest_ = rest_.subspan(length);
+  return {};
+}
+
+namespace {
+
+// Lets `access` have the first `length` bytes of `rest`, and drops them from it if that succeeds.
+template <typename Range, typename Access>
+Status Advance(Range& rest, Operation operation, uint64_t length, Access access) {
+  const auto parts = rest.Split(length);
+  if (!parts) {
+    return PastStreamEnd(operation, length, rest.length());
+  }
+  Status status = access(parts->first);
+  if (status.ok()) [[likely]] {
+    rest = parts->second;
+  }
+  return status;
+}
+
+}  // namespace
+
+template <typename Range>
+Status BasicPagedReader<Range>::Read(std::span<std::byte> destination) {
+  return Advance(rest_, Operation::kRead, destination.size(),
+                 [&](const Range& part) { return memory_.ReadRange(part, destination); });
+}
+
+template <typename Range>
+Status BasicPagedReader<Range>::Skip(uint64_t length) {
+  return Advance(rest_, Operation::kRead, length, [](const Range&) { return Status(); });
+}
+
+template <typename Range>
+Status BasicPagedWriter<Range>::Write(std::span<const std::byte> source) {
+  return Advance(rest_, Operation::kWrite, source.size(),
+                 [&](const Range& part) { return memory_.WriteRange(part, source); });
+}
+
+template <typename Range>
+Status BasicPagedWriter<Range>::Fill(uint8_t value, uint64_t length) {
+  return Advance(rest_, Operation::kFill, length, [&](const Range& part) { return memory_.FillRange(part, value); });
+}
+
+template class BasicPagedReader<PagedRange>;
+template class BasicPagedReader<PagedRanges>;
+template class BasicPagedWriter<PagedRange>;
+template class BasicPagedWriter<PagedRanges>;
+
+namespace {
+
+// As Advance, for what passes a limit on to the stream within.
+template <typename Call>
+Status Pass(uint64_t& limit, uint64_t have, Operation operation, uint64_t length, Call call) {
+  if (length > have) {
+    return PastStreamEnd(operation, length, have);
+  }
+  Status status = call();
+  if (status.ok()) [[likely]] {
+    limit -= length;
+  }
+  return status;
+}
+
+}  // namespace
+
+Status LimitedReader::Read(std::span<std::byte> destination) {
+  return Pass(limit_, remaining(), Operation::kRead, destination.size(), [&] { return inner_.Read(destination); });
+}
+
+Status LimitedReader::Skip(uint64_t length) {
+  return Pass(limit_, remaining(), Operation::kRead, length, [&] { return inner_.Skip(length); });
+}
+
+Status LimitedWriter::Write(std::span<const std::byte> source) {
+  return Pass(limit_, remaining(), Operation::kWrite, source.size(), [&] { return inner_.Write(source); });
+}
+
+Status LimitedWriter::Fill(uint8_t value, uint64_t length) {
+  return Pass(limit_, remaining(), Operation::kFill, length, [&] { return inner_.Fill(value, length); });
+}
+
+}  // namespace guestmem
