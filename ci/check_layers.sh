@@ -36,6 +36,7 @@ declare -A header_layer=(
   [backing.h]=types
   [detail/schedule.h]=types
   [detail/schedule_sync.h]=types
+  [sharing.h]=types
   [fault.h]=trap
   [detail/trap_inline.h]=trap
   [detail/host_side.h]=trap

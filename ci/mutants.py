@@ -252,7 +252,7 @@ def hunt_unit(hunt, unit_tests, **_):
 
 def hunt_property(hunt, **_):
     hunt.command([str(TEST_BUILD / "proptest" / "lockstep_property_test"),
-                  "--gtest_filter=*EngineAndModelAgree*"])
+                  "--gtest_filter=*EngineAndModelAgree*"], timeout=STUCK / 3)
     hunt.executions = hunt.count(CASES) or hunt.count(PASSED)
 
 

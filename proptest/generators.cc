@@ -15,10 +15,12 @@ using reference::Anchor;
 using reference::Backing;
 using reference::FallbackAnswer;
 using reference::HandlerAnswer;
+using reference::LockAnswer;
 using reference::Op;
 using reference::PageSetup;
 using reference::PageState;
 using reference::StepKind;
+using reference::SubrangeAnswer;
 using reference::Trace;
 using reference::World;
 
@@ -75,6 +77,8 @@ rc::Gen<Backing> Backings() {
       rc::gen::set(&Backing::has_bitmap, OnceIn(2)), rc::gen::set(&Backing::bit_offset, Mostly(uint8_t{0}, UpTo(uint8_t{7}))),
       rc::gen::set(&Backing::null_bitmap, rc::gen::container<std::array<bool, 3>>(OnceIn(5))),
       rc::gen::set(&Backing::has_iova, OnceIn(4)),
+      rc::gen::set(&Backing::lockable, rc::gen::map(OnceIn(8), [](bool unlockable) { return !unlockable; })),
+      rc::gen::set(&Backing::fickle, OnceIn(4)),
       rc::gen::set(&Backing::page, rc::gen::container<std::array<PageSetup, reference::kMaxPages>>(Pages())));
 }
 
@@ -125,7 +129,13 @@ rc::Gen<StepKind> Kinds() {
                                            {2, KindFrom(StepKind::kSetBit, StepKind::kUnmap)},
                                            {1, rc::gen::just(StepKind::kRangeSet)},
                                            {2, KindFrom(StepKind::kRangeSet, StepKind::kRangeFill)},
-                                           {2, KindFrom(StepKind::kReaderOpen, StepKind::kWriterPlain)}});
+                                           {2, KindFrom(StepKind::kReaderOpen, StepKind::kWriterPlain)},
+                                           {3, KindFrom(StepKind::kLockGpns, StepKind::kLockableSubrange)}});
+}
+
+// Mostly pages of a small world: one that is not there fails the whole list.
+rc::Gen<uint8_t> Gpns() {
+  return rc::gen::weightedOneOf<uint8_t>({{8, UpTo(uint8_t{2})}, {2, UpTo(uint8_t{7})}, {1, UpTo(uint8_t{reference::kGpnCount - 1})}});
 }
 
 // Small numbers meet by chance (a compare-exchange that swaps), large ones carry eight different bytes.
@@ -147,6 +157,8 @@ rc::Gen<World> Worlds() {
       rc::gen::set(&World::region_pages, region), rc::gen::set(&World::backings, backings),
       rc::gen::set(&World::handler, Script(HandlerAnswers())),
       rc::gen::set(&World::fallback, Script(Any<FallbackAnswer>(reference::kFallbackAnswers))),
+      rc::gen::set(&World::lock, Script(Mostly(LockAnswer::kOk, Any<LockAnswer>(reference::kLockAnswers)))),
+      rc::gen::set(&World::subrange, Script(Mostly(SubrangeAnswer::kDefault, Any<SubrangeAnswer>(reference::kSubrangeAnswers)))),
       rc::gen::set(&World::failing_host_call, Mostly(uint8_t{0}, UpTo(reference::kMaxFailingHostCall))));
   return rc::gen::resize(kFullSize, rc::gen::map(world, [](const World& w) { return reference::Normal(w); }));
 }
@@ -157,7 +169,7 @@ rc::Gen<Op> Ops() {
       rc::gen::set(&Op::slot, UpTo(uint8_t{reference::kHandles - 1})), rc::gen::set(&Op::at, Addresses()),
       rc::gen::set(&Op::length, Lengths()), rc::gen::set(&Op::size, UpTo(uint8_t{3})), rc::gen::set(&Op::value, Values()),
       rc::gen::set(&Op::desired, Values()), rc::gen::set(&Op::seen, OnceIn(2)),
-      rc::gen::set(&Op::gpns, UpToMany(reference::kMaxGpns, UpTo(uint8_t{reference::kGpnCount - 1}))),
+      rc::gen::set(&Op::gpns, UpToMany(reference::kMaxGpns, Gpns())),
       rc::gen::set(&Op::backing, UpTo(uint8_t{reference::kMaxBackings - 1})),
       rc::gen::set(&Op::page, UpTo(uint8_t{reference::kMaxPages - 1})), rc::gen::set(&Op::count, UpTo(uint8_t{reference::kMaxPages})),
       rc::gen::set(&Op::choice, UpTo(uint8_t{reference::kMisalignments - 1})),

@@ -128,12 +128,15 @@ TEST(BitmapScan, StopsAtTheEndOfTheRange) {
     const GuestMemory memory = Over(backing);
     for (uint64_t clear = 60; clear < kPages; ++clear) {
       bitmap.Clear(clear);
-      for (uint64_t first = 0; first < clear; first += 3) {
+      for (uint64_t first = clear % 3; first < clear; first += 7) {
         const uint64_t offset = first * kPageSize + 5;
-        for (const uint64_t end : {clear * kPageSize - 1, clear * kPageSize, clear * kPageSize + 1}) {
-          ASSERT_EQ(FirstRefused(memory, offset, end - offset), std::min(end, clear * kPageSize))
-              << "bit offset " << int{bit_offset} << ", first " << first << ", clear " << clear;
+        // Ends on the clear page, and before it in the same byte, the same word and the word before.
+        for (const uint64_t distance : {0, 1, 2, 3, 4, 5, 6, 7, 20, 59}) {
+          const uint64_t end = std::max((clear - distance) * kPageSize, offset + 1);
+          ASSERT_EQ(FirstRefused(memory, offset, end - offset), end)
+              << "bit offset " << int{bit_offset} << ", first " << first << ", clear " << clear << ", end " << end;
         }
+        ASSERT_EQ(FirstRefused(memory, offset, clear * kPageSize + 1 - offset), clear * kPageSize);
       }
       bitmap.Set(clear);
     }

@@ -109,6 +109,7 @@ inline int TestMain(int argc, char** argv, const std::vector<ChildMode>& modes) 
   if (argc == 3 && std::strcmp(argv[1], "--child") == 0) {
     const rlimit no_core = {0, 0};
     setrlimit(RLIMIT_CORE, &no_core);
+    alarm(120);  // an access that faults for ever must end too
     for (const ChildMode& mode : modes) {
       if (std::strcmp(argv[2], mode.name) == 0) {
         mode.run();

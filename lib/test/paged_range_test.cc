@@ -21,10 +21,13 @@ uint64_t g_allocations = 0;
 
 }  // namespace
 
-// Counts, so that a test can see that a call allocates nothing.
-void* operator new(size_t size) {
+// Count, so that a test can see that a call allocates nothing.
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
   ++g_allocations;
-  if (void* const memory = std::malloc(size == 0 ? 1 : size)) {
+  return std::malloc(size == 0 ? 1 : size);
+}
+void* operator new(size_t size) {
+  if (void* const memory = operator new(size, std::nothrow)) {
     return memory;
   }
   throw std::bad_alloc();

@@ -128,11 +128,20 @@ class EngineSubject final : public Subject {
     }
     guestmem::detail::SetHostCallFilter(FailHostCall);
   }
-  ~EngineSubject() override { guestmem::detail::SetHostCallFilter(nullptr); }
+  ~EngineSubject() override {
+    script_.calls = &stray_calls_;
+    guestmem::detail::SetHostCallFilter(nullptr);
+  }
 
   void Start(const World& world) override {
     g_calls_to_failure = 0;
-    script_ = {&world, 0, 0, nullptr};
+    // A run that ended early may have left locks: what unlocking them calls is nobody's.
+    script_.calls = &stray_calls_;
+    for (auto& lock : locks_) {
+      lock = {};
+    }
+    stray_calls_.clear();
+    script_ = {&world, 0, 0, 0, 0, nullptr};
     for (auto& handle : handles_) {
       handle.reset();
     }
@@ -144,6 +153,9 @@ class EngineSubject final : public Subject {
     handles_[0] = world.region_pages == 0
                       ? GuestMemory::Create(kWorldName, backings[0]).value()
                       : GuestMemory::CreateMultiRegion(kWorldName, world.region_pages * kPageSize, backings).value();
+    for (size_t i = 0; i < world.backings.size(); ++i) {
+      pool_[i]->Made();
+    }
     backings_ = world.backings.size();
     ranges_.Forget();
     failing_host_call_ = world.failing_host_call;
@@ -199,8 +211,21 @@ class EngineSubject final : public Subject {
       case StepKind::kIova:
         outcome.number = memory.Iova(step.gpa);
         break;
-      case StepKind::kSubrange: {
-        auto view = memory.Subrange(step.gpa, step.length);
+      case StepKind::kLockGpns:
+      case StepKind::kLockRange:
+      case StepKind::kUnlock:
+        RunLock(memory, step, outcome);
+        break;
+      case StepKind::kLockedCopy:
+        RunLockedCopy(step, outcome);
+        break;
+      case StepKind::kSupportsLocking:
+        outcome.number = memory.supports_locking() ? 1 : 0;
+        break;
+      case StepKind::kSubrange:
+      case StepKind::kLockableSubrange: {
+        auto view = step.kind == StepKind::kLockableSubrange ? memory.LockableSubrange(step.gpa, step.length)
+                                                             : memory.Subrange(step.gpa, step.length, step.form == 1);
         Observe(view.status(), outcome);
         if (view.ok()) {
           handles_[step.slot] = *std::move(view);
@@ -254,10 +279,63 @@ class EngineSubject final : public Subject {
     outcome.data.assign(buffer, buffer + size);
   }
 
+  void RunLock(const GuestMemory& memory, const Step& step, Outcome& outcome) {
+    guestmem::detail::Lock& lock = locks_[step.object];
+    lock = {};
+    if (step.kind == StepKind::kUnlock) {
+      return;
+    }
+    const auto access = static_cast<guestmem::AccessType>(step.access);
+    const auto keep = [&](auto result) {
+      Observe(result.status(), outcome);
+      if (result.ok()) {
+        lock = *std::move(result);
+      }
+    };
+    if (step.kind == StepKind::kLockGpns) {
+      keep(memory.LockGpns(access, step.form == 1, step.gpns));
+    } else {
+      keep(guestmem::detail::LockRangeOf(memory, access, step.offset, step.length, step.gpns));
+    }
+    for (const iovec& vector : lock.iovecs()) {
+      outcome.spans.push_back({255, 0, vector.iov_len});
+      for (uint8_t i = 0; i < kMaxBackings; ++i) {
+        if (const auto address = pool_[i]->AddressOf(vector.iov_base)) {
+          outcome.spans.back().backing = i;
+          outcome.spans.back().address = *address;
+        }
+      }
+    }
+  }
+
+  void RunLockedCopy(const Step& step, Outcome& outcome) {
+    const std::span<const guestmem::GuestSpan> spans = locks_[step.object].spans();
+    if (spans.empty()) {
+      return;
+    }
+    const guestmem::GuestSpan& span = spans[step.count % spans.size()];
+    if (step.choice == 2) {
+      Observe(span.Fill(static_cast<uint8_t>(step.value), step.offset, step.length), outcome);
+      return;
+    }
+    outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
+    const std::span host = std::span(outcome.data).subspan(kGuardBytes, step.length);
+    if (step.choice == 0) {
+      Observe(span.CopyTo(std::as_writable_bytes(host), step.offset), outcome);
+      return;
+    }
+    for (uint64_t i = 0; i < step.length; ++i) {
+      host[i] = DataPattern(step.value, i);
+    }
+    Observe(span.CopyFrom(std::as_bytes(host), step.offset), outcome);
+  }
+
   Script script_;
   std::vector<std::shared_ptr<ScriptedBacking>> pool_;
   std::array<std::optional<GuestMemory>, kHandles> handles_;
   EngineRanges ranges_;
+  std::vector<Call> stray_calls_;
+  std::array<guestmem::detail::Lock, kObjects> locks_;  // after what their unlocking reaches
   size_t backings_ = 0;
   unsigned failing_host_call_ = 0;
   bool host_calls_armed_ = false;

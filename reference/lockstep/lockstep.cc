@@ -27,8 +27,18 @@ std::string Text(bool value) { return value ? "true" : "false"; }
 std::string Text(const Call& call) {
   std::string text = std::string(Name(call.kind)) + " backing=" + std::to_string(call.backing) +
                      " address=" + Hex(call.address) + " length=" + Hex(call.length);
+  const bool lists = call.kind == CallKind::kLockGpns || call.kind == CallKind::kUnlockGpns;
+  if (lists || !call.gpns.empty()) {
+    text += " access=" + std::string(Name(call.access)) + " gpns:";
+    for (const uint64_t gpn : call.gpns) {
+      text += " " + Hex(gpn);
+    }
+  }
+  if (call.kind == CallKind::kSubrange) {
+    text += call.value == 1 ? " preemptive locking" : "";
+  }
   // A field that its kind has no use for is shown where it is set: then that is the news.
-  if (call.kind == CallKind::kPageFault || call.access != Access::kRead || call.bitmap_failure) {
+  if (call.kind == CallKind::kPageFault || (call.access != Access::kRead && !lists) || call.bitmap_failure) {
     text += " access=" + std::string(Name(call.access)) + (call.bitmap_failure ? " by the bitmap" : " by the mapping");
   }
   if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback || call.value != 0 ||
@@ -62,6 +72,14 @@ std::string Text(const std::vector<RangePart>& parts) {
       text += " " + Text(std::optional(run));
     }
     text += part.invalid_gpn ? " invalid " + Hex(*part.invalid_gpn) : "";
+  }
+  return text;
+}
+
+std::string Text(const std::vector<Span>& spans) {
+  std::string text = spans.empty() ? "none" : "";
+  for (const Span& span : spans) {
+    text += "\n      backing=" + std::to_string(span.backing) + " " + Hex(span.address) + "+" + Hex(span.length);
   }
   return text;
 }
@@ -156,6 +174,9 @@ Verdict Compare(const Outcome& expected, const Outcome& actual) {
   if (expected.parts != actual.parts) {
     return differ("parts", Text(expected.parts), Text(actual.parts));
   }
+  if (expected.spans != actual.spans) {
+    return differ("spans", Text(expected.spans), Text(actual.spans));
+  }
   return std::nullopt;
 }
 
@@ -196,6 +217,41 @@ struct Lockstep::State {
     return std::nullopt;
   }
 
+  // One step on both sides.
+  Verdict RunStep(const Step& step) {
+    model.Run(step, expected);
+    // Keeps the vectors' capacity: a fuzzer comes here a million times a second.
+    Outcome cleared;
+    cleared.text.swap(actual.text);
+    cleared.data.swap(actual.data);
+    cleared.calls.swap(actual.calls);
+    cleared.spans.swap(actual.spans);
+    cleared.text.clear();
+    cleared.data.clear();
+    cleared.calls.clear();
+    cleared.spans.clear();
+    actual = std::move(cleared);
+    subject.Run(step, actual);
+    Verdict verdict = Compare(expected, actual);
+    return verdict ? verdict : CompareTouched();
+  }
+
+  // What is still locked is unlocked, and that is compared too.
+  Verdict DropLocks() {
+    for (uint8_t object = 0; object < kObjects; ++object) {
+      Step step;
+      step.kind = StepKind::kUnlock;
+      step.object = object;
+      if (!model.Holds(object)) {
+        continue;
+      }
+      if (Verdict verdict = RunStep(step)) {
+        return verdict;
+      }
+    }
+    return std::nullopt;
+  }
+
   Verdict CompareAll(const World& world) {
     for (uint64_t backing = 0; backing < world.backings.size(); ++backing) {
       for (uint64_t page = 0; page < kMaxPages; ++page) {
@@ -227,28 +283,17 @@ Verdict Lockstep::Run(const Trace& trace) {
   uint64_t seen = 0;
   for (size_t i = 0; i < trace.ops.size(); ++i) {
     const Step step = Resolve(trace.world, trace.ops[i], seen);
-    state.model.Run(step, state.expected);
-    // Keeps the vectors' capacity: a fuzzer comes here a million times a second.
-    Outcome cleared;
-    cleared.text.swap(state.actual.text);
-    cleared.data.swap(state.actual.data);
-    cleared.calls.swap(state.actual.calls);
-    cleared.text.clear();
-    cleared.data.clear();
-    cleared.calls.clear();
-    state.actual = std::move(cleared);
-    state.subject.Run(step, state.actual);
-    Verdict verdict = Compare(state.expected, state.actual);
-    if (!verdict) {
-      verdict = state.CompareTouched();
-    }
+    Verdict verdict = state.RunStep(step);
     if (verdict) {
       verdict->step = i;
       return verdict;
     }
     seen = state.expected.number.value_or(seen);
   }
-  Verdict verdict = state.CompareAll(trace.world);
+  Verdict verdict = state.DropLocks();
+  if (!verdict) {
+    verdict = state.CompareAll(trace.world);
+  }
   if (verdict) {
     verdict->step = trace.ops.size();
   }

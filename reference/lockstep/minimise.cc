@@ -86,11 +86,12 @@ class Minimiser {
   }
 
   bool SimplifyWorld() {
-    bool smaller = TryChange([](Trace& t) { t.world = World{0, {Backing()}, {}, {}, 0}; });
+    bool smaller = TryChange([](Trace& t) { t.world = World(); });
     smaller |= TryChange([](Trace& t) { t.world.failing_host_call = 0; });
     smaller |= TryChange([](Trace& t) { t.world.region_pages = 0; });
     smaller |= TryChange([](Trace& t) { t.world.backings.resize(std::max<size_t>(t.world.backings.size() - 1, 1)); });
-    smaller |= Any({ShortenScript(&World::handler), ShortenScript(&World::fallback)});
+    smaller |= Any({ShortenScript(&World::handler), ShortenScript(&World::fallback), ShortenScript(&World::lock),
+                    ShortenScript(&World::subrange)});
     for (size_t i = 0; i < best_.trace.world.backings.size(); ++i) {
       const auto with = [&](auto change) { return TryChange([&](Trace& t) { change(t.world.backings[i]); }); };
       smaller |= with([](Backing& b) { b = Backing(); });

@@ -75,7 +75,7 @@ inline constexpr OpFields kOpFields[] = {
     {StepKind::kProbeGpns, "probe_gpns", kFieldTarget | kFieldGpns},
     {StepKind::kFullMapping, "full_mapping", kFieldTarget},
     {StepKind::kIova, "iova", kFieldTarget | kFieldAt},
-    {StepKind::kSubrange, "subrange", kFieldTarget | kFieldSlot | kFieldAt | kFieldLength, kAnyLength},
+    {StepKind::kSubrange, "subrange", kFieldTarget | kFieldSlot | kFieldAt | kFieldLength | kFieldForm, kAnyLength},
     {StepKind::kSetBit, "set_bit", kFieldBacking | kFieldPage | kFieldAccess | kFieldChoice, 0, 2, {"clear", "set"}},
     {StepKind::kAllocate, "allocate", kFieldBacking | kFieldPage | kFieldCount},
     {StepKind::kMapZero, "map_zero", kFieldBacking | kFieldPage | kFieldCount},
@@ -104,6 +104,13 @@ inline constexpr OpFields kOpFields[] = {
     {StepKind::kWriterWrite, "writer_write", kFieldObject | kFieldLength | kFieldValue, kBufferLength},
     {StepKind::kWriterFill, "writer_fill", kFieldObject | kFieldLength | kFieldValue, kAnyLength},
     {StepKind::kWriterPlain, "writer_plain", kFieldObject | kFieldSize | kFieldValue},
+    {StepKind::kLockGpns, "lock_gpns", kFieldTarget | kFieldObject | kFieldGpns | kFieldAccess | kFieldForm},
+    {StepKind::kLockRange, "lock_range", kFieldTarget | kFieldObject | kFieldOffset | kFieldLength | kFieldGpns | kFieldAccess, kAnyLength},
+    {StepKind::kUnlock, "unlock", kFieldObject},
+    {StepKind::kLockedCopy, "locked_copy", kFieldObject | kFieldCount | kFieldOffset | kFieldLength | kFieldValue | kFieldChoice,
+     kBufferLength, 3, {"copy_to", "copy_from", "fill"}},
+    {StepKind::kSupportsLocking, "supports_locking", kFieldTarget},
+    {StepKind::kLockableSubrange, "lockable_subrange", kFieldTarget | kFieldSlot | kFieldAt | kFieldLength, kAnyLength},
 };
 inline constexpr size_t kStepKinds = std::size(kOpFields);
 
@@ -118,6 +125,8 @@ inline constexpr uint8_t kMaxAddressIndex = 15;   // the last page of the larges
 inline constexpr uint8_t kMaxFailingHostCall = 15;
 inline constexpr size_t kMaxHandlerAnswers = 8;   // two for each page of an access that touches them all
 inline constexpr size_t kMaxFallbackAnswers = 8;
+inline constexpr size_t kMaxLockAnswers = 8;      // two runs and their pages, with some to spare
+inline constexpr size_t kMaxSubrangeAnswers = 6;  // two for each view that can be held
 
 inline constexpr int kPageStates = 4;
 inline constexpr int kAccesses = 3;

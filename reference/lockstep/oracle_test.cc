@@ -59,6 +59,11 @@ read_plain page1 target=2 size=8
 read 2^64-8 length=64
 set_bit backing=0 page=0 access=execute choice=clear
 allocate backing=0 page=3 count=2
+range_set 0 1 object=1 offset=1 length=4096
+range_iterate object=1
+range_skip object=1 length=8192
+lock_gpns 0 object=1 access=read form=1
+unlock object=1
 )";
 
 const Trace& TheTrace() {
@@ -95,15 +100,18 @@ class Falsifier final : public RelaySubject {
 // The fields as one tuple. A field that is added to the struct doesn't fit these bindings any more: add it here and to the
 // names, and the falsification of its type is all it takes.
 constexpr std::string_view kOutcomeFields[] = {"ok",          "kind", "operation", "range", "fault_address", "gpn",
-                                               "transferred", "code", "text",      "data",  "swapped",       "number", "calls"};
+                                               "transferred", "code", "text",      "data",  "swapped",       "number", "calls",
+                                               "refused",     "lengths", "parts",  "spans"};
 auto FieldsOf(Outcome& outcome) {
-  auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls] = outcome;
-  return std::tie(ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls);
+  auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused, lengths, parts, spans] =
+      outcome;
+  return std::tie(ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused,
+                  lengths, parts, spans);
 }
-constexpr std::string_view kCallFields[] = {"kind", "backing", "address", "length", "access", "bitmap_failure", "value", "desired"};
+constexpr std::string_view kCallFields[] = {"kind", "backing", "address", "length", "access", "bitmap_failure", "value", "desired", "gpns"};
 auto FieldsOf(Call& call) {
-  auto& [kind, backing, address, length, access, bitmap_failure, value, desired] = call;
-  return std::tie(kind, backing, address, length, access, bitmap_failure, value, desired);
+  auto& [kind, backing, address, length, access, bitmap_failure, value, desired, gpns] = call;
+  return std::tie(kind, backing, address, length, access, bitmap_failure, value, desired, gpns);
 }
 template <class Struct>
 constexpr size_t kFieldCount = std::tuple_size_v<decltype(FieldsOf(std::declval<Struct&>()))>;
@@ -122,7 +130,8 @@ void Falsify(CallKind& value) { value = value == CallKind::kPageFault ? CallKind
 void Falsify(Access& value) { value = value == Access::kRead ? Access::kWrite : Access::kRead; }
 void Falsify(Range& value) { ++value.length; }
 void Falsify(std::vector<uint8_t>& value) { value.empty() ? value.push_back(0) : Falsify(value.back()); }
-void Falsify(std::vector<Call>& value) { value.empty() ? value.push_back({}) : value.pop_back(); }
+template <class T>
+void Falsify(std::vector<T>& value) { value.empty() ? value.push_back({}) : value.pop_back(); }
 template <class T>
 void Falsify(std::optional<T>& value) {
   value ? Falsify(*value) : static_cast<void>(value.emplace());
@@ -188,7 +197,7 @@ class OracleOfOutcomes : public testing::Test {
 TEST_F(OracleOfOutcomes, TheTraceHasEverythingThatCanBeFalsified) {
   std::vector<bool> differs(kFieldCount<Outcome>);
   std::vector<bool> call_differs(kFieldCount<Call>);
-  std::array<bool, 5> call_kinds = {};
+  std::array<bool, 9> call_kinds = {};
   for (Outcome outcome : truth_) {
     Outcome unused;
     ForEach(FieldsOf(outcome), [&](size_t i, auto& field) {

@@ -78,6 +78,7 @@ ScriptedBacking::~ScriptedBacking() = default;
 
 void ScriptedBacking::Reset(const Backing& setup) {
   setup_ = setup;
+  lies_ = false;
   auto* const bytes = reinterpret_cast<uint8_t*>(arena_->mapping());
   for (uint64_t page = 0; page < kMaxPages; ++page) {
     if (state_[page] == PageState::kBus) {
@@ -202,11 +203,16 @@ std::span<const uint8_t> ScriptedBacking::SlowPage(uint64_t page) const {
   return std::span(slow_).subspan(page * kPageSize, kPageSize);
 }
 
-std::byte* ScriptedBacking::mapping() const { return setup_.mapped ? arena_->mapping() : nullptr; }
-uint64_t ScriptedBacking::max_address() const { return setup_.max_address(); }
+std::optional<uint64_t> ScriptedBacking::AddressOf(const void* host) const {
+  const auto address = reinterpret_cast<uintptr_t>(host) - reinterpret_cast<uintptr_t>(arena_->mapping());
+  return address < kArenaSize ? std::optional<uint64_t>(address) : std::nullopt;
+}
+
+std::byte* ScriptedBacking::mapping() const { return setup_.mapped != lies_ ? arena_->mapping() : nullptr; }
+uint64_t ScriptedBacking::max_address() const { return lies_ ? 1 : setup_.max_address(); }
 
 std::optional<guestmem::BitmapInfo> ScriptedBacking::access_bitmap() const {
-  if (!setup_.has_bitmap) {
+  if (setup_.has_bitmap == lies_) {
     return std::nullopt;
   }
   const auto pointer = [&](size_t i) { return setup_.null_bitmap[i] ? nullptr : bitmaps_[i]; };
@@ -214,7 +220,7 @@ std::optional<guestmem::BitmapInfo> ScriptedBacking::access_bitmap() const {
 }
 
 std::optional<uint64_t> ScriptedBacking::base_iova() const {
-  return setup_.has_iova ? std::optional(kIovaBase) : std::nullopt;
+  return setup_.has_iova != lies_ ? std::optional(kIovaBase) : std::nullopt;
 }
 
 Status ScriptedBacking::Fix(const guestmem::PageFaultInfo& fault, uint64_t page) {

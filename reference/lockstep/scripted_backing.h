@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct Script {
   const World* world = nullptr;
   size_t handler_calls = 0;
   size_t fallback_calls = 0;
+  size_t lock_calls = 0;
+  size_t subrange_calls = 0;
   std::vector<Call>* calls = nullptr;  // of the running step
 };
 
@@ -32,6 +35,8 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
 
   // Puts bytes, page states and bits back to what `setup` says.
   void Reset(const Backing& setup);
+  // The memory over it is made: a fickle backing says something else from now on.
+  void Made() { lies_ = setup_.fickle; }
 
   // Host-side steps.
   guestmem::Status ChangeMapping(const Step& step);
@@ -41,6 +46,8 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   std::span<const uint8_t> MappedPage(uint64_t page, bool final);
   std::span<const uint8_t> SlowPage(uint64_t page) const;
   bool Bit(uint64_t page, Access access) const;
+  // Where in the mapping a host address lies; nullopt: elsewhere.
+  std::optional<uint64_t> AddressOf(const void* host) const;
 
   // GuestMemoryAccess
   std::byte* mapping() const override;
@@ -52,9 +59,17 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   guestmem::Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override;
   guestmem::Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
                                                  std::span<const std::byte> desired) override;
+  bool supports_locking() const override;
+  guestmem::Status LockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) override;
+  void UnlockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) override;
+  guestmem::Status ExposeVa(uint64_t address, uint64_t length) override;
+  guestmem::Result<std::optional<guestmem::GuestMemory>> Subrange(uint64_t offset, uint64_t length,
+                                                                  bool allow_preemptive_locking) override;
   std::optional<uint64_t> base_iova() const override;
 
  private:
+  class Own;
+  guestmem::Status AnswerLock(const Call& call);
   FallbackAnswer Answer(const Call& call);
   bool BitExists(uint64_t page, Access access) const;
   uint8_t* BitByte(uint64_t page, Access access) const;
@@ -67,6 +82,7 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   const uint8_t index_;
   Script& script_;
   Backing setup_;
+  bool lies_ = false;
   std::shared_ptr<guestmem::SparseMapping> arena_;
   std::array<PageState, kMaxPages> state_ = {};  // as the arena is now
   std::array<uint8_t, kMaxPages * kPageSize> slow_ = {};

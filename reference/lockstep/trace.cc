@@ -13,7 +13,7 @@ constexpr bool TableIsInOrder() {
   for (size_t i = 0; i < kStepKinds; ++i) {
     if (kOpFields[i].kind != static_cast<StepKind>(i)) return false;
   }
-  return static_cast<size_t>(StepKind::kWriterPlain) + 1 == kStepKinds;
+  return static_cast<size_t>(StepKind::kLockableSubrange) + 1 == kStepKinds;
 }
 static_assert(TableIsInOrder());
 static_assert(kLengthCount < 256 && kGpnCount < 256, "an index is a byte");
@@ -125,6 +125,8 @@ Backing Normal(const Backing& backing, uint8_t region_pages) {
   normal.trim = backing.trim % kPageSize;
   normal.has_bitmap = backing.has_bitmap;
   normal.has_iova = backing.has_iova;
+  normal.lockable = backing.lockable;
+  normal.fickle = backing.fickle;
   if (normal.has_bitmap) {
     normal.bit_offset = backing.bit_offset % 8;
     normal.null_bitmap = backing.null_bitmap;
@@ -153,6 +155,8 @@ World Normal(const World& world) {
   }
   normal.handler = NormalScript(world.handler, kMaxHandlerAnswers, kHandlerAnswers, HandlerAnswer::kDefault);
   normal.fallback = NormalScript(world.fallback, kMaxFallbackAnswers, kFallbackAnswers, FallbackAnswer::kDo);
+  normal.lock = NormalScript(world.lock, kMaxLockAnswers, kLockAnswers, LockAnswer::kOk);
+  normal.subrange = NormalScript(world.subrange, kMaxSubrangeAnswers, kSubrangeAnswers, SubrangeAnswer::kDefault);
   normal.failing_host_call = world.failing_host_call % (kMaxFailingHostCall + 1);
   return normal;
 }
@@ -176,7 +180,7 @@ std::string_view Name(Operation operation) {
 
 std::string_view Name(CallKind kind) {
   static constexpr std::string_view kNames[] = {"page_fault", "read_fallback", "write_fallback", "fill_fallback",
-                                                "compare_exchange_fallback"};
+                                                "compare_exchange_fallback", "expose_va", "lock_gpns", "unlock_gpns", "subrange"};
   return NameIn(kNames, kind);
 }
 
@@ -201,6 +205,18 @@ std::string_view Name(HandlerAnswer answer) {
 std::string_view Name(FallbackAnswer answer) {
   static constexpr std::string_view kNames[] = {"do", "none", "fail", "fail_moved", "fail_at", "fail_outside"};
   static_assert(std::size(kNames) == kFallbackAnswers);
+  return NameIn(kNames, answer);
+}
+
+std::string_view Name(LockAnswer answer) {
+  static constexpr std::string_view kNames[] = {"ok", "fail", "fail_not_mapped", "fail_at", "fail_outside"};
+  static_assert(std::size(kNames) == kLockAnswers);
+  return NameIn(kNames, answer);
+}
+
+std::string_view Name(SubrangeAnswer answer) {
+  static constexpr std::string_view kNames[] = {"default", "own", "wrong_size", "fail", "fail_at", "fail_outside"};
+  static_assert(std::size(kNames) == kSubrangeAnswers);
   return NameIn(kNames, answer);
 }
 

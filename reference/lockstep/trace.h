@@ -101,7 +101,7 @@ Step Resolve(const World& world, const Op& op, uint64_t seen);
 
 // Bytes: a header of kWorldBytes, then kOpBytes an op. Missing header bytes count as zero, and the header of all zeros
 // is a useful world (one backing of RAM); a partial last op is dropped; ops beyond kMaxOps are dropped.
-inline constexpr size_t kWorldBytes = 64;
+inline constexpr size_t kWorldBytes = 80;
 inline constexpr size_t kOpBytes = 40;
 Trace FromBytes(std::span<const uint8_t> bytes);
 // The canonical bytes: FromBytes(ToBytes(t)) == t for every trace FromBytes or FromText can return.
@@ -125,6 +125,8 @@ std::string_view Name(Access access);
 std::string_view Name(PageState state);
 std::string_view Name(HandlerAnswer answer);
 std::string_view Name(FallbackAnswer answer);
+std::string_view Name(LockAnswer answer);
+std::string_view Name(SubrangeAnswer answer);
 
 }  // namespace reference
 

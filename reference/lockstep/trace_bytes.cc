@@ -11,11 +11,14 @@
 //    6..13  handler script                7      size
 //   14..21  fallback script               8..15  value, little endian
 //   22..61  four backings, 10 bytes each  16..23 desired, little endian
-//                                         24..31 the GPNs
+//   62      length of the lock script      24..31 the GPNs
+//   63      length of the subrange script
+//   64..71  lock script
+//   72..77  subrange script
 //                                         32 number of GPNs, 33 backing, 34 page, 35 count, 36 choice, 37 access,
 //                                         38 slot (low two bits), object (next two), form (next), 39 offset
 //   one backing
-//    0      flags: 1 absent, 2 not mapped, 4 bitmap, 8 IOVA
+//    0      flags: 1 absent, 2 not mapped, 4 bitmap, 8 IOVA, 16 not lockable, 32 fickle
 //    1      pages, so that 0 is 3
 //    2..3   trim, little endian
 //    4      bit offset (low three bits), null bitmaps (next three)
@@ -33,14 +36,18 @@ constexpr size_t kHandlerAt = 6;
 constexpr size_t kFallbackAt = kHandlerAt + kMaxHandlerAnswers;
 constexpr size_t kBackingsAt = kFallbackAt + kMaxFallbackAnswers;
 constexpr size_t kBackingBytes = 10;
-static_assert(kBackingsAt + kMaxBackings * kBackingBytes <= kWorldBytes);
+constexpr size_t kLockLengthAt = kBackingsAt + kMaxBackings * kBackingBytes;
+constexpr size_t kSubrangeLengthAt = kLockLengthAt + 1;
+constexpr size_t kLockAt = kSubrangeLengthAt + 1;
+constexpr size_t kSubrangeAt = kLockAt + kMaxLockAnswers;
+static_assert(kSubrangeAt + kMaxSubrangeAnswers <= kWorldBytes);
 
 constexpr size_t kValueAt = 8;
 constexpr size_t kDesiredAt = 16;
 constexpr size_t kGpnsAt = 24;
 static_assert(kGpnsAt + kMaxGpns <= 32 && 39 < kOpBytes);
 
-constexpr uint8_t kFlagAbsent = 1, kFlagNotMapped = 2, kFlagBitmap = 4, kFlagIova = 8;
+constexpr uint8_t kFlagAbsent = 1, kFlagNotMapped = 2, kFlagBitmap = 4, kFlagIova = 8, kFlagNotLockable = 16, kFlagFickle = 32;
 // Added to a byte before it is taken modulo kMaxPages and counted from 1: makes byte 0 mean 3 pages.
 constexpr uint8_t kPagesShift = 2;
 
@@ -60,6 +67,8 @@ Backing DecodeBacking(const uint8_t* b) {
   backing.mapped = (b[0] & kFlagNotMapped) == 0;
   backing.has_bitmap = (b[0] & kFlagBitmap) != 0;
   backing.has_iova = (b[0] & kFlagIova) != 0;
+  backing.lockable = (b[0] & kFlagNotLockable) == 0;
+  backing.fickle = (b[0] & kFlagFickle) != 0;
   backing.pages = static_cast<uint8_t>(1 + (b[1] + kPagesShift) % kMaxPages);
   backing.trim = static_cast<uint16_t>(b[2] | b[3] << 8);
   backing.bit_offset = b[4] & 7;
@@ -73,7 +82,8 @@ Backing DecodeBacking(const uint8_t* b) {
 
 void EncodeBacking(const Backing& backing, uint8_t* b) {
   b[0] = static_cast<uint8_t>((backing.present ? 0 : kFlagAbsent) | (backing.mapped ? 0 : kFlagNotMapped) |
-                              (backing.has_bitmap ? kFlagBitmap : 0) | (backing.has_iova ? kFlagIova : 0));
+                              (backing.has_bitmap ? kFlagBitmap : 0) | (backing.has_iova ? kFlagIova : 0) |
+                              (backing.lockable ? 0 : kFlagNotLockable) | (backing.fickle ? kFlagFickle : 0));
   b[1] = static_cast<uint8_t>((backing.pages + 2 * kMaxPages - 1 - kPagesShift) % kMaxPages);
   b[2] = static_cast<uint8_t>(backing.trim);
   b[3] = static_cast<uint8_t>(backing.trim >> 8);
@@ -95,6 +105,10 @@ World DecodeWorld(const uint8_t* b) {
   for (size_t i = 0; i < b[4] % (kMaxFallbackAnswers + 1); ++i) {
     world.fallback.push_back(static_cast<FallbackAnswer>(b[kFallbackAt + i]));
   }
+  for (size_t i = 0; i < b[kLockLengthAt] % (kMaxLockAnswers + 1); ++i) world.lock.push_back(static_cast<LockAnswer>(b[kLockAt + i]));
+  for (size_t i = 0; i < b[kSubrangeLengthAt] % (kMaxSubrangeAnswers + 1); ++i) {
+    world.subrange.push_back(static_cast<SubrangeAnswer>(b[kSubrangeAt + i]));
+  }
   return Normal(world);
 }
 
@@ -108,6 +122,10 @@ void EncodeWorld(const World& world, uint8_t* b) {
   b[4] = static_cast<uint8_t>(world.fallback.size());
   for (size_t i = 0; i < world.handler.size(); ++i) b[kHandlerAt + i] = static_cast<uint8_t>(world.handler[i]);
   for (size_t i = 0; i < world.fallback.size(); ++i) b[kFallbackAt + i] = static_cast<uint8_t>(world.fallback[i]);
+  b[kLockLengthAt] = static_cast<uint8_t>(world.lock.size());
+  b[kSubrangeLengthAt] = static_cast<uint8_t>(world.subrange.size());
+  for (size_t i = 0; i < world.lock.size(); ++i) b[kLockAt + i] = static_cast<uint8_t>(world.lock[i]);
+  for (size_t i = 0; i < world.subrange.size(); ++i) b[kSubrangeAt + i] = static_cast<uint8_t>(world.subrange[i]);
   for (size_t i = 0; i < world.backings.size(); ++i) EncodeBacking(world.backings[i], b + kBackingsAt + i * kBackingBytes);
 }
 

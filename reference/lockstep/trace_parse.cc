@@ -271,7 +271,8 @@ bool Parser::BackingWord(Backing& backing, const Pair& pair) {
       bool value;
     };
     static constexpr Flag kFlags[] = {{"absent", &Backing::present, false}, {"unmapped", &Backing::mapped, false},
-                                      {"iova", &Backing::has_iova, true}, {"bitmap", &Backing::has_bitmap, true}};
+                                      {"iova", &Backing::has_iova, true}, {"bitmap", &Backing::has_bitmap, true},
+                                      {"unlockable", &Backing::lockable, false}, {"fickle", &Backing::fickle, true}};
     for (const Flag& flag : kFlags) {
       if (pair.key != flag.name) continue;
       backing.*flag.member = flag.value;
@@ -286,7 +287,7 @@ bool Parser::BackingWord(Backing& backing, const Pair& pair) {
     if (pair.key.starts_with("page")) return PageWord(backing, pair);
   }
   return Fail(Cat({"a backing has no ", Quoted(Cat({pair.key, pair.value ? "=" : ""})),
-                   "; it has: absent, unmapped, iova, bitmap, pages=, trim=, offset=, null=rwx, page0=state:rwx to page3="}));
+                   "; it has: absent, unmapped, iova, unlockable, fickle, bitmap, pages=, trim=, offset=, null=rwx, page0=state:rwx to page3="}));
 }
 
 bool Parser::BackingLine(const Words& words) {
@@ -429,12 +430,14 @@ bool Parser::Line(const Words& words) {
   }
   if (words[0] == "handler") return ScriptLine(words, kMaxHandlerAnswers, kHandlerAnswers, world.handler);
   if (words[0] == "fallback") return ScriptLine(words, kMaxFallbackAnswers, kFallbackAnswers, world.fallback);
+  if (words[0] == "lock") return ScriptLine(words, kMaxLockAnswers, kLockAnswers, world.lock);
+  if (words[0] == "subrange") return ScriptLine(words, kMaxSubrangeAnswers, kSubrangeAnswers, world.subrange);
   if (words[0] == "fail_host_call") {
     if (world.failing_host_call != 0) return Fail("'fail_host_call' is given twice");
     if (words.size() != 2) return Fail("expected one number after 'fail_host_call'");
     return Small("fail_host_call", words[1], 1, kMaxFailingHostCall, world.failing_host_call);
   }
-  return Fail(Cat({"unknown line ", Quoted(words[0]), "; before the operations come: world, backing, handler, fallback, fail_host_call, ops"}));
+  return Fail(Cat({"unknown line ", Quoted(words[0]), "; before the operations come: world, backing, handler, fallback, lock, subrange, fail_host_call, ops"}));
 }
 
 std::variant<Trace, TextError> Parser::Parse(std::string_view text) {

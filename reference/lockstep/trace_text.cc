@@ -99,6 +99,8 @@ std::string BackingText(const Backing& backing, size_t index) {
   if (backing.trim != 0) Append(out, {" trim=", DecimalText(backing.trim)});
   if (!backing.mapped) out += " unmapped";
   if (backing.has_iova) out += " iova";
+  if (!backing.lockable) out += " unlockable";
+  if (backing.fickle) out += " fickle";
   if (backing.has_bitmap) out += " bitmap";
   if (backing.bit_offset != 0) Append(out, {" offset=", DecimalText(backing.bit_offset)});
   const std::array<bool, kAccesses>& null = backing.null_bitmap;
@@ -137,6 +139,8 @@ std::string ToText(const Trace& trace) {
   for (size_t i = 0; i < world.backings.size(); ++i) Append(out, {BackingText(world.backings[i], i), "\n"});
   AppendScript(out, "handler", world.handler);
   AppendScript(out, "fallback", world.fallback);
+  AppendScript(out, "lock", world.lock);
+  AppendScript(out, "subrange", world.subrange);
   if (world.failing_host_call != 0) Append(out, {"fail_host_call ", DecimalText(world.failing_host_call), "\n"});
   out += "ops\n";
   for (const Op& op : trace.ops) Append(out, {OpText(op), "\n"});

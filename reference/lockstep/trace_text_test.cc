@@ -116,7 +116,7 @@ TEST(TraceTextRefuses, ATextWithoutOpsLine) {
 
 TEST(TraceTextRefuses, UnknownAndRepeatedLines) {
   EXPECT_EQ(WorldRefusal("read page0 length=1"),
-            "2: unknown line 'read'; before the operations come: world, backing, handler, fallback, fail_host_call, ops");
+            "2: unknown line 'read'; before the operations come: world, backing, handler, fallback, lock, subrange, fail_host_call, ops");
   EXPECT_EQ(WorldRefusal("world single_region\nworld single_region"), "3: 'world' is given twice");
   EXPECT_EQ(WorldRefusal("handler retry\nhandler retry"), "3: 'handler' is given twice");
   EXPECT_EQ(WorldRefusal("fail_host_call 1\nfail_host_call 2"), "3: 'fail_host_call' is given twice");
@@ -155,7 +155,7 @@ TEST(TraceTextRefuses, BackingsOutOfOrder) {
 
 TEST(TraceTextRefuses, WordsOfABackingThatMeanNothing) {
   EXPECT_EQ(WorldRefusal("backing 0 size=3"),
-            "2: a backing has no 'size='; it has: absent, unmapped, iova, bitmap, pages=, trim=, offset=, null=rwx, "
+            "2: a backing has no 'size='; it has: absent, unmapped, iova, unlockable, fickle, bitmap, pages=, trim=, offset=, null=rwx, "
             "page0=state:rwx to page3=");
   EXPECT_EQ(WorldRefusal("backing 0 pages=5"), "2: pages 5 is too large: the largest is 4");
   EXPECT_EQ(WorldRefusal("backing 0 pages=0"), "2: pages 0 is too small: the smallest is 1");
@@ -178,12 +178,9 @@ TEST(TraceTextRefuses, WordsOfABackingWithoutEffect) {
 // ------------------------------------------------------------------ operations
 
 TEST(TraceTextRefuses, UnknownOperationsAndFields) {
-  EXPECT_EQ(OpRefusal("raed page0 length=1"),
-            "3: unknown operation 'raed'; operations are: read, write, fill, read_plain, write_plain, compare_exchange, "
-            "probe_readable, probe_writable, probe_executable, probe_gpns, full_mapping, iova, subrange, set_bit, allocate, "
-            "map_zero, protect, unmap, range_set, range_append, range_skip, range_truncate, range_subrange, range_split, "
-            "range_iterate, range_read, range_write, range_fill, reader_open, reader_limit, reader_read, reader_skip, "
-            "reader_plain, reader_array, reader_all, writer_open, writer_limit, writer_write, writer_fill, writer_plain");
+  std::string all;
+  for (const OpFields& op : kOpFields) all += (all.empty() ? "" : ", ") + std::string(op.name);
+  EXPECT_EQ(OpRefusal("raed page0 length=1"), "3: unknown operation 'raed'; operations are: " + all);
   EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target, form, length, choice");
   EXPECT_EQ(OpRefusal("read page0 length=1 length=2"), "3: 'length' is given twice");
   EXPECT_EQ(OpRefusal("read page0 length"), "3: 'length' needs a value: length=...");

@@ -18,7 +18,10 @@ Operation OperationOf(StepKind kind) {
     case StepKind::kWritePlain: return Operation::kWrite;
     case StepKind::kFill: return Operation::kFill;
     case StepKind::kCompareExchange: return Operation::kCompareExchange;
-    case StepKind::kSubrange: return Operation::kSubrange;
+    case StepKind::kSubrange:
+    case StepKind::kLockableSubrange: return Operation::kSubrange;
+    case StepKind::kLockGpns:
+    case StepKind::kLockRange: return Operation::kLock;
     case StepKind::kProbeReadable:
     case StepKind::kProbeWritable:
     case StepKind::kProbeExecutable:
@@ -88,7 +91,10 @@ void Model::Start(const World& world) {
   }
   handler_ = world.handler;
   fallback_ = world.fallback;
-  handler_calls_ = fallback_calls_ = host_calls_ = 0;
+  lock_ = world.lock;
+  subrange_ = world.subrange;
+  for (Lock& lock : locks_) lock = {};
+  handler_calls_ = fallback_calls_ = lock_calls_ = subrange_calls_ = host_calls_ = 0;
   failing_host_call_ = world.failing_host_call;
   ForgetRanges();
 }
@@ -99,7 +105,8 @@ void Model::Run(const Step& step, Outcome& outcome) {
   const Handle& target = handles_[step.target % kHandles];
   const Handle& handle = target.parts.empty() ? handles_[0] : target;
   if (RunRanges(handle, step, outcome) || RunStreams(handle, step, outcome)) return;
-  Range range = {step.gpa, step.length};
+  std::optional<Range> range = Range{step.gpa, step.length};
+  Operation operation = OperationOf(step.kind);
   std::array<uint8_t, 8> object = {};
   switch (step.kind) {
     case StepKind::kRead:
@@ -117,7 +124,7 @@ void Model::Run(const Step& step, Outcome& outcome) {
     case StepKind::kReadPlain:
     case StepKind::kWritePlain:
     case StepKind::kCompareExchange: {
-      range.length = step.size;
+      range->length = step.size;
       const std::span<uint8_t> host = std::span(object).first(step.size);
       const bool ok = Carry(handle, {step.kind, step.gpa, step.size, LowBytes(step.value, step.size),
                                      LowBytes(step.desired, step.size), host, outcome});
@@ -130,20 +137,40 @@ void Model::Run(const Step& step, Outcome& outcome) {
       Carry(handle, {step.kind, step.gpa, step.length, 0, 0, {}, outcome});
       break;
     case StepKind::kProbeGpns:
+      range.reset();
       ProbeGpns(handle, step, outcome);
       break;
     case StepKind::kFullMapping:
       if (handle.one_region && !handle.parts.empty()) {
         const Backing& setup = memories_[handle.parts[0].backing].setup;
-        if (setup.mapped && !setup.has_bitmap) outcome.number = handle.parts[0].length;
+        if (setup.mapped && !setup.has_bitmap && !handle.parts[0].own) outcome.number = handle.parts[0].length;
       }
       break;
     case StepKind::kIova:
-      if (FindPieces(handle, step.gpa, 1) && memories_[pieces_[0].backing].setup.has_iova)
+      if (FindPieces(handle, step.gpa, 1) && memories_[pieces_[0].backing].setup.has_iova && !pieces_[0].own)
         outcome.number = kIovaBase + pieces_[0].address;
       break;
     case StepKind::kSubrange:
+    case StepKind::kLockableSubrange:
       Subrange(handle, step, outcome);
+      break;
+    case StepKind::kLockGpns:
+    case StepKind::kLockRange:
+      range.reset();
+      MakeLock(handle, step, outcome);
+      break;
+    case StepKind::kUnlock: {
+      Lock& lock = locks_[step.object];
+      Unlock(lock, lock.pages.size(), outcome);
+      lock = {};
+      break;
+    }
+    case StepKind::kLockedCopy:
+      operation = std::array{Operation::kRead, Operation::kWrite, Operation::kFill}[step.choice % 3];
+      range = LockedCopy(step, outcome);
+      break;
+    case StepKind::kSupportsLocking:
+      outcome.number = CanLock(handle) ? 1 : 0;
       break;
     case StepKind::kSetBit:
       SetBit(memories_[step.backing % memories_.size()], step.page, step.access, step.choice % 2 == 1);
@@ -152,16 +179,17 @@ void Model::Run(const Step& step, Outcome& outcome) {
     case StepKind::kMapZero:
     case StepKind::kProtect:
     case StepKind::kUnmap:
-      range = {step.page * kPageSize, step.count * kPageSize};
+      range = Range{step.page * kPageSize, step.count * kPageSize};
       ChangeMapping(step, outcome);
       break;
     default:
       break;
   }
   if (outcome.ok) return;
-  outcome.operation = OperationOf(step.kind);
-  if (step.kind != StepKind::kProbeGpns) outcome.range = range;
-  Describe(outcome, outcome.operation == Operation::kCreate ? kSparseName : kWorldName);
+  outcome.operation = operation;
+  outcome.range = range;
+  const bool own = !handle.parts.empty() && handle.parts[0].own && step.kind != StepKind::kLockedCopy;
+  Describe(outcome, operation == Operation::kCreate ? kSparseName : own ? kOwnName : kWorldName);
 }
 
 bool Model::FindPieces(const Handle& handle, uint64_t gpa, uint64_t length) {
@@ -170,7 +198,7 @@ bool Model::FindPieces(const Handle& handle, uint64_t gpa, uint64_t length) {
     if (length == 0 || gpa < part.start || gpa - part.start >= part.length) continue;
     const uint64_t skipped = gpa - part.start;
     const uint64_t here = std::min(length, part.length - skipped);
-    pieces_.push_back({part.backing, part.offset + skipped, gpa, here});
+    pieces_.push_back({part.backing, part.offset + skipped, gpa, here, part.own});
     gpa += here;
     length -= here;
   }
@@ -192,7 +220,7 @@ bool Model::Carry(const Handle& handle, const Request& request) {
 bool Model::CarryPiece(const Request& request, Piece rest) {
   Memory& memory = memories_[rest.backing];
   const uint64_t end = rest.address + rest.length;
-  while (memory.setup.mapped) {
+  while (memory.setup.mapped && !rest.own) {
     std::optional<uint64_t> fault = FirstRefused(memory, rest, AccessOf(request.kind));
     const bool refused = fault.has_value();
     if (!refused) {
@@ -207,7 +235,7 @@ bool Model::CarryPiece(const Request& request, Piece rest) {
         rest = {rest.backing, *fault, rest.gpa + moved, end - *fault};
       }
     }
-    const Answer answer = AskHandler(request, rest.backing, *fault, end - *fault, refused);
+    const Answer answer = AskHandler(request.outcome, AccessOf(request.kind), rest.backing, *fault, end - *fault, refused);
     if (answer.action == Action::kFallback) break;
     if (answer.action == Action::kFail) {
       const uint64_t transferred = IsProbe(request.kind) ? 0 : rest.gpa - request.gpa;
@@ -279,12 +307,12 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
   return Fail(request.outcome, kind, piece.gpa + (named - piece.address), transferred, kScriptedCode);
 }
 
-Model::Answer Model::AskHandler(const Request& request, uint64_t backing, uint64_t address, uint64_t length, bool refused) {
+Model::Answer Model::AskHandler(Outcome& outcome, Access access, uint64_t backing, uint64_t address, uint64_t length,
+                                bool refused) {
   const auto fail = [](ErrorKind kind, int code) { return Answer{Action::kFail, kind, code}; };
   const Answer exhausted = fail(ErrorKind::kBackend, kExhaustedCode);
-  const Access access = AccessOf(request.kind);
   const ErrorKind usual = refused ? ErrorKind::kAccessDenied : ErrorKind::kNotMapped;
-  request.outcome.calls.push_back({CallKind::kPageFault, static_cast<uint8_t>(backing), address, length, access, refused, 0, 0});
+  outcome.calls.push_back({CallKind::kPageFault, static_cast<uint8_t>(backing), address, length, access, refused, 0, 0});
   const bool scripted = handler_calls_ < handler_.size();
   const HandlerAnswer answer = scripted ? handler_[handler_calls_++] : HandlerAnswer::kDefault;
   uint64_t last = address;
@@ -337,19 +365,6 @@ void Model::ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome) 
     }
     if (!Carry(handle, {StepKind::kProbeReadable, gpn * kPageSize, kPageSize, 0, 0, {}, outcome})) return;
   }
-}
-
-void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
-  std::optional<Part> found;
-  for (const Part& part : handle.parts) {
-    if (step.gpa < part.start || step.gpa - part.start > part.length) continue;
-    const uint64_t skipped = step.gpa - part.start;
-    if (step.length <= part.length - skipped) found = Part{part.backing, 0, part.offset + skipped, step.length};
-  }
-  if (found)
-    handles_[step.slot].parts.assign(1, *found);
-  else
-    Fail(outcome, ErrorKind::kOutOfRange, step.gpa);
 }
 
 void Model::ChangeMapping(const Step& step, Outcome& outcome) {

@@ -33,6 +33,8 @@ class Model {
   std::span<const PageId> TouchedPages() const { return touched_; }
   // What a bit says; true where there is no such bit.
   bool Bit(uint64_t backing, uint64_t page, Access access) const;
+  // Whether a lock is held there.
+  bool Holds(uint64_t object) const { return !locks_[object].pages.empty(); }
 
  private:
   struct Memory {
@@ -48,6 +50,7 @@ class Model {
     uint64_t start;
     uint64_t offset;
     uint64_t length;
+    bool own = false;  // a view of the backing's own: no mapping
   };
   struct Handle {
     std::vector<Part> parts;  // ascending; none: an empty slot
@@ -69,6 +72,13 @@ class Model {
     uint64_t address;
     uint64_t gpa;
     uint64_t length;
+    bool own = false;
+  };
+  // What an object holds: a piece for each page, and the spans that they make.
+  struct Lock {
+    Access access;
+    std::vector<Piece> pages;
+    std::vector<Piece> spans;
   };
   enum class Action : uint8_t { kFail, kRetry, kFallback };
   struct Answer {
@@ -119,11 +129,20 @@ class Model {
   bool CarryPiece(const Request& request, Piece rest);
   bool CarryByFallback(const Request& request, Piece rest);
   bool CallFallback(const Request& request, const Piece& piece);
-  Answer AskHandler(const Request& request, uint64_t backing, uint64_t address, uint64_t length, bool refused);
+  Answer AskHandler(Outcome& outcome, Access access, uint64_t backing, uint64_t address, uint64_t length, bool refused);
   bool Fix(Memory& memory, uint64_t page, Access access, bool refused);
   bool HostCall();
   void ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome);
   void Subrange(const Handle& handle, const Step& step, Outcome& outcome);
+  bool AskHook(Part& view, const Step& step, Outcome& outcome);
+  void MakeLock(const Handle& handle, const Step& step, Outcome& outcome);
+  bool PagesToLock(const Handle& handle, const Step& step, Outcome& outcome, std::vector<Piece>& pages);
+  bool TryLock(Lock& lock, bool expose, Outcome& outcome, bool& again);
+  bool LockCall(Call call, std::span<const Piece> pages, Outcome& outcome);
+  void Unlock(const Lock& lock, size_t pages, Outcome& outcome);
+  void MakeSpans(Lock& lock, bool merge, Outcome& outcome);
+  std::optional<Range> LockedCopy(const Step& step, Outcome& outcome);
+  bool CanLock(const Handle& handle) const;
   void ChangeMapping(const Step& step, Outcome& outcome);
 
   static std::optional<uint64_t> FirstRefused(const Memory& memory, const Piece& piece, Access access);
@@ -137,8 +156,13 @@ class Model {
   std::array<Handle, kHandles> handles_;
   std::vector<HandlerAnswer> handler_;
   std::vector<FallbackAnswer> fallback_;
+  std::vector<LockAnswer> lock_;
+  std::vector<SubrangeAnswer> subrange_;
+  std::array<Lock, kObjects> locks_;
   uint64_t handler_calls_ = 0;
   uint64_t fallback_calls_ = 0;
+  uint64_t lock_calls_ = 0;
+  uint64_t subrange_calls_ = 0;
   uint64_t host_calls_ = 0;
   uint64_t failing_host_call_ = 0;
   std::array<Buffer, kObjects> buffers_;

@@ -49,6 +49,8 @@ struct Backing {
   uint8_t bit_offset = 0;                       // 0..7
   std::array<bool, 3> null_bitmap = {};         // by Access: the pointer is null, everything allowed
   bool has_iova = false;                        // base_iova() = kIovaBase
+  bool lockable = true;                         // supports_locking()
+  bool fickle = false;   // once the memory is made, the methods that must be stable say something else: nobody may notice
   std::array<PageSetup, kMaxPages> page = {};
   bool operator==(const Backing&) const = default;
 
@@ -90,6 +92,28 @@ enum class FallbackAnswer : uint8_t {
 inline constexpr int kFallbackAnswers = 6;
 // A compare-exchange fallback moves nothing in kFailMoved either: its status says 0 and names the start.
 
+// What each LockGpns and ExposeVa call does, in call order; after the last one, kOk for ever. One script for all backings.
+enum class LockAnswer : uint8_t {
+  kOk,
+  kFail,           // kScriptedCode, kScriptedText; names nothing
+  kFailNotMapped,  // NotMapped(), which keeps its kind
+  kFailAt,         // as kFail; names the middle of the range, or of the page listed last
+  kFailOutside,    // as kFail; names the first byte behind the range, or behind the highest page listed
+};
+inline constexpr int kLockAnswers = 5;
+
+// What each Subrange call of a backing gives, in call order; after the last one, kDefault for ever.
+enum class SubrangeAnswer : uint8_t {
+  kDefault,      // none: the default view
+  kOwn,          // a view of the backing's own, named kOwnName: the same addresses, but without mapping, IOVA, or a hook of its own
+  kWrongSize,    // one that is not of the size asked for
+  kFail,         // kScriptedCode, kScriptedText; names nothing
+  kFailAt,       // as kFail; names start + length / 2
+  kFailOutside,  // as kFail; names start + length + 1
+};
+inline constexpr int kSubrangeAnswers = 6;
+inline constexpr int kWrongSizeCode = 13;  // absl's INTERNAL
+
 inline constexpr int kScriptedCode = 10;  // absl's ABORTED
 inline constexpr char kScriptedText[] = "scripted";
 
@@ -98,6 +122,8 @@ struct World {
   std::vector<Backing> backings;  // 1..kMaxBackings; a backing never exceeds region_pages
   std::vector<HandlerAnswer> handler;
   std::vector<FallbackAnswer> fallback;
+  std::vector<LockAnswer> lock;
+  std::vector<SubrangeAnswer> subrange;
   uint8_t failing_host_call = 0;  // 0: none; n: the n-th host call made by the steps (not by building the world) fails
   bool operator==(const World&) const = default;
 };
@@ -119,6 +145,7 @@ inline constexpr uint8_t kUntouched = 0xa5;
 inline constexpr uint64_t kGuardBytes = 16;
 inline constexpr char kWorldName[] = "world";           // the debug name of handle 0, and of its views
 inline constexpr char kStreamName[] = "stream";         // the debug name in errors that a stream finds by itself
+inline constexpr char kOwnName[] = "own";                // that of a backing's own view
 inline constexpr char kSparseName[] = "sparse mapping";  // the debug name in errors of the SparseMapping steps
 
 enum class StepKind : uint8_t {
@@ -136,7 +163,7 @@ enum class StepKind : uint8_t {
   kProbeGpns,         // (gpns)
   kFullMapping,       // outcome.number: the size, if there is one
   kIova,              // outcome.number: Iova(gpa), if there is one
-  kSubrange,          // handle `slot` (1..3) := Subrange(gpa, length, false); unchanged on failure
+  kSubrange,          // handle `slot` (1..3) := Subrange(gpa, length, form == 1); unchanged on failure
   // on backing `backing` (index modulo the count), host side
   kSetBit,            // the bit of `access` on page `page` := choice & 1; nothing if there is no such page or bitmap
   // SparseMapping calls on pages [page, page + count) of a mapping that is kMaxPages long whatever the backing shows of it:
@@ -175,6 +202,16 @@ enum class StepKind : uint8_t {
   kWriterWrite,       // Write(length bytes of DataPattern(value))
   kWriterFill,        // Fill(value's low byte, length)
   kWriterPlain,       // WritePlain<uintN_t>(value's low bytes)
+  // Locks. What object `object` held before is unlocked first. Making the lock's list is one host call, made when all checks
+  // have passed and before any call. Held locks outlive the handles they came from. After a trace's last step the held ones
+  // are dropped by steps of kUnlock, in the objects' order.
+  kLockGpns,          // object := LockGpns(access, form == 1: kernel access, gpns) on `target`
+  kLockRange,         // object := LockRange(access) of bytes [offset, offset + length) of the pages `gpns` laid end to end
+  kUnlock,            // drops what `object` holds
+  kLockedCopy,        // span `count` (modulo their number) of `object`, from `offset` on, `length` bytes; nothing if it has no spans.
+                      // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value)
+  kSupportsLocking,   // outcome.number: supports_locking() of `target`
+  kLockableSubrange,  // handle `slot` := LockableSubrange(gpa, length)
 };
 
 // One operation with every number filled in.
@@ -212,7 +249,10 @@ struct Range {
   bool operator==(const Range&) const = default;
 };
 
-enum class CallKind : uint8_t { kPageFault, kReadFallback, kWriteFallback, kFillFallback, kCompareExchangeFallback };
+enum class CallKind : uint8_t {
+  kPageFault, kReadFallback, kWriteFallback, kFillFallback, kCompareExchangeFallback,
+  kExposeVa, kLockGpns, kUnlockGpns, kSubrange,
+};
 
 // One call that a backing received, with its arguments, in the backing's own coordinates.
 struct Call {
@@ -220,10 +260,11 @@ struct Call {
   uint8_t backing = 0;
   uint64_t address = 0;
   uint64_t length = 0;
-  Access access = Access::kRead;  // PageFault only
+  Access access = Access::kRead;  // PageFault, LockGpns, UnlockGpns
   bool bitmap_failure = false;    // PageFault only
-  uint64_t value = 0;             // fill value; compare-exchange: current (little-endian, zero-extended)
+  uint64_t value = 0;             // fill value; compare-exchange: current (little-endian, zero-extended); Subrange: preemptive locking
   uint64_t desired = 0;           // compare-exchange
+  std::vector<uint64_t> gpns = {};  // LockGpns, UnlockGpns
   bool operator==(const Call&) const = default;
 };
 
@@ -235,6 +276,14 @@ struct RangePart {
   std::vector<Range> runs = {};                     // contiguous addresses
   std::optional<uint64_t> invalid_gpn = {};         // at which the runs end
   bool operator==(const RangePart&) const = default;
+};
+
+// A locked span: where its host memory lies, as bytes of a backing's mapping.
+struct Span {
+  uint8_t backing = 0;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  bool operator==(const Span&) const = default;
 };
 
 // Everything a caller can observe of one step. Fields a step has no use for stay at their defaults.
@@ -255,6 +304,7 @@ struct Outcome {
   bool refused = false;                             // a range that does not fit
   std::vector<uint64_t> lengths = {};               // of the buffer; of the stream and its limits
   std::vector<RangePart> parts = {};                // of the buffer, those without bytes left out
+  std::vector<Span> spans;                          // of a lock that was just made
   bool operator==(const Outcome&) const = default;
 };
 

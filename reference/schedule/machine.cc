@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <span>
 
 #include "guestmem/fault.h"
 #include "guestmem/rcu.h"
@@ -20,6 +21,12 @@ class Machine::Backing final : public guestmem::GuestMemoryAccess {
   std::byte* mapping() const override { return machine_.pages_->mapping(); }
   uint64_t max_address() const override { return machine_.pages_->max_address(); }
   std::optional<guestmem::BitmapInfo> access_bitmap() const override { return machine_.bits_->info(); }
+  Status LockGpns(AccessType, std::span<const uint64_t> gpns) override { return machine_.bits_->Lock(gpns); }
+  void UnlockGpns(AccessType, std::span<const uint64_t> gpns) override {
+    if (!machine_.bits_->Unlock(gpns).ok()) {
+      machine_.Break("an unlock of what is not locked");
+    }
+  }
   PageFaultAction PageFault(const PageFaultInfo& fault) override { return machine_.Handle(fault); }
 
  private:
@@ -86,11 +93,7 @@ void Machine::Reset(const Trace& trace) {
 
 void Machine::Look() {
   for (Thread& thread : threads_) {
-    for (uint64_t page = 0; page < kMaxPages; ++page) {
-      if (thread.lock[page] != 0) {
-        Must(bits_->Unlock({&page, 1}));
-      }
-    }
+    thread.lock = {};
   }
   for (uint8_t i = 0; i < trace_->pages.size(); ++i) {
     const auto* const bytes = reinterpret_cast<const uint8_t*>(host(i * kPageBytes));

@@ -11,6 +11,7 @@
 
 #include "guestmem/access_bitmap.h"
 #include "guestmem/guest_memory.h"
+#include "guestmem/lock.h"
 #include "guestmem/sparse_mapping.h"
 #include "reference/schedule/history.h"
 #include "reference/schedule/scheduler.h"
@@ -43,9 +44,13 @@ class Machine {
     uint64_t address = 0, value = 0;
     uint8_t size = 0;
   };
+  struct Held {
+    guestmem::LockedPages pages;  // of one page
+    size_t span = 0;              // index + 1 in history_.locks; 0: nothing is held
+  };
   struct Thread {
     bool in_section = false;  // of its own
-    std::array<int, kMaxPages> lock = {};  // index + 1 in history_.locks
+    std::array<Held, kMaxPages> lock = {};
     std::vector<Seen> seen;
     size_t op = 0;            // being run
   };

@@ -203,41 +203,43 @@ void Machine::Restore(uint8_t index) {
 }
 
 void Machine::LockPage(const Op& op) {
-  if (me().lock[op.page] != 0) {
+  Held& held = me().lock[op.page];
+  if (held.span != 0) {
     return;
   }
   const uint64_t page = op.page;
+  const Bit bit = op.form == 0 ? Bit::kRead : Bit::kWrite;
   LockSpan span{.lock_start = scheduler_.Tick(), .page = op.page};
-  if (!bits_->Lock({&page, 1}).ok()) {
-    Break("a lock was refused");
+  auto locked = memory_[trace_->pages.size() - 1].LockGpns(
+      op.form == 0 ? guestmem::AccessType::kRead : guestmem::AccessType::kWrite, true, {&page, 1});
+  span.locked = scheduler_.Tick();
+  if (!locked.ok()) {
+    FoundRefusal(span.lock_start, locked.status(), bit);
+    span.unlock_start = span.lock_start;  // it was locked for some moment, nobody knows which
+    span.unlocked = scheduler_.Tick();
+    history_.locks.push_back(span);
     return;
   }
-  span.locked = scheduler_.Tick();
+  Found(span.lock_start, page * kPageBytes, kPageBytes, bit, true);
   history_.locks.push_back(span);
-  me().lock[op.page] = static_cast<int>(history_.locks.size());
-  // Probed after counting: from here on no revoke can come between the probe's answer and the use.
-  const guestmem::GuestMemory& memory = memory_[trace_->pages.size() - 1];
-  const Status status = op.form == 0 ? memory.ProbeReadable(page * kPageBytes, kPageBytes)
-                                     : memory.ProbeWritable(page * kPageBytes, kPageBytes);
-  if (!status.ok()) {
-    FoundRefusal(span.lock_start, status, op.form == 0 ? Bit::kRead : Bit::kWrite);
-    UnlockPage(op.page);
-  } else {
-    Found(span.lock_start, page * kPageBytes, kPageBytes, op.form == 0 ? Bit::kRead : Bit::kWrite, true);
-  }
+  held.span = history_.locks.size();
+  held.pages = *std::move(locked);
 }
 
+// Through the host address, as a kernel would that was handed the lock's iovec.
 void Machine::TouchLocked(const Op& op) {
-  if (me().lock[op.page] == 0) {
+  const Held& held = me().lock[op.page];
+  if (held.span == 0) {
     return;
   }
   const Range range = RangeOf(op, trace_->pages.size());
   const auto number = static_cast<uint8_t>(me().op + 1);
+  auto* const bytes = static_cast<std::byte*>(held.pages.iovecs()[0].iov_base) + range.address % kPageBytes;
   Access access{.start = scheduler_.Tick(), .address = range.address, .length = range.length,
                 .op = static_cast<uint8_t>(me().op), .plain = true, .reads = op.form == 0, .writes = op.form == 1,
                 .written = number};
-  if (op.form == 0 ? guestmem::TryRead(host(range.address), access.seen).has_value()
-                   : guestmem::TryWrite(host(range.address), Repeated(number)).has_value()) {
+  if (op.form == 0 ? guestmem::TryRead(bytes, access.seen).has_value()
+                   : guestmem::TryWrite(bytes, Repeated(number)).has_value()) {
     Break("a locked page is not mapped");
     return;
   }
@@ -245,18 +247,16 @@ void Machine::TouchLocked(const Op& op) {
   Note(access);
 }
 
-void Machine::UnlockPage(uint8_t index) {
-  const int lock = me().lock[index];
-  if (lock == 0) {
+void Machine::UnlockPage(uint8_t page) {
+  Held& held = me().lock[page];
+  if (held.span == 0) {
     return;
   }
-  const uint64_t page = index;
-  history_.locks[lock - 1].unlock_start = scheduler_.Tick();
-  me().lock[index] = 0;
-  if (!bits_->Unlock({&page, 1}).ok()) {
-    Break("an unlock of what was locked was refused");
-  }
-  history_.locks[lock - 1].unlocked = scheduler_.Tick();
+  const size_t span = held.span - 1;
+  history_.locks[span].unlock_start = scheduler_.Tick();
+  held.span = 0;
+  held.pages = {};
+  history_.locks[span].unlocked = scheduler_.Tick();
 }
 
 void Machine::OwnSection(const Op& op) {

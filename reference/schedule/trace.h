@@ -42,7 +42,7 @@ enum class OpKind : uint8_t {
   kGrant,            // but for retired pages
   kRetire,           // revokes everything on the page, then poisons or unmaps it
   kRestore,          // looks whether the poison is whole, fills the page with its number, grants everything
-  kLock,             // AccessBitmap::Lock, then a probe, as SPEC 7 has it
+  kLock,             // GuestMemory::LockGpns of one page
   kTouch,            // reads or writes a locked page through its host address
   kUnlock,
   kSection,          // a section of the thread's own, in it a plain read, and then a direct one of what the bits allowed

@@ -2,7 +2,7 @@
 //
 // A backing is what guest memory really is: a mapping of host virtual memory, a slow path, or both. Only
 // mapping() and max_address() must be implemented; everything else has a default. GuestMemory calls the stable ones
-// (mapping, max_address, access_bitmap, base_iova) once, at creation, and never on the fast path.
+// (mapping, max_address, access_bitmap, base_iova, supports_locking) once, at creation, and never on the fast path.
 //
 //   class Ram : public guestmem::GuestMemoryAccess {
 //    public:
@@ -18,16 +18,21 @@
 #ifndef GUESTMEM_BACKING_H_
 #define GUESTMEM_BACKING_H_
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
+#include "guestmem/sharing.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
 
 namespace guestmem {
+
+class GuestMemory;
 
 // Where a backing keeps its access bits: one bit a page, 1 = allowed, least significant bit first, page p at bit
 // bit_offset + p. Each bitmap has bit_offset + ceil(max_address / 4096) bits, at any alignment, valid for
@@ -98,9 +103,37 @@ class GuestMemoryAccess {
   virtual Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
                                                std::span<const std::byte> desired);
 
+  // Locking. While a page is locked, the backing does not unmap, move or refuse it; populating it stays allowed. A page
+  // listed twice is locked twice, and unlocked as often.
+  //
+  // Whether pages can be locked at all. Never changes. Default: where there is a mapping. Without one it is not asked.
+  virtual bool supports_locking() const;
+  // Locks all of `gpns` (pages of the backing, in the caller's order) for `access`, or none: a failure has changed nothing.
+  // The status may name an address (BackendError). Default: OK.
+  virtual Status LockGpns(AccessType access, std::span<const uint64_t> gpns);
+  // Undoes one LockGpns of exactly this list and access. Default: nothing.
+  virtual void UnlockGpns(AccessType access, std::span<const uint64_t> gpns);
+  // Makes the range, which lies in one locked page, safe to hand to the kernel (for DMA, system calls). Default: OK.
+  virtual Status ExposeVa(uint64_t address, uint64_t length);
+
+  // A view of the backing's own of [offset, offset + length), or none for the default one. The range is inside
+  // max_address; the view must be of exactly `length` bytes (else the caller gets kBackend). `allow_preemptive_locking`:
+  // the caller owns the range, so its pages may be locked in advance, for speed. Default: none.
+  // (Overriding it takes guestmem/guest_memory.h.)
+  virtual Result<std::optional<GuestMemory>> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking);
+
   // IO virtual address of byte 0, for DMA without an IOMMU. Default: none.
   virtual std::optional<uint64_t> base_iova() const;
+
+  // The files behind the memory, with `gpa` an address of the backing's, for another process to map. Revocation does not reach
+  // processes that mapped them. Default: none.
+  virtual std::vector<SharedFile> sharing() const;
 };
+
+// A backing that is wholly reachable through its mapping: no fallbacks are needed. A type says so of itself with
+//   static constexpr bool kLinear = true;
+template <typename T>
+concept LinearGuestMemory = std::derived_from<T, GuestMemoryAccess> && requires { requires T::kLinear; };
 
 }  // namespace guestmem
 

@@ -49,11 +49,22 @@
 #include "guestmem/detail/schedule.h"
 #include "guestmem/detail/trap_inline.h"
 #include "guestmem/fault.h"
+#include "guestmem/lock.h"
 #include "guestmem/paged_range.h"
+#include "guestmem/sharing.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
 
 namespace guestmem {
+
+class AlignedHeapMemory;
+class GuestMemory;
+
+namespace detail {
+// GuestMemory::LockRange, over bytes [offset, offset + length) of the listed pages laid end to end.
+Result<LockedRange> LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset, uint64_t length,
+                                std::span<const uint64_t> gpns);
+}  // namespace detail
 
 struct CreateOptions {
   // False: the program owns its SIGSEGV and SIGBUS handlers and calls TryHandleFault from them.
@@ -148,10 +159,23 @@ class GuestMemory {
   // ProbeReadable of each whole page, in order. Errors: also kInvalidGpn, from GPN 2^52 - 1 on, when it is reached.
   Status ProbeGpns(std::span<const uint64_t> gpns) const;
 
+  // Locks whole pages for as long as the result lives (guestmem/lock.h): all of them, or none and an error. Pages are locked
+  // first and probed then, for `access`; where a probe is refused, everything is unlocked, the backing's PageFault is asked,
+  // and Retry starts over. `kernel_access`: they may be handed to the kernel. A GPN listed twice is locked twice. No GPNs:
+  // a lock of nothing. Errors: kNotLockable, kInvalidGpn, kOutOfRange (a page not wholly inside one backing), kAccessDenied,
+  // kNotMapped, kResourceExhausted, kBackend. In the first three nothing was called, nor where memory ran out.
+  Result<LockedPages> LockGpns(AccessType access, bool kernel_access, std::span<const uint64_t> gpns) const;
+  // Whether this memory can be locked: every present backing can, there is one, and (a view) it starts a page of the backing's.
+  bool supports_locking() const;
+
   // A view of [offset, offset + length), which must lie in one backing (a zero-length view: inside or at the end of one).
   // Addresses of the view start at 0; its errors are in its own coordinates. Access bits and alignment stay the
-  // backing's. Keeps the memory alive. Errors: kOutOfRange.
+  // backing's. Keeps the memory alive. The backing may give a view of its own instead, named and behaving as it likes;
+  // `allow_preemptive_locking` tells it that the caller owns the range. Errors: kOutOfRange; kBackend, what the backing says,
+  // or its view is of another size.
   Result<GuestMemory> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking = false) const;
+  // A view whose pages can be locked; preemptive locking is allowed. Errors: also kNotLockable.
+  Result<GuestMemory> LockableSubrange(uint64_t offset, uint64_t length) const;
 
   // The host memory behind all of it: only for one region that is mapped and has no bitmap. What is behind it may fault.
   std::optional<HostMapping> FullMapping() const;
@@ -159,7 +183,22 @@ class GuestMemory {
   // IO virtual address of `gpa`, for DMA without an IOMMU; nullopt if the backing has none or gpa is out of range.
   std::optional<uint64_t> Iova(uint64_t gpa) const;
 
+  // The files behind this memory, in its own coordinates; for another process to map. Revocation does not reach processes
+  // that have mapped them. Empty: there are none.
+  std::vector<SharedFile> sharing() const;
+
+  // The bytes of a memory made by Allocate, for its owner (not a view); nullopt for any other. Valid while the memory lives.
+  std::optional<std::span<std::atomic<uint8_t>>> InnerBuffer() const;
+  // The same as plain bytes: only while there is no other handle, view or lock, and until one is made.
+  std::optional<std::span<std::byte>> InnerBufferMutable();
+  // Takes the heap memory back out, leaving this handle empty: only while there is no other handle, view or lock. Null, and
+  // nothing changed, where it cannot be had.
+  std::shared_ptr<AlignedHeapMemory> TakeInnerBuffer() &&;
+
  private:
+  friend Result<LockedRange> detail::LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset,
+                                                 uint64_t length, std::span<const uint64_t> gpns);
+
   explicit GuestMemory(std::shared_ptr<const detail::Memory> memory);
 
   // The region that [gpa, gpa + length) lies in; null if not in one. `size` is &Region::mapped_size to ask for one with a
@@ -244,6 +283,11 @@ class GuestMemory {
                                       const detail::TrapResult* fault) const;
   [[gnu::cold]] Result<bool> CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
                                                  const detail::TrapResult* fault) const;
+
+  Result<detail::Lock> LockList(AccessType access, bool kernel_access, uint64_t offset, uint64_t length,
+                                std::span<const uint64_t> gpns, bool merge) const;
+  uint64_t Extent() const;
+  bool IsUnsharedHeap() const;
 
   // How far an access over several listed pages has come.
   struct Progress {

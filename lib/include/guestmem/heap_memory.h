@@ -17,6 +17,8 @@ namespace guestmem {
 
 class AlignedHeapMemory final : public GuestMemoryAccess {
  public:
+  static constexpr bool kLinear = true;
+
   // `size` bytes, rounded up to pages; 0 is allowed.
   // Errors: kInvalidArgument (2^63 or more after rounding), kResourceExhausted.
   static Result<std::shared_ptr<AlignedHeapMemory>> Create(uint64_t size);

@@ -26,6 +26,8 @@ namespace guestmem {
 
 class SparseMapping final : public GuestMemoryAccess {
  public:
+  static constexpr bool kLinear = true;
+
   enum class Protection : uint8_t { kNone, kRead, kReadWrite };
 
   // Reserves `size` bytes, rounded up to pages. Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted.

@@ -41,6 +41,7 @@ Status MakeRegion(const Name& name, GuestMemoryAccess& backing, Region& region) 
   region.size = backing.max_address();
   region.mapped_size = region.base == nullptr ? 0 : region.size;
   region.iova = backing.base_iova();
+  region.lockable = region.base != nullptr && backing.supports_locking();
   if (region.size >= kMaxSize) {
     return CreateError(name, Format("the backing's size 0x%" PRIx64 " is not below 2^63", region.size));
   }
@@ -145,40 +146,45 @@ Result<GuestMemory> GuestMemory::Allocate(uint64_t size) {
   if (!heap.ok()) {
     return heap.status();
   }
-  return Create("heap", *std::move(heap));
+  Result<GuestMemory> memory = Create("heap", *std::move(heap));
+  if (memory.ok()) {
+    // Safe because nobody else has the handle yet.
+    std::const_pointer_cast<Memory>(memory->memory_)->is_heap = true;
+  }
+  return memory;
 }
 
-Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool /*allow_preemptive_locking*/) const {
-  uint64_t in_region = 0;
-  const Region* region = Locate(offset, length, in_region);
-  uint64_t previous_in_region = 0;
-  if ((region == nullptr || region->backing == nullptr) && length == 0 && offset != 0) {
-    // Not inside a backing: perhaps at the end of one.
-    region = Locate(offset - 1, 1, previous_in_region);
-    in_region = previous_in_region + 1;
+std::optional<std::span<std::atomic<uint8_t>>> GuestMemory::InnerBuffer() const {
+  if (!memory_->is_heap) {
+    return std::nullopt;
   }
-  if (region == nullptr || region->backing == nullptr) {
-    ErrorInfo info;
-    info.kind = ErrorKind::kOutOfRange;
-    info.operation = Operation::kSubrange;
-    info.range = {offset, length};
-    info.fault_address = offset;
-    return detail::MakeError(memory_->name, std::move(info));
+  // Safe because an atomic byte has a byte's representation, and guest bytes have no type of their own.
+  return std::span(reinterpret_cast<std::atomic<uint8_t>*>(regions_[0].base), regions_[0].size);
+}
+
+bool GuestMemory::IsUnsharedHeap() const {
+  // Only this handle, which the caller has to itself, can make the count grow again; the heap's own count is the memory's
+  // share and nothing else. The fence makes visible what those did that have let go.
+  const bool unshared = memory_->is_heap && memory_.use_count() == 1 && memory_->owned[0].use_count() == 1;
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return unshared;
+}
+
+std::optional<std::span<std::byte>> GuestMemory::InnerBufferMutable() {
+  if (!IsUnsharedHeap()) {
+    return std::nullopt;
   }
-  auto view = std::make_shared<Memory>();
-  view->name = memory_->name;
-  // Safe because ownership is all that `owned` is for: nothing is reached through it.
-  view->owned.push_back(std::const_pointer_cast<Memory>(memory_));
-  Region& part = view->regions.emplace_back(*region);
-  part.base = region->base == nullptr ? nullptr : region->base + in_region;
-  part.size = length;
-  part.mapped_size = region->base == nullptr ? 0 : length;
-  part.backing_offset += in_region;
-  part.bit_bytes += in_region;
-  if (part.iova) {
-    *part.iova += in_region;
+  return std::span(regions_[0].base, regions_[0].size);
+}
+
+std::shared_ptr<AlignedHeapMemory> GuestMemory::TakeInnerBuffer() && {
+  if (!IsUnsharedHeap()) {
+    return nullptr;
   }
-  return GuestMemory(std::move(view));
+  // Safe because is_heap says what owned[0] is.
+  auto heap = std::static_pointer_cast<AlignedHeapMemory>(memory_->owned[0]);
+  *this = GuestMemory();
+  return heap;
 }
 
 std::optional<HostMapping> GuestMemory::FullMapping() const {

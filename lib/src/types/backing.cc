@@ -17,6 +17,14 @@ Result<bool> GuestMemoryAccess::CompareExchangeFallback(uint64_t, std::span<std:
   return NoFallback();
 }
 
+bool GuestMemoryAccess::supports_locking() const { return mapping() != nullptr; }
+Status GuestMemoryAccess::LockGpns(AccessType, std::span<const uint64_t>) { return {}; }
+void GuestMemoryAccess::UnlockGpns(AccessType, std::span<const uint64_t>) {}
+Status GuestMemoryAccess::ExposeVa(uint64_t, uint64_t) { return {}; }
+
 std::optional<uint64_t> GuestMemoryAccess::base_iova() const { return std::nullopt; }
+std::vector<SharedFile> GuestMemoryAccess::sharing() const { return {}; }
+
+// GuestMemoryAccess::Subrange is in guest/view.cc: its result is of a layer that this one doesn't know.
 
 }  // namespace guestmem

@@ -22,6 +22,7 @@ struct Memory {
   unsigned region_bits = 63;
   // What keeps the backings alive: the backings themselves, or (a view) the memory it shows a part of.
   std::vector<std::shared_ptr<void>> owned;
+  bool is_heap = false;  // owned[0] is an AlignedHeapMemory that only GuestMemory handles reach
 
   uint64_t region_mask() const { return (uint64_t{1} << region_bits) - 1; }
 };

@@ -43,6 +43,7 @@ struct Region {
   uint64_t size = 0;                          // 0: an empty slot
   uint64_t backing_offset = 0;                // the backing's address of offset 0
   bool has_bitmap = false;
+  bool lockable = false;                      // mapped, and the backing supports locking
   GuestMemoryAccess* backing = nullptr;
   std::optional<uint64_t> iova;              // of offset 0
 

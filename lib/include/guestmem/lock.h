@@ -1,0 +1,132 @@
+// Locked guest memory: host addresses that stay good for a while. What GuestMemory::LockGpns and LockRange return.
+//
+//   auto locked = memory.LockGpns(guestmem::AccessType::kWrite, /*kernel_access=*/true, gpns);
+//   if (!locked.ok()) return locked.status();
+//   ssize_t n = preadv(file, locked->iovecs().data(), static_cast<int>(locked->iovecs().size()), 0);   // DMA of a sort
+//   // unlocked here, whatever happened
+//
+// While a page is locked, its backing does not unmap, move or refuse it: no access bit is checked and no handler asked
+// any more. The guest goes on running and may change the bytes at any moment.
+//
+// When not: an access or two (GuestMemory's own calls are as fast, and lock nothing); memory that must be taken away from
+// the guest in the meantime (taking it away fails, or waits, while it is locked).
+//
+// Threads: a lock object is used by one thread at a time; spans may be copied to, and used from, any thread while the
+// lock object lives. Signal context: no. Units: bytes.
+
+#ifndef GUESTMEM_LOCK_H_
+#define GUESTMEM_LOCK_H_
+
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "guestmem/status.h"
+
+namespace guestmem {
+
+class GuestMemory;
+class LockedRange;
+namespace detail {
+struct LockState;
+struct Memory;
+Result<LockedRange> LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset, uint64_t length,
+                                std::span<const uint64_t> gpns);
+}  // namespace detail
+
+// A contiguous range of locked memory. A plain value: valid while the lock that it came from lives.
+class GuestSpan {
+ public:
+  GuestSpan() = default;
+
+  uint64_t size() const { return size_; }
+  // The guest's address of byte 0, in the coordinates of the memory that was locked.
+  uint64_t gpa() const { return gpa_; }
+  // For the kernel. Not for memcpy: the guest writes at the same time.
+  iovec ToIovec() const { return {base_, size_}; }
+
+  // Copies destination.size() bytes from `offset` on, ascending, at the speed of a bulk access and with its promises
+  // (not atomic; each byte as it was at some moment). Errors: kInvalidArgument if they do not lie in the span;
+  // kNotMapped if the backing broke its word and the memory is gone: then exactly the bytes below
+  // ErrorInfo::fault_address were transferred. The host buffer must not overlap the span.
+  Status CopyTo(std::span<std::byte> destination, uint64_t offset = 0) const;
+  // Copies source.size() bytes to `offset`. Precondition: locked for AccessType::kWrite. Errors: as CopyTo.
+  Status CopyFrom(std::span<const std::byte> source, uint64_t offset = 0) const;
+  // Stores `value` into `length` bytes. Precondition and errors: as CopyFrom.
+  Status Fill(uint8_t value, uint64_t offset, uint64_t length) const;
+  Status Fill(uint8_t value) const { return Fill(value, 0, size_); }
+
+  // One byte, as an atomic. Precondition: i < size() (not checked: this is for inner loops).
+  std::atomic_ref<uint8_t> At(uint64_t i) const {
+    // Safe because guest bytes have no type of their own, and a byte may be accessed as any.
+    return std::atomic_ref<uint8_t>(*reinterpret_cast<uint8_t*>(base_ + i));
+  }
+
+ private:
+  friend struct detail::LockState;
+  template <typename Transfer>
+  Status Run(uint64_t offset, uint64_t length, Transfer transfer) const;
+
+  std::byte* base_ = nullptr;
+  uint64_t size_ = 0;
+  uint64_t gpa_ = 0;
+  const detail::Memory* memory_ = nullptr;  // kept alive by the lock
+};
+
+namespace detail {
+
+// What both sorts of lock are: pages of one memory, unlocked when dropped.
+class Lock {
+ public:
+  Lock() = default;  // holds nothing
+  Lock(Lock&& other) noexcept;
+  // Unlocks what it held, then takes over.
+  Lock& operator=(Lock&& other) noexcept;
+  // Unlocks, in the reverse order of locking. Calls the backings; the memory is kept alive until then.
+  ~Lock();
+
+  // In order. Valid while this object lives, also after it was moved from: the new owner has them.
+  std::span<const GuestSpan> spans() const;
+  // The same for preadv(2), pwritev(2) and their kin (which take at most IOV_MAX at once).
+  std::span<const iovec> iovecs() const;
+
+ private:
+  friend class guestmem::GuestMemory;
+  friend struct LockState;
+  explicit Lock(LockState* state) : state_(state) {}
+
+  LockState* state_ = nullptr;  // null: nothing is locked
+};
+
+}  // namespace detail
+
+// Whole pages: one span of 4096 bytes an entry of the list, in its order.
+class LockedPages : public detail::Lock {
+ public:
+  LockedPages() = default;
+
+ private:
+  friend class GuestMemory;
+  explicit LockedPages(detail::Lock lock) : Lock(std::move(lock)) {}
+};
+
+// The bytes of a range over listed pages: one span where neighbouring entries are neighbouring pages of one backing.
+class LockedRange : public detail::Lock {
+ public:
+  LockedRange() = default;
+
+ private:
+  friend class GuestMemory;
+  friend Result<LockedRange> detail::LockRangeOf(const GuestMemory& memory, AccessType access, uint64_t offset,
+                                                 uint64_t length, std::span<const uint64_t> gpns);
+  explicit LockedRange(detail::Lock lock) : Lock(std::move(lock)) {}
+};
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_LOCK_H_

@@ -1,0 +1,117 @@
+// Views of memory, and the files behind it.
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "guestmem/guest_memory.h"
+#include "types/error_rep.h"
+
+namespace guestmem {
+
+using detail::Memory;
+using detail::Region;
+
+Result<std::optional<GuestMemory>> GuestMemoryAccess::Subrange(uint64_t, uint64_t, bool) {
+  return std::optional<GuestMemory>();
+}
+
+Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking) const {
+  ErrorInfo info;
+  info.operation = Operation::kSubrange;
+  info.range = {offset, length};
+  info.fault_address = offset;
+  uint64_t in_region = 0;
+  const Region* region = Locate(offset, length, in_region);
+  uint64_t previous_in_region = 0;
+  if ((region == nullptr || region->backing == nullptr) && length == 0 && offset != 0) {
+    // Not inside a backing: perhaps at the end of one.
+    region = Locate(offset - 1, 1, previous_in_region);
+    in_region = previous_in_region + 1;
+  }
+  if (region == nullptr || region->backing == nullptr) {
+    info.kind = ErrorKind::kOutOfRange;
+    return detail::MakeError(memory_->name, std::move(info));
+  }
+  const uint64_t start = region->backing_offset + in_region;
+  auto own = region->backing->Subrange(start, length, allow_preemptive_locking);
+  if (own.ok() && *own && (*own)->Extent() != length) {
+    own = BackendError(StatusCode::kInternal, "the backing's own view is not of the size that was asked for");
+  }
+  if (!own.ok()) {
+    const ErrorInfo& cause = own.status().info();
+    if (cause.operation == Operation::kNone && cause.fault_address && *cause.fault_address >= start &&
+        *cause.fault_address - start < length) {
+      info.fault_address = offset + (*cause.fault_address - start);
+    }
+    info.cause = own.status();
+    return detail::MakeCallbackError(memory_->name, std::move(info), false);
+  }
+  if (*own) {
+    return **std::move(own);
+  }
+  auto view = std::make_shared<Memory>();
+  view->name = memory_->name;
+  // Safe because ownership is all that `owned` is for: nothing is reached through it.
+  view->owned.push_back(std::const_pointer_cast<Memory>(memory_));
+  Region& part = view->regions.emplace_back(*region);
+  part.base = region->base == nullptr ? nullptr : region->base + in_region;
+  part.size = length;
+  part.mapped_size = region->base == nullptr ? 0 : length;
+  part.backing_offset = start;
+  part.bit_bytes += in_region;
+  if (part.iova) {
+    *part.iova += in_region;
+  }
+  return GuestMemory(std::move(view));
+}
+
+Result<GuestMemory> GuestMemory::LockableSubrange(uint64_t offset, uint64_t length) const {
+  auto view = Subrange(offset, length, true);
+  if (!view.ok() || view->supports_locking()) {
+    return view;
+  }
+  ErrorInfo info;
+  info.kind = ErrorKind::kNotLockable;
+  info.operation = Operation::kSubrange;
+  info.range = {offset, length};
+  return detail::MakeError(memory_->name, std::move(info));
+}
+
+// Where the last byte of any backing ends.
+uint64_t GuestMemory::Extent() const {
+  uint64_t extent = 0;
+  for (size_t i = 0; i < memory_->regions.size(); ++i) {
+    if (memory_->regions[i].backing != nullptr) {
+      extent = (static_cast<uint64_t>(i) << region_bits_) + memory_->regions[i].size;
+    }
+  }
+  return extent;
+}
+
+std::vector<SharedFile> GuestMemory::sharing() const {
+  std::vector<SharedFile> files;
+  for (size_t i = 0; i < memory_->regions.size(); ++i) {
+    const Region& region = memory_->regions[i];
+    if (region.backing == nullptr) {
+      continue;
+    }
+    const uint64_t start = region.backing_offset;
+    const uint64_t end = start + region.size;
+    for (SharedFile file : region.backing->sharing()) {
+      // The part that this memory shows. A backing may say anything: nothing here may wrap.
+      const uint64_t first = std::max(file.gpa, start);
+      const uint64_t last = file.size > end - std::min(end, file.gpa) ? end : file.gpa + file.size;
+      if (first >= last) {
+        continue;
+      }
+      file.file_offset += first - file.gpa;
+      file.gpa = (static_cast<uint64_t>(i) << region_bits_) + (first - start);
+      file.size = last - first;
+      files.push_back(file);
+    }
+  }
+  return files;
+}
+
+}  // namespace guestmem

@@ -1,0 +1,103 @@
+// The part of a scripted backing that locks pages and gives views.
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "guestmem/guest_memory.h"
+#include "reference/lockstep/scripted_backing.h"
+
+namespace reference {
+
+using guestmem::GuestMemory;
+using guestmem::Status;
+
+// The backing as its own views show it: no mapping, all by the fallbacks, in the backing's own coordinates.
+class ScriptedBacking::Own final : public guestmem::GuestMemoryAccess {
+ public:
+  explicit Own(ScriptedBacking& of) : of_(of) {}
+
+  std::byte* mapping() const override { return nullptr; }
+  uint64_t max_address() const override { return of_.setup_.max_address(); }
+  Status ReadFallback(uint64_t address, std::span<std::byte> destination) override {
+    return of_.ReadFallback(address, destination);
+  }
+  Status WriteFallback(uint64_t address, std::span<const std::byte> source) override {
+    return of_.WriteFallback(address, source);
+  }
+  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
+    return of_.FillFallback(address, value, length);
+  }
+  guestmem::Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
+                                                 std::span<const std::byte> desired) override {
+    return of_.CompareExchangeFallback(address, current, desired);
+  }
+
+ private:
+  ScriptedBacking& of_;  // of the pool: outlives every view
+};
+
+bool ScriptedBacking::supports_locking() const { return setup_.lockable != lies_; }
+
+Status ScriptedBacking::AnswerLock(const Call& call) {
+  script_.calls->push_back(call);
+  const auto& answers = script_.world->lock;
+  const auto fail = [](std::optional<uint64_t> address) {
+    return guestmem::BackendError(static_cast<guestmem::StatusCode>(kScriptedCode), kScriptedText, address);
+  };
+  switch (script_.lock_calls < answers.size() ? answers[script_.lock_calls++] : LockAnswer::kOk) {
+    case LockAnswer::kOk:
+      break;
+    case LockAnswer::kFail:
+      return fail(std::nullopt);
+    case LockAnswer::kFailNotMapped:
+      return guestmem::NotMapped();
+    case LockAnswer::kFailAt:
+      return fail(call.gpns.empty() ? call.address + call.length / 2 : call.gpns.back() * kPageSize + kPageSize / 2);
+    case LockAnswer::kFailOutside:
+      return fail(call.gpns.empty() ? call.address + call.length
+                                    : (*std::max_element(call.gpns.begin(), call.gpns.end()) + 1) * kPageSize);
+  }
+  return {};
+}
+
+Status ScriptedBacking::LockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) {
+  return AnswerLock({CallKind::kLockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+}
+
+void ScriptedBacking::UnlockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) {
+  script_.calls->push_back(
+      {CallKind::kUnlockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+}
+
+Status ScriptedBacking::ExposeVa(uint64_t address, uint64_t length) {
+  return AnswerLock({CallKind::kExposeVa, index_, address, length, {}, false, 0, 0, {}});
+}
+
+guestmem::Result<std::optional<GuestMemory>> ScriptedBacking::Subrange(uint64_t offset, uint64_t length,
+                                                                       bool allow_preemptive_locking) {
+  script_.calls->push_back(
+      {CallKind::kSubrange, index_, offset, length, {}, false, allow_preemptive_locking ? 1U : 0U, 0, {}});
+  const auto fail = [](std::optional<uint64_t> address) {
+    return guestmem::BackendError(static_cast<guestmem::StatusCode>(kScriptedCode), kScriptedText, address);
+  };
+  const auto own = [&] { return GuestMemory::Create(kOwnName, std::make_shared<Own>(*this)).value(); };
+  const auto& answers = script_.world->subrange;
+  switch (script_.subrange_calls < answers.size() ? answers[script_.subrange_calls++] : SubrangeAnswer::kDefault) {
+    case SubrangeAnswer::kDefault:
+      break;
+    case SubrangeAnswer::kOwn:
+      return std::optional(own().Subrange(offset, length).value());
+    case SubrangeAnswer::kWrongSize:
+      return std::optional(length == setup_.max_address() ? own().Subrange(0, length - 1).value() : own());
+    case SubrangeAnswer::kFail:
+      return fail(std::nullopt);
+    case SubrangeAnswer::kFailAt:
+      return fail(offset + length / 2);
+    case SubrangeAnswer::kFailOutside:
+      return fail(offset + length + 1);
+  }
+  return std::optional<GuestMemory>();
+}
+
+}  // namespace reference
