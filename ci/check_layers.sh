@@ -45,6 +45,12 @@ declare -A header_layer=(
   [detail/host_calls.h]=host
   [sparse_mapping.h]=host
   [heap_memory.h]=host
+  [shared_memory.h]=host
+  [event.h]=host
+  [memory_mapper.h]=host
+  [doorbell.h]=host
+  [rom_mapper.h]=host
+  [in_process_guest.h]=host
 )
 
 offences=0

@@ -124,9 +124,12 @@ rc::Gen<StepKind> KindFrom(StepKind first, StepKind last) {
 }
 
 rc::Gen<StepKind> Kinds() {
+  // The file twice: only where two pages show it does a store show at a second place.
+  const auto host_side = rc::gen::element(StepKind::kSetBit, StepKind::kAllocate, StepKind::kMapZero, StepKind::kProtect,
+                                          StepKind::kUnmap, StepKind::kMapFile, StepKind::kMapFile, StepKind::kDecommit);
   return rc::gen::weightedOneOf<StepKind>({{4, KindFrom(StepKind::kRead, StepKind::kCompareExchange)},
                                            {2, KindFrom(StepKind::kProbeReadable, StepKind::kSubrange)},
-                                           {2, KindFrom(StepKind::kSetBit, StepKind::kUnmap)},
+                                           {2, host_side},
                                            {1, rc::gen::just(StepKind::kRangeSet)},
                                            {2, KindFrom(StepKind::kRangeSet, StepKind::kRangeFill)},
                                            {2, KindFrom(StepKind::kReaderOpen, StepKind::kWriterPlain)},

@@ -188,6 +188,10 @@ allocate backing=1 page=1 count=2
 write page5 length=8192 value=3
 map_zero backing=1 page=3 count=1
 protect backing=0 page=0 count=4 choice=none
+map_file backing=1 page=1 count=3 choice=1 form=1
+write page4+9 length=8192 value=4
+map_file backing=0 page=1 count=1 choice=1
+decommit backing=1 page=0 count=4
 unmap backing=0 page=3 count=1
 write page0 length=64 value=9
 fill 2^64-8 length=8 value=1

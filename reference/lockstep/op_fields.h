@@ -111,6 +111,8 @@ inline constexpr OpFields kOpFields[] = {
      kBufferLength, 3, {"copy_to", "copy_from", "fill"}},
     {StepKind::kSupportsLocking, "supports_locking", kFieldTarget},
     {StepKind::kLockableSubrange, "lockable_subrange", kFieldTarget | kFieldSlot | kFieldAt | kFieldLength, kAnyLength},
+    {StepKind::kMapFile, "map_file", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice | kFieldForm, 0, kMaxPages},
+    {StepKind::kDecommit, "decommit", kFieldBacking | kFieldPage | kFieldCount},
 };
 inline constexpr size_t kStepKinds = std::size(kOpFields);
 

@@ -40,6 +40,39 @@ const std::array<uint8_t, kArenaSize>& Template(uint8_t backing) {
   return (*all)[backing];
 }
 
+// The file of the world. One serves all worlds, and is written anew if the last one has used it.
+class WorldFile {
+ public:
+  static WorldFile& Get() {
+    static auto* const file = new WorldFile;
+    return *file;
+  }
+  // To be mapped, so it may be stored to.
+  int fd() {
+    used_ = true;
+    return fd_;
+  }
+  void Reset() {
+    if (!used_) {
+      return;
+    }
+    used_ = false;
+    Require(pwrite(fd_, bytes_.data(), bytes_.size(), 0) == static_cast<ssize_t>(bytes_.size()), "pwrite");
+  }
+
+ private:
+  WorldFile() : fd_(memfd_create("world file", MFD_CLOEXEC)) {
+    for (uint64_t i = 0; i < bytes_.size(); ++i) {
+      bytes_[i] = FilePattern(i);
+    }
+    Reset();
+  }
+
+  const int fd_;
+  bool used_ = true;
+  std::array<uint8_t, kFilePages * kPageSize> bytes_;
+};
+
 Status ScriptedError(std::optional<uint64_t> address = std::nullopt, uint64_t moved = 0) {
   return guestmem::BackendError(static_cast<guestmem::StatusCode>(kScriptedCode), kScriptedText, address, moved);
 }
@@ -80,14 +113,16 @@ void ScriptedBacking::Reset(const Backing& setup) {
   setup_ = setup;
   lies_ = false;
   auto* const bytes = reinterpret_cast<uint8_t*>(arena_->mapping());
+  WorldFile::Get().Reset();
   for (uint64_t page = 0; page < kMaxPages; ++page) {
-    if (state_[page] == PageState::kBus) {
+    if (state_[page] == PageState::kBus || shows_file_[page]) {
       Require(arena_->Allocate(page * kPageSize, kPageSize).ok(), "arena");
     } else if (state_[page] != PageState::kRam) {
       Require(arena_->Protect(page * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite).ok(), "arena");
     }
     state_[page] = PageState::kRam;
   }
+  shows_file_ = {};
   std::memcpy(bytes, Template<MappedPattern>(index_).data(), kArenaSize);
   slow_ = Template<SlowPattern>(index_);
   for (uint64_t page = 0; page < setup_.pages; ++page) {
@@ -133,36 +168,66 @@ Status ScriptedBacking::SetState(uint64_t page, PageState state) {
   return status;
 }
 
+constexpr PageState kProtections[] = {PageState::kHole, PageState::kReadOnly, PageState::kRam};
+
 Status ScriptedBacking::ChangeMapping(const Step& step) {
   const uint64_t offset = step.page * kPageSize;
   const uint64_t length = step.count * kPageSize;
-  constexpr PageState kProtections[] = {PageState::kHole, PageState::kReadOnly, PageState::kRam};
-  const PageState protection = kProtections[step.choice % 3];
-  PageState after = PageState::kRam;
   Status status;
   switch (step.kind) {
     case StepKind::kAllocate:
       status = arena_->Allocate(offset, length);
       break;
     case StepKind::kMapZero:
-      after = PageState::kReadOnly;
       status = arena_->MapZero(offset, length);
       break;
     case StepKind::kProtect:
-      after = protection;
-      status = arena_->Protect(offset, length, ProtectionOf(protection));
+      status = arena_->Protect(offset, length, ProtectionOf(kProtections[step.choice % 3]));
+      break;
+    case StepKind::kMapFile:
+      status = arena_->MapFile(offset, length, WorldFile::Get().fd(), step.choice * kPageSize, step.form == 1);
+      break;
+    case StepKind::kDecommit:
+      status = arena_->Decommit(offset, length);
       break;
     default:
-      after = PageState::kHole;
       status = arena_->Unmap(offset, length);
       break;
   }
   for (uint64_t page = step.page; status.ok() && page < uint64_t{step.page} + step.count; ++page) {
-    if (step.kind != StepKind::kProtect || state_[page] != PageState::kBus) {
-      state_[page] = after;
-    }
+    AfterChange(step, page);
   }
   return status;
+}
+
+// Remembers what a page has become, so that Reset can undo it and MappedPage knows where there are bytes.
+void ScriptedBacking::AfterChange(const Step& step, uint64_t page) {
+  if (step.kind == StepKind::kDecommit) {
+    return;
+  }
+  if (step.kind == StepKind::kProtect) {
+    if (state_[page] != PageState::kBus) {
+      state_[page] = kProtections[step.choice % 3];
+    }
+    return;
+  }
+  shows_file_[page] = step.kind == StepKind::kMapFile;
+  switch (step.kind) {
+    case StepKind::kAllocate:
+      state_[page] = PageState::kRam;
+      break;
+    case StepKind::kMapZero:
+      state_[page] = PageState::kReadOnly;
+      break;
+    case StepKind::kMapFile: {
+      const bool missing = step.choice + page - step.page >= kFilePages;
+      state_[page] = missing ? PageState::kBus : step.form == 1 ? PageState::kRam : PageState::kReadOnly;
+      break;
+    }
+    default:
+      state_[page] = PageState::kHole;
+      break;
+  }
 }
 
 bool ScriptedBacking::BitExists(uint64_t page, Access access) const {
@@ -233,7 +298,9 @@ Status ScriptedBacking::Fix(const guestmem::PageFaultInfo& fault, uint64_t page)
       return {};
     case PageState::kBus: {
       Status status = arena_->Allocate(page * kPageSize, kPageSize);
-      state_[page] = status.ok() ? PageState::kRam : PageState::kBus;
+      if (status.ok()) {
+        state_[page] = PageState::kRam;
+      }
       return status;
     }
     default:

@@ -76,6 +76,7 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   guestmem::Status Fix(const guestmem::PageFaultInfo& fault, uint64_t page);
   guestmem::Status SetState(uint64_t page, PageState state);
   void MakeBus(uint64_t page);
+  void AfterChange(const Step& step, uint64_t page);
   template <typename Move>
   guestmem::Status Fall(const Call& call, Move move);
 
@@ -85,6 +86,7 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   bool lies_ = false;
   std::shared_ptr<guestmem::SparseMapping> arena_;
   std::array<PageState, kMaxPages> state_ = {};  // as the arena is now
+  std::array<bool, kMaxPages> shows_file_ = {};
   std::array<uint8_t, kMaxPages * kPageSize> slow_ = {};
   // Each bitmap ends where an inaccessible page starts, so that reading past it is a crash.
   std::shared_ptr<guestmem::SparseMapping> bitmap_pages_;

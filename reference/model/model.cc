@@ -65,6 +65,7 @@ Pattern MakePattern(uint8_t (*byte)(uint64_t, uint64_t)) {
 void Model::Start(const World& world) {
   static const Pattern kMapped = MakePattern(MappedPattern);
   static const Pattern kSlow = MakePattern(SlowPattern);
+  for (uint64_t i = 0; i < file_.size(); ++i) file_[i] = FilePattern(i);
   memories_.resize(world.backings.size());
   for (Handle& handle : handles_) {
     handle.parts.clear();
@@ -75,9 +76,11 @@ void Model::Start(const World& world) {
     Memory& memory = memories_[b];
     const Backing& setup = world.backings[b];
     memory.setup = setup;
-    memory.mapped.assign(kMapped[b].begin(), kMapped[b].end());
-    memory.slow.assign(kSlow[b].begin(), kSlow[b].end());
+    memory.mapped.own.assign(kMapped[b].begin(), kMapped[b].end());
+    memory.slow.own.assign(kSlow[b].begin(), kSlow[b].end());
     for (uint64_t page = 0; page < kMaxPages; ++page) {
+      memory.mapped.ShowOwn(page);
+      memory.slow.ShowOwn(page);
       memory.state[page] = page < setup.pages ? setup.page[page].state : PageState::kRam;
       if (memory.state[page] == PageState::kBus) ZeroPage(memory, page);
       const std::array<bool, 3> bits = {setup.page[page].readable, setup.page[page].writable, setup.page[page].executable};
@@ -179,6 +182,8 @@ void Model::Run(const Step& step, Outcome& outcome) {
     case StepKind::kMapZero:
     case StepKind::kProtect:
     case StepKind::kUnmap:
+    case StepKind::kMapFile:
+    case StepKind::kDecommit:
       range = Range{step.page * kPageSize, step.count * kPageSize};
       ChangeMapping(step, outcome);
       break;
@@ -273,7 +278,7 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
   if (call.kind == CallKind::kCompareExchangeFallback) call.desired = request.desired;
   request.outcome.calls.push_back(call);
 
-  std::vector<uint8_t>& slow = memories_[piece.backing].slow;
+  Bytes& slow = memories_[piece.backing].slow;
   ErrorKind kind = ErrorKind::kBackend;
   uint64_t named = piece.address;
   uint64_t counted = 0;
@@ -367,30 +372,6 @@ void Model::ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome) 
   }
 }
 
-void Model::ChangeMapping(const Step& step, Outcome& outcome) {
-  if (step.page + step.count > static_cast<int>(kMaxPages)) {
-    Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
-    return;
-  }
-  if (step.count == 0) return;
-  if (!HostCall()) {
-    Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
-    return;
-  }
-  constexpr std::array<PageState, 3> kProtections = {PageState::kHole, PageState::kReadOnly, PageState::kRam};
-  Memory& memory = memories_[step.backing % memories_.size()];
-  for (uint64_t page = step.page; page < uint64_t{step.page} + step.count; ++page) {
-    if (step.kind == StepKind::kProtect) {
-      SetState(memory, page, kProtections[step.choice % kProtections.size()]);
-      continue;
-    }
-    ZeroPage(memory, page);
-    if (step.kind == StepKind::kAllocate) memory.state[page] = PageState::kRam;
-    if (step.kind == StepKind::kMapZero) memory.state[page] = PageState::kReadOnly;
-    if (step.kind == StepKind::kUnmap) memory.state[page] = PageState::kHole;
-  }
-}
-
 std::optional<uint64_t> Model::FirstRefused(const Memory& memory, const Piece& piece, Access access) {
   for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + piece.length; ++page)
     if (!memory.allowed[static_cast<size_t>(access)][page]) return std::max(page * kPageSize, piece.address);
@@ -406,8 +387,7 @@ std::optional<uint64_t> Model::FirstFaulting(const Memory& memory, const Piece& 
   return std::nullopt;
 }
 
-void Model::Move(const Request& request, const Piece& piece, uint64_t count, std::vector<uint8_t>& bytes) {
-  const std::span<uint8_t> guest = std::span(bytes).subspan(piece.address, count);
+void Model::Move(const Request& request, const Piece& piece, uint64_t count, Bytes& bytes) {
   const std::span<uint8_t> host = request.host;
   const uint64_t before = piece.gpa - request.gpa;
   const uint64_t value = request.value;
@@ -416,22 +396,22 @@ void Model::Move(const Request& request, const Piece& piece, uint64_t count, std
   switch (request.kind) {
     case StepKind::kRead:
     case StepKind::kReadPlain:
-      for (uint64_t i = 0; i < count; ++i) host[before + i] = guest[i];
+      for (uint64_t i = 0; i < count; ++i) host[before + i] = bytes[piece.address + i];
       break;
     case StepKind::kWrite:
-      for (uint64_t i = 0; i < count; ++i) guest[i] = host[before + i];
+      for (uint64_t i = 0; i < count; ++i) bytes[piece.address + i] = host[before + i];
       break;
     case StepKind::kWritePlain:
-      for (uint64_t i = 0; i < count; ++i) guest[i] = ByteOf(value, i);
+      for (uint64_t i = 0; i < count; ++i) bytes[piece.address + i] = ByteOf(value, i);
       break;
     case StepKind::kFill:
-      for (uint64_t i = 0; i < count; ++i) guest[i] = ByteOf(value, 0);
+      for (uint64_t i = 0; i < count; ++i) bytes[piece.address + i] = ByteOf(value, 0);
       break;
     case StepKind::kCompareExchange:
-      for (uint64_t i = 0; i < count; ++i) host[i] = guest[i];
+      for (uint64_t i = 0; i < count; ++i) host[i] = bytes[piece.address + i];
       request.outcome.swapped = LittleEndian(host) == value;
       if (request.outcome.swapped)
-        for (uint64_t i = 0; i < count; ++i) guest[i] = ByteOf(request.desired, i);
+        for (uint64_t i = 0; i < count; ++i) bytes[piece.address + i] = ByteOf(request.desired, i);
       break;
     default:
       break;
@@ -440,28 +420,6 @@ void Model::Move(const Request& request, const Piece& piece, uint64_t count, std
 
 void Model::SetBit(Memory& memory, uint64_t page, Access access, bool bit) {
   if (BitExists(memory.setup, page, access)) memory.allowed[static_cast<size_t>(access)][page] = bit;
-}
-
-void Model::SetState(Memory& memory, uint64_t page, PageState state) {
-  if (memory.state[page] != PageState::kBus) memory.state[page] = state;
-}
-
-void Model::ZeroPage(Memory& memory, uint64_t page) {
-  for (uint64_t i = 0; i < kPageSize; ++i) memory.mapped[page * kPageSize + i] = 0;
-}
-
-std::span<const uint8_t> Model::MappedPage(uint64_t backing, uint64_t page) const {
-  return std::span(memories_[backing].mapped).subspan(page * kPageSize, kPageSize);
-}
-
-std::span<const uint8_t> Model::SlowPage(uint64_t backing, uint64_t page) const {
-  return std::span(memories_[backing].slow).subspan(page * kPageSize, kPageSize);
-}
-
-PageState Model::State(uint64_t backing, uint64_t page) const { return memories_[backing].state[page]; }
-
-bool Model::Bit(uint64_t backing, uint64_t page, Access access) const {
-  return memories_[backing].allowed[static_cast<size_t>(access)][page];
 }
 
 }  // namespace reference

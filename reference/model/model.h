@@ -37,10 +37,18 @@ class Model {
   bool Holds(uint64_t object) const { return !locks_[object].pages.empty(); }
 
  private:
+  // Bytes by address. A page shows bytes of its own, or somebody else's.
+  struct Bytes {
+    std::vector<uint8_t> own;
+    std::array<uint8_t*, kMaxPages> shown;
+    uint8_t& operator[](uint64_t address) { return shown[address / kPageSize][address % kPageSize]; }
+    void ShowOwn(uint64_t page) { shown[page] = &own[page * kPageSize]; }
+    bool ShowsOwn(uint64_t page) const { return shown[page] == &own[page * kPageSize]; }
+  };
   struct Memory {
     Backing setup;
-    std::vector<uint8_t> mapped;
-    std::vector<uint8_t> slow;
+    Bytes mapped;
+    Bytes slow;
     std::array<PageState, kMaxPages> state;
     std::array<std::array<bool, kMaxPages>, 3> allowed;  // by Access, then page
   };
@@ -144,15 +152,17 @@ class Model {
   std::optional<Range> LockedCopy(const Step& step, Outcome& outcome);
   bool CanLock(const Handle& handle) const;
   void ChangeMapping(const Step& step, Outcome& outcome);
+  void ChangePage(Memory& memory, uint64_t page, const Step& step);
 
   static std::optional<uint64_t> FirstRefused(const Memory& memory, const Piece& piece, Access access);
   static std::optional<uint64_t> FirstFaulting(const Memory& memory, const Piece& piece, bool stores);
-  void Move(const Request& request, const Piece& piece, uint64_t count, std::vector<uint8_t>& bytes);
+  void Move(const Request& request, const Piece& piece, uint64_t count, Bytes& bytes);
   static void SetBit(Memory& memory, uint64_t page, Access access, bool bit);
   static void SetState(Memory& memory, uint64_t page, PageState state);
   static void ZeroPage(Memory& memory, uint64_t page);
 
   std::vector<Memory> memories_;
+  std::array<uint8_t, kFilePages * kPageSize> file_;
   std::array<Handle, kHandles> handles_;
   std::vector<HandlerAnswer> handler_;
   std::vector<FallbackAnswer> fallback_;

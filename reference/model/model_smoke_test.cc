@@ -265,5 +265,39 @@ TEST_F(ModelTest, HostCallsAreCountedAndTheChosenOneFails) {
   EXPECT_EQ(Run({.kind = StepKind::kReadPlain, .gpa = 4095, .size = 2}).number, 53504u);  // 0 + 209 * 256
 }
 
+TEST_F(ModelTest, PagesThatShowOneFilePageAreOne) {
+  model_.Start(OneRegion());
+  EXPECT_TRUE(Run({.kind = StepKind::kMapFile, .page = 0, .count = 1, .choice = 2, .form = 1}).ok);
+  EXPECT_TRUE(Run({.kind = StepKind::kMapFile, .page = 1, .count = 1, .choice = 2, .form = 0}).ok);
+  EXPECT_EQ(Mapped(7), FilePattern(2 * kPageSize + 7));
+  EXPECT_TRUE(Run({.kind = StepKind::kFill, .gpa = 7, .length = 1, .value = 9}).ok);
+  EXPECT_EQ(Mapped(kPageSize + 7), 9);
+  EXPECT_EQ(Run({.kind = StepKind::kFill, .gpa = kPageSize + 7, .length = 1, .value = 8}).kind, ErrorKind::kNotMapped);
+  EXPECT_TRUE(Run({.kind = StepKind::kAllocate, .page = 0, .count = 1}).ok);
+  EXPECT_EQ(Mapped(7), 0);
+  EXPECT_EQ(Mapped(kPageSize + 7), 9);
+  model_.Start(OneRegion());
+  EXPECT_TRUE(Run({.kind = StepKind::kMapFile, .page = 0, .count = 1, .choice = 2}).ok);
+  EXPECT_EQ(Mapped(7), FilePattern(2 * kPageSize + 7));  // every world has a file of its own
+}
+
+TEST_F(ModelTest, TheFilesLastPageIsMissing) {
+  model_.Start(OneRegion());
+  EXPECT_TRUE(Run({.kind = StepKind::kMapFile, .page = 0, .count = 2, .choice = 2, .form = 1}).ok);
+  EXPECT_EQ(model_.State(0, 0), PageState::kRam);
+  EXPECT_EQ(model_.State(0, 1), PageState::kBus);
+  EXPECT_EQ(Mapped(kPageSize), 0);
+}
+
+TEST_F(ModelTest, DecommitZeroesWhatIsNotTheFiles) {
+  model_.Start(OneRegion());
+  EXPECT_TRUE(Run({.kind = StepKind::kMapFile, .page = 1, .count = 1, .choice = 0}).ok);
+  EXPECT_TRUE(Run({.kind = StepKind::kDecommit, .page = 0, .count = 2}).ok);
+  EXPECT_EQ(Mapped(5), 0);
+  EXPECT_EQ(Mapped(kPageSize + 5), FilePattern(5));
+  EXPECT_EQ(Mapped(2 * kPageSize + 5), MappedPattern(0, 2 * kPageSize + 5));
+  EXPECT_EQ(Run({.kind = StepKind::kDecommit, .page = 3, .count = 2}).kind, ErrorKind::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace reference

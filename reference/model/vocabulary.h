@@ -27,7 +27,8 @@ enum class PageState : uint8_t {
   kRam,       // readable and writable
   kReadOnly,  // a store faults
   kHole,      // every access faults (SIGSEGV); the bytes stay where they are, unseen
-  kBus,       // every access faults (SIGBUS), whatever is protected over it; has no bytes (they count as zero)
+  kBus,       // every access faults (SIGBUS), whatever is protected over it; has no bytes (they count as zero): a page of the
+              // file behind its end
 };
 
 struct PageSetup {
@@ -135,6 +136,12 @@ inline uint8_t MappedPattern(uint64_t b, uint64_t offset) {
 inline uint8_t SlowPattern(uint64_t b, uint64_t offset) {
   return static_cast<uint8_t>(offset * 5 + offset / 256 * 29 + b * 67 + 128);
 }
+// One file a world, shared by its backings: kMaxPages pages, of which the last is missing (the file ends before it). Its
+// bytes at the start; a page that shows it has its bytes, now and later.
+inline constexpr uint64_t kFilePages = kMaxPages - 1;
+inline uint8_t FilePattern(uint64_t offset) {
+  return static_cast<uint8_t>(offset * 11 + offset / 256 * 17 + 64);
+}
 // Byte i of what a write with seed `value` stores.
 inline uint8_t DataPattern(uint64_t value, uint64_t i) {
   return static_cast<uint8_t>((value >> (i % 8 * 8)) + i * 3);
@@ -212,6 +219,9 @@ enum class StepKind : uint8_t {
                       // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value)
   kSupportsLocking,   // outcome.number: supports_locking() of `target`
   kLockableSubrange,  // handle `slot` := LockableSubrange(gpa, length)
+  kMapFile,           // page i of them shows page `choice` + i of the world's file: kRam (form 1) or kReadOnly (form 0); kBus from
+                      // page kFilePages of the file on
+  kDecommit,          // bytes that are not the file's become zero; the states stay
 };
 
 // One operation with every number filled in.

@@ -289,21 +289,16 @@ class GuestMemory {
   uint64_t Extent() const;
   bool IsUnsharedHeap() const;
 
-  // How far an access over several listed pages has come.
-  struct Progress {
-    uint64_t done = 0;      // bytes, in finished pages
-    bool overlap = false;   // some of them overlapped the host buffer
-  };
-  // `range` is what errors name, if anything.
+  // One access, or (in a paged range) the part of one in a listed page, after `done` bytes. `range` is what errors name.
   template <typename Transfer>
-  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
-                 Progress& progress, const detail::TrapResult* fault = nullptr) const;
+  Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range, uint64_t done,
+                 const detail::TrapResult* fault) const;
   template <typename Transfer>
   Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault = nullptr) const;
   template <typename Transfer>
-  Status RunRange(const PagedRange& range, Transfer& transfer, Progress& progress) const;
+  Status RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done) const;
   template <typename Transfer>
-  Status RunRange(const PagedRanges& ranges, Transfer& transfer, Progress& progress) const;
+  Status RunRange(const PagedRanges& ranges, Transfer& transfer, uint64_t& done) const;
   template <typename Transfer, typename Range, typename Buffer>
   Status RunBuffer(const Range& range, Buffer buffer) const;
   template <typename Transfer>

@@ -8,7 +8,11 @@
 //   auto memory = guestmem::GuestMemory::Create("ram", ram).value();
 //
 // Offsets and lengths are bytes, page multiples, inside the mapping (else kInvalidArgument); length 0 does nothing.
-// Overlapping calls behave as mmap: the last one wins, per page. A failed call (kResourceExhausted) changed nothing.
+// Overlapping calls behave as mmap: the last one wins, per page. A failed call (kResourceExhausted; kInvalidArgument, if
+// what was handed in is to blame) changed nothing. Advice and binding belong to what is mapped when they are
+// given: call them after Allocate or MapFile, and again after the next.
+// When not: to take memory away from running accesses without their noticing. They fail as at any missing page; where
+// they must not even begin, clear the access bits first (access_bitmap.h, rcu.h).
 // Threads: every method from any thread; a page that is being changed may be seen as it was or as it will be.
 // Signal context: no.
 
@@ -30,7 +34,10 @@ class SparseMapping final : public GuestMemoryAccess {
 
   enum class Protection : uint8_t { kNone, kRead, kReadWrite };
 
-  // Reserves `size` bytes, rounded up to pages. Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted.
+  enum class HugePages : uint8_t { kAdvised, kRefused };
+
+  // Reserves `size` bytes, rounded up to pages, at a multiple of 1 GiB if `size` is that much, else of 2 MiB if it is that
+  // much, so that huge pages fit. Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted.
   static Result<std::shared_ptr<SparseMapping>> Create(uint64_t size);
 
   ~SparseMapping() override;
@@ -41,19 +48,36 @@ class SparseMapping final : public GuestMemoryAccess {
   Status Allocate(uint64_t offset, uint64_t length);
   // Zeroes that can be read but not written; costs no memory.
   Status MapZero(uint64_t offset, uint64_t length);
-  // Changes what may be done; keeps the bytes. A page never populated becomes zeroed memory.
+  // Bytes [file_offset, file_offset + length) of an open file, shared with all who map it: a store goes to the file. Pages
+  // beyond the file's end fault. `fd` may be closed afterwards. Errors: also kInvalidArgument (file_offset is not a
+  // multiple of the page size; the descriptor is bad, does not allow it, or is of nothing that can be mapped).
+  Status MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable);
+  // Changes what may be done; keeps the bytes. A page never populated becomes zeroed memory. Errors: also kInvalidArgument
+  // (to write a file opened for reading only; pages before the first such may have been changed).
   Status Protect(uint64_t offset, uint64_t length, Protection protection);
+  // Gives the memory back, keeps the mapping: memory reads as zeroes again, a file's pages as the file has them.
+  Status Decommit(uint64_t offset, uint64_t length);
   // Back to reserved: every access faults, the bytes are gone.
   Status Unmap(uint64_t offset, uint64_t length);
+
+  // Asks for huge pages where they fit, or for none. Errors: also kInvalidArgument (this kernel has none).
+  Status AdviseHugePages(uint64_t offset, uint64_t length, HugePages advice);
+  // Takes memory from NUMA node `node` from now on, and moves what is populated there where that is possible.
+  // Errors: also kInvalidArgument (no such node, or a kernel without NUMA support; the text tells them apart).
+  Status BindToNode(uint64_t offset, uint64_t length, unsigned node);
 
   std::byte* mapping() const override { return base_; }
   uint64_t max_address() const override { return size_; }
 
  private:
-  SparseMapping(std::byte* base, uint64_t size) : base_(base), size_(size) {}
+  SparseMapping(std::byte* reserved, uint64_t reserved_size, std::byte* base, uint64_t size)
+      : reserved_(reserved), reserved_size_(reserved_size), base_(base), size_(size) {}
   Status Check(uint64_t offset, uint64_t length) const;
   Status Remap(uint64_t offset, uint64_t length, int protection, int flags);
 
+  // What base_ was aligned in. The rest of it stays inaccessible on both sides.
+  std::byte* const reserved_;
+  const uint64_t reserved_size_;
   std::byte* const base_;
   const uint64_t size_;
 };

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <type_traits>
 
 #include "guest/piece.h"
 #include "guest/transfers.h"
 #include "guestmem/guest_memory.h"
+#include "host/host_calls.h"
 #include "types/error_rep.h"
 
 namespace guestmem {
@@ -94,7 +94,8 @@ concept CopiesHostBytes = requires(Transfer t) { t.host; };
 template <typename Transfer>
 [[gnu::cold]] bool RunOverlapping(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure& failure,
                                   bool& exhausted) {
-  const std::unique_ptr<std::byte[]> copy(new (std::nothrow) std::byte[piece.length]);
+  const auto free = [](std::byte* bytes) { host::Free(bytes); };
+  const std::unique_ptr<std::byte, decltype(free)> copy(static_cast<std::byte*>(host::Allocate(piece.length)));
   if (copy == nullptr) {
     exhausted = true;
     return false;
@@ -112,16 +113,55 @@ template <typename Transfer>
   return true;
 }
 
+// Whether the host buffer of a failed access shares memory with any of [gpa, gpa + length).
+[[gnu::cold]] bool OverlapsAny(const Memory& memory, uint64_t gpa, uint64_t length, std::span<const std::byte> host) {
+  while (length != 0) {
+    const Piece piece = FirstPiece(memory, gpa, length);
+    if (piece.length == 0) {
+      return false;
+    }
+    const std::byte* const guest = piece.region->base + piece.offset;
+    if (piece.region->base != nullptr && guest < host.data() + host.size() && host.data() < guest + piece.length) {
+      return true;
+    }
+    gpa += piece.length;
+    length -= piece.length;
+  }
+  return false;
+}
+
+[[gnu::cold]] bool OverlapsAny(const Memory& memory, const PagedRange& range, std::span<const std::byte> host) {
+  uint64_t in_page = range.offset();
+  uint64_t left = range.length();
+  for (const uint64_t gpn : range.gpns()) {
+    const uint64_t here = std::min(left, kPageSize - in_page);
+    if (gpn < kFirstInvalidGpn && OverlapsAny(memory, gpn * kPageSize + in_page, here, host)) {
+      return true;
+    }
+    left -= here;
+    in_page = 0;
+  }
+  return false;
+}
+
+[[gnu::cold]] bool OverlapsAny(const Memory& memory, const PagedRanges& ranges, std::span<const std::byte> host) {
+  for (const PagedRange& range : ranges) {
+    if (OverlapsAny(memory, range, host)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 template <typename Transfer>
 Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
-                            Progress& progress, const detail::TrapResult* fault) const {
-  const auto moved = [&](uint64_t here) { return progress.overlap ? 0 : progress.done + here; };
+                            uint64_t before, const detail::TrapResult* fault) const {
   uint64_t offset;
   const Region* const region = Locate(gpa, length, offset);
   if (region == nullptr && !IsCovered(*memory_, gpa, length)) [[unlikely]] {
-    return RangeError(*memory_, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa, moved(0));
+    return RangeError(*memory_, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa, before);
   }
   for (uint64_t at = 0; at < length;) {
     const Piece piece = region != nullptr ? Piece{region, offset, length, gpa - offset}
@@ -129,16 +169,15 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
     PieceFailure failure;
     bool exhausted = false;
     bool done;
-    const uint64_t in_access = progress.done + at;
+    const uint64_t in_access = before + at;
     std::optional<Stop> met;
     if (fault != nullptr) {  // then the access is one piece
-      met = detail::StopAt(0, transfer.Finish(piece.region->base + piece.offset, 0, length, *fault));
+      met = detail::StopAt(0, transfer.Finish(piece.region->base + piece.offset, before, length, *fault));
     }
     if constexpr (CopiesHostBytes<Transfer>) {
       const bool piece_overlaps =
           piece.region->base != nullptr &&
           detail::Overlaps(transfer.host + in_access, piece.region->base + piece.offset, piece.length);
-      progress.overlap |= piece_overlaps;
       done = piece_overlaps ? RunOverlapping(piece, in_access, transfer, failure, exhausted)
                             : RunPiece(piece, in_access, transfer, failure, met);
     } else {
@@ -148,19 +187,26 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
       if (exhausted) {
         return RangeError(*memory_, ErrorKind::kResourceExhausted, Transfer::kOperation, range, gpa + at);
       }
-      failure.transferred = moved(at + failure.transferred);
+      failure.transferred += in_access;
       return PieceError(*memory_, Transfer::kOperation, range, piece, std::move(failure));
     }
     at += piece.length;
   }
-  progress.done += length;
   return {};
 }
 
 template <typename Transfer>
 Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault) const {
-  Progress progress;
-  return length == 0 ? Status() : RunBulk(gpa, length, transfer, AddressRange{gpa, length}, progress, fault);
+  if (length == 0) {
+    return {};
+  }
+  Status status = RunBulk(gpa, length, transfer, AddressRange{gpa, length}, 0, fault);
+  if constexpr (CopiesHostBytes<Transfer>) {
+    if (!status.ok() && OverlapsAny(*memory_, gpa, length, {transfer.host, length})) [[unlikely]] {
+      detail::ForgetTransferred(status);
+    }
+  }
+  return status;
 }
 
 template <typename Transfer>
@@ -209,18 +255,23 @@ Status GuestMemory::WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<ui
 }
 
 template <typename Transfer>
-Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, Progress& progress) const {
+Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done) const {
   uint64_t in_page = range.offset();
   uint64_t left = range.length();
   for (const uint64_t gpn : range.gpns()) {
     if (gpn >= kFirstInvalidGpn) [[unlikely]] {
-      return GpnError(*memory_, Transfer::kOperation, gpn, progress.overlap ? 0 : progress.done);
+      return GpnError(*memory_, Transfer::kOperation, gpn, done);
     }
     const uint64_t here = std::min(left, kPageSize - in_page);
-    Status status = RunBulk(gpn * kPageSize + in_page, here, transfer, std::nullopt, progress);
+    const uint64_t gpa = gpn * kPageSize + in_page;
+    Status status = RunFastBulk(
+        Transfer::kAccess, gpa, here, transfer.HostAt(done),
+        [&](std::byte* guest) { return transfer.Kernel(guest, done, here); },
+        [&](const detail::TrapResult* fault) { return RunBulk(gpa, here, transfer, std::nullopt, done, fault); });
     if (!status.ok()) [[unlikely]] {
       return status;
     }
+    done += here;
     left -= here;
     in_page = 0;
   }
@@ -228,9 +279,9 @@ Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, Progre
 }
 
 template <typename Transfer>
-Status GuestMemory::RunRange(const PagedRanges& ranges, Transfer& transfer, Progress& progress) const {
+Status GuestMemory::RunRange(const PagedRanges& ranges, Transfer& transfer, uint64_t& done) const {
   for (const PagedRange& part : ranges) {
-    Status status = RunRange(part, transfer, progress);
+    Status status = RunRange(part, transfer, done);
     if (!status.ok()) [[unlikely]] {
       return status;
     }
@@ -245,8 +296,12 @@ Status GuestMemory::RunBuffer(const Range& range, Buffer buffer) const {
   }
   // Safe because an atomic byte has a byte's representation, as asserted above; a byte is itself.
   Transfer transfer(reinterpret_cast<decltype(Transfer::host)>(buffer.data()));
-  Progress progress;
-  return RunRange(range, transfer, progress);
+  uint64_t done = 0;
+  Status status = RunRange(range, transfer, done);
+  if (!status.ok() && OverlapsAny(*memory_, range, {transfer.host, buffer.size()})) [[unlikely]] {
+    detail::ForgetTransferred(status);
+  }
+  return status;
 }
 
 Status GuestMemory::ReadRange(const PagedRange& range, std::span<std::byte> destination) const {
@@ -279,13 +334,13 @@ Status GuestMemory::WriteRangeFromAtomic(const PagedRanges& ranges, std::span<co
 
 Status GuestMemory::FillRange(const PagedRange& range, uint8_t value) const {
   detail::FillTransfer transfer(value);
-  Progress progress;
-  return RunRange(range, transfer, progress);
+  uint64_t done = 0;
+  return RunRange(range, transfer, done);
 }
 Status GuestMemory::FillRange(const PagedRanges& ranges, uint8_t value) const {
   detail::FillTransfer transfer(value);
-  Progress progress;
-  return RunRange(ranges, transfer, progress);
+  uint64_t done = 0;
+  return RunRange(ranges, transfer, done);
 }
 
 Status GuestMemory::ProbeReadable(uint64_t gpa, uint64_t length) const {

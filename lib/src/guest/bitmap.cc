@@ -24,12 +24,14 @@ uint64_t FirstClear(const uint8_t* bitmap, uint64_t first, uint64_t end) {
       const auto* word = reinterpret_cast<const Word*>(byte);
       const Word* const first = word;
       const Word* const last = word + (end - bit) / 64;
-      while (word != last && Load(word) == ~uint64_t{0}) {
+      // Each word is loaded once: others may change it meanwhile.
+      uint64_t bits = ~uint64_t{0};
+      while (word != last && (bits = Load(word)) == ~uint64_t{0}) {
         ++word;
       }
       bit += static_cast<uint64_t>(word - first) * 64;
       if (word != last) {
-        return bit + static_cast<uint64_t>(std::countr_one(Load(word)));
+        return bit + static_cast<uint64_t>(std::countr_one(bits));
       }
     } else {
       // The rest of this byte; bits below `bit` count as set, those from `end` on are cut off by the loop.

@@ -15,6 +15,7 @@
 
 namespace guestmem::detail {
 
+// `Kernel` and `HostAt` are what GuestMemory's fast path needs of a transfer over listed pages.
 struct BulkTransfer {
   static constexpr bool kWhole = false;
   static constexpr bool kCounts = true;
@@ -27,6 +28,13 @@ struct ReadTransfer : BulkTransfer {
   std::byte* host;
 
   explicit ReadTransfer(std::byte* host) : host(host) {}
+  const std::byte* HostAt(uint64_t at) const { return host + at; }
+  TrapResult Kernel(const std::byte* guest, uint64_t at, uint64_t length, HostSide::Sharing sharing = HostSide::kOwn) {
+    HostSide side(HostSide::kWritten, host + at, length, sharing);
+    const TrapResult result = g_trap_kernels.copy_from_guest(host + at, guest, length);
+    side.Moved(result.info == 0 ? length : 0);
+    return result;
+  }
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopy(GuestSide::kSource, host + at, guest, length);
   }
@@ -46,6 +54,11 @@ struct WriteTransfer : BulkTransfer {
   const std::byte* host;
 
   explicit WriteTransfer(const std::byte* host) : host(host) {}
+  const std::byte* HostAt(uint64_t at) const { return host + at; }
+  TrapResult Kernel(std::byte* guest, uint64_t at, uint64_t length, HostSide::Sharing sharing = HostSide::kOwn) {
+    const HostSide side(HostSide::kRead, host + at, length, sharing);
+    return g_trap_kernels.copy_to_guest(guest, host + at, length);
+  }
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopy(GuestSide::kDestination, guest, host + at, length);
   }
@@ -60,6 +73,9 @@ struct WriteTransfer : BulkTransfer {
 // Against a host buffer that other threads access atomically meanwhile.
 struct SharedReadTransfer : ReadTransfer {
   using ReadTransfer::ReadTransfer;
+  TrapResult Kernel(const std::byte* guest, uint64_t at, uint64_t length) {
+    return ReadTransfer::Kernel(guest, at, length, HostSide::kShared);
+  }
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopyShared(GuestSide::kSource, host + at, guest, length);
   }
@@ -67,6 +83,9 @@ struct SharedReadTransfer : ReadTransfer {
 
 struct SharedWriteTransfer : WriteTransfer {
   using WriteTransfer::WriteTransfer;
+  TrapResult Kernel(std::byte* guest, uint64_t at, uint64_t length) {
+    return WriteTransfer::Kernel(guest, at, length, HostSide::kShared);
+  }
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopyShared(GuestSide::kDestination, guest, host + at, length);
   }
@@ -78,6 +97,10 @@ struct FillTransfer : BulkTransfer {
   uint8_t value;
 
   explicit FillTransfer(uint8_t value) : value(value) {}
+  static const std::byte* HostAt(uint64_t) { return nullptr; }
+  TrapResult Kernel(std::byte* guest, uint64_t, uint64_t length) const {
+    return g_trap_kernels.fill_guest(guest, value, length);
+  }
   std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) { return TryFill(guest, value, length); }
   Fault Finish(std::byte* guest, uint64_t, uint64_t length, const TrapResult& result) {
     return FinishFill(guest, value, length, result);

@@ -1,7 +1,14 @@
 #include "host/host_calls.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/mempolicy.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -38,7 +45,82 @@ int Protect(void* address, size_t length, int protection) {
   return FailsNow(detail::HostCall::kMprotect) ? -1 : mprotect(address, length, protection);
 }
 
+int Advise(void* address, size_t length, int advice) {
+  return FailsNow(detail::HostCall::kMadvise) ? -1 : madvise(address, length, advice);
+}
+
+int BindToNode(void* address, size_t length, unsigned node) {
+  if (FailsNow(detail::HostCall::kMbind)) {
+    return -1;
+  }
+  constexpr unsigned kBits = 8 * sizeof(unsigned long);
+  std::array<unsigned long, kMaxNodes / kBits> mask = {};
+  mask[node / kBits] = 1UL << node % kBits;
+  // The kernel reads one bit less than it is told.
+  return static_cast<int>(syscall(SYS_mbind, address, length, MPOL_BIND, mask.data(), kMaxNodes + 1, MPOL_MF_MOVE));
+}
+
 void Unmap(void* address, size_t length) { munmap(address, length); }
+
+bool Replace(void* address, size_t length, int protection, int flags, int file, off_t offset) {
+  void* const made = Map(nullptr, length, protection, flags, file, offset);
+  if (made == nullptr) {
+    return false;
+  }
+  if (!FailsNow(detail::HostCall::kMremap) &&
+      mremap(made, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, address) != MAP_FAILED) {
+    return true;
+  }
+  const int reason = errno;
+  munmap(made, length);
+  errno = reason;
+  return false;
+}
+
+int MakeMemfd(const char* name) {
+  return FailsNow(detail::HostCall::kMemfdCreate) ? -1 : memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+}
+
+int Resize(int file, uint64_t size) {
+  return FailsNow(detail::HostCall::kFtruncate) ? -1 : ftruncate(file, static_cast<off_t>(size));
+}
+
+int Seal(int file, int seals) { return FailsNow(detail::HostCall::kSeal) ? -1 : fcntl(file, F_ADD_SEALS, seals); }
+
+int MakeEventfd() { return FailsNow(detail::HostCall::kEventfd) ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
+
+int Duplicate(int file) {
+  return FailsNow(detail::HostCall::kDuplicate) ? -1 : fcntl(file, F_DUPFD_CLOEXEC, 0);
+}
+
+int TakeEvent(int file, bool wait) {
+  if (FailsNow(detail::HostCall::kRead)) {
+    return -1;
+  }
+  while (true) {
+    uint64_t count;
+    if (read(file, &count, sizeof count) == sizeof count) {
+      return 1;
+    }
+    if (errno == EAGAIN) {
+      if (!wait) {
+        return 0;
+      }
+      // Another waiter may take the count between poll and read: then round again.
+      pollfd poll_for = {file, POLLIN, 0};
+      if (poll(&poll_for, 1, -1) >= 0) {
+        continue;
+      }
+    }
+    if (errno != EINTR) {
+      return -1;
+    }
+  }
+}
+
+void Close(int file) { close(file); }
+
+void* Allocate(size_t size) { return FailsNow(detail::HostCall::kAllocate) ? nullptr : std::malloc(size); }
 
 void* AllocateZeroed(size_t alignment, size_t size) {
   if (FailsNow(detail::HostCall::kAllocate)) {

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "guestmem/detail/host_calls.h"
 
@@ -15,10 +16,31 @@ namespace guestmem::host {
 // As the system calls; null or -1 on failure, with errno set.
 void* Map(void* address, size_t length, int protection, int flags, int file, off_t offset);
 int Protect(void* address, size_t length, int protection);
+int Advise(void* address, size_t length, int advice);
+// Binds what is mapped there to one NUMA node and moves what is populated; `node` is below kMaxNodes.
+inline constexpr unsigned kMaxNodes = 1024;
+int BindToNode(void* address, size_t length, unsigned node);
 // Cannot fail on a range we own; not filtered.
 void Unmap(void* address, size_t length);
 
-// Zeroed memory from the heap, or null; for sizes that a guest or a backing's size decides.
+// Puts a new mapping in the place of what [address, address + length) holds, or changes nothing. Made elsewhere and then
+// moved, because mmap(MAP_FIXED) takes the old mapping away first: before Linux 6.12 a file that refuses to be mapped, or
+// memory that cannot be had, would leave a hole for anyone's next mmap.
+bool Replace(void* address, size_t length, int protection, int flags, int file, off_t offset);
+
+// File descriptors, closed on exec; -1 on failure, with errno set.
+int MakeMemfd(const char* name);
+int Resize(int file, uint64_t size);
+int Seal(int file, int seals);
+int MakeEventfd();
+int Duplicate(int file);
+// Takes the count of an eventfd: 1 taken, 0 it was zero and `wait` is false, -1 failure.
+int TakeEvent(int file, bool wait);
+// Not filtered.
+void Close(int file);
+
+// Memory from the heap, or null; for sizes that a guest or a backing's size decides.
+void* Allocate(size_t size);
 void* AllocateZeroed(size_t alignment, size_t size);
 void Free(void* memory);
 // Asks the filter about an allocation of such a size that the C++ library will make. False: act as if it had failed.

@@ -3,6 +3,9 @@
 #ifndef GUESTMEM_SRC_HOST_HOST_ERROR_H_
 #define GUESTMEM_SRC_HOST_HOST_ERROR_H_
 
+#include <errno.h>
+
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,6 +21,29 @@ namespace guestmem::host {
   info.operation = Operation::kCreate;
   info.range = range;
   return detail::MakeError(std::make_shared<const std::string>(name), std::move(info), std::move(message));
+}
+
+// What a failed host call means. What the caller handed in is to blame for some; the others say that the machine has no more.
+inline ErrorKind KindOf(int reason) {
+  switch (reason) {
+    case EACCES:
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case ENODEV:
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case EOVERFLOW:
+    case EPERM:
+      return ErrorKind::kInvalidArgument;
+    default:
+      return ErrorKind::kResourceExhausted;
+  }
+}
+
+// The error for a host call that failed with `reason`, an errno value.
+[[gnu::cold]] inline Status HostFailure(const char* name, const char* call, int reason, AddressRange range) {
+  return CreateError(name, KindOf(reason), range, std::string(call) + ": " + std::strerror(reason));
 }
 
 }  // namespace guestmem::host

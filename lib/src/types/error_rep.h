@@ -29,6 +29,9 @@ struct ErrorRep {
 [[gnu::cold, gnu::noinline]] Status MakeCallbackError(std::shared_ptr<const std::string> name, ErrorInfo info,
                                                       bool write_refused);
 
+// For an error just made: an overlap of the host buffer leaves nothing to count on (SPEC 4).
+[[gnu::cold]] void ForgetTransferred(Status& status);
+
 }  // namespace guestmem::detail
 
 #endif  // GUESTMEM_SRC_TYPES_ERROR_REP_H_

@@ -211,6 +211,14 @@ Status MakeCallbackError(std::shared_ptr<const std::string> name, ErrorInfo info
   return status;
 }
 
+void ForgetTransferred(Status& status) {
+  // Safe because the caller made it and holds the one reference; the immortal error counts nothing anyway.
+  auto* const rep = const_cast<ErrorRep*>(status.rep());
+  if (rep != OutOfMemoryRep()) {
+    rep->info.transferred = 0;
+  }
+}
+
 Status NonOk(Status status) noexcept {
   if (!status.ok()) [[likely]] {
     return status;

@@ -8,7 +8,21 @@
 
 namespace guestmem::detail {
 
-enum class HostCall : uint8_t { kMmap, kMprotect, kMemfdCreate, kFtruncate, kMembarrier, kEventfd, kAllocate };
+enum class HostCall : uint8_t {
+  kMmap,
+  kMprotect,
+  kMemfdCreate,
+  kFtruncate,
+  kMembarrier,
+  kEventfd,
+  kAllocate,
+  kMremap,     // the second half of putting a new mapping in an old one's place
+  kMadvise,
+  kMbind,
+  kSeal,       // fcntl(F_ADD_SEALS)
+  kDuplicate,  // of a file descriptor
+  kRead,       // of an eventfd
+};
 
 // Asked before each host call that can fail; true makes the call fail with ENOMEM, unmade. Null (the default)
 // lets all through. For harnesses; not for production.

@@ -1,0 +1,38 @@
+// The mapping under the memory: allocate, zero pages, file pages, protect, decommit and unmap in any order, between accesses
+// that see what has become of each page and of the file.
+
+#include "fuzz/target.h"
+#include "reference/lockstep/op_fields.h"
+
+namespace {
+
+using reference::StepKind;
+
+// Mapped backings without bitmaps, which would hide the pages; every second op changes a mapping.
+void MappingsChange(reference::Trace& trace) {
+  for (reference::Backing& backing : trace.world.backings) {
+    backing.mapped = true;
+    backing.has_bitmap = false;
+  }
+  trace.world = reference::Normal(trace.world);
+  constexpr StepKind kChanges[] = {StepKind::kMapFile, StepKind::kDecommit, StepKind::kMapFile, StepKind::kAllocate,
+                                   StepKind::kMapZero, StepKind::kProtect,  StepKind::kUnmap};
+  for (size_t i = 0; i < trace.ops.size(); i += 2) {
+    // The numbers of an access that gives up its place: decoding has cleared those it had no use for.
+    const reference::Op& op = trace.ops[i];
+    reference::Op change;
+    change.kind = kChanges[static_cast<size_t>(op.kind) % std::size(kChanges)];
+    change.backing = op.target;
+    change.page = op.at.index;
+    change.count = op.size + 1;
+    change.choice = static_cast<uint8_t>(op.at.delta);
+    change.form = op.length % 2;
+    trace.ops[i] = reference::Normal(change);
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return fuzz::RunInLockstep("sparse_mapping_fuzzer", MappingsChange, data, size);
+}

@@ -1,0 +1,44 @@
+// DoorbellRegistration: an event for a guest's write to an address, without anyone parsing the write.
+//
+//   auto bell = doorbells->RegisterDoorbell(notify_gpa, std::nullopt, 2, queue_event).value();
+//   // a 2-byte write to notify_gpa now signals queue_event; dropping `bell` ends that
+//
+// When not: registers with a value to read back or to store. The bytes of a write that rings are not stored.
+//
+// Implementations: InProcessGuest (in_process_guest.h); KVM_IOEVENTFD and the like.
+// Threads: any. Signal context: no. Units: bytes.
+
+#ifndef GUESTMEM_DOORBELL_H_
+#define GUESTMEM_DOORBELL_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "guestmem/event.h"
+#include "guestmem/status.h"
+
+namespace guestmem {
+
+// A registration. Dropping it unregisters: when the destructor returns, no later write rings.
+class Doorbell {
+ public:
+  virtual ~Doorbell();
+};
+
+class DoorbellRegistration {
+ public:
+  virtual ~DoorbellRegistration();
+
+  // Signals `event` at each write that starts at `gpa`, is `length` bytes long and stores `value` (little-endian, so only
+  // writes of up to 8 bytes have one); nullopt: any. Every registration that a write matches is signalled. The event may be
+  // dropped afterwards. When it returns, every write that starts from now on is seen.
+  // Errors: kOutOfRange (the address is not in the guest's memory), kInvalidArgument (a length that is not 1, 2, 4 or 8; a
+  // value that does not fit it), kResourceExhausted.
+  virtual Result<std::unique_ptr<Doorbell>> RegisterDoorbell(uint64_t gpa, std::optional<uint64_t> value,
+                                                             std::optional<uint32_t> length, const Event& event) = 0;
+};
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_DOORBELL_H_

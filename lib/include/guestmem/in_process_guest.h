@@ -1,0 +1,110 @@
+// InProcessGuest: a whole guest's memory in one process, with RAM, device regions, ROMs and doorbells. What a hypervisor's
+// memory slots do, done with mmap; for user-mode devices, emulators, and tests of code that speaks the interfaces.
+//
+//   auto guest = guestmem::InProcessGuest::Create("vm", uint64_t{1} << 32).value();
+//   (void)guest->AddRam(0, 512 << 20);
+//   auto memory = guestmem::GuestMemory::Create("vm", guest).value();
+//   auto rom = guest->NewRom(image, "bios").value();
+//   auto low = rom->MapRom(0xe0000, 0, 0x20000).value();
+//   auto bell = guest->RegisterDoorbell(0xfee0'0000, std::nullopt, 4, event).value();
+//
+// RAM, regions and ROMs may not overlap each other (kInvalidArgument, naming what is there). A doorbell may lie anywhere,
+// in RAM too. A page with a doorbell has its write bit off: writes there take the slow path and go to the memory beneath
+// unless they ring; reads, and all other pages, pay nothing. A write probe of such a page and a compare-exchange ask the
+// memory beneath and never ring. A write of more than 1 MiB into whose middle a doorbell is being registered may ring it.
+//
+// When not: memory that a hypervisor maps (it has its own slots, and does not look at this object's bits).
+//
+// Threads: all methods from any thread. Objects made by it keep it alive. Taking memory away does not wait for accesses
+// that run: they fail at the first missing page, or are done. Signal context: no. Units: bytes; all ranges are
+// page multiples, but a doorbell's address is any.
+
+#ifndef GUESTMEM_IN_PROCESS_GUEST_H_
+#define GUESTMEM_IN_PROCESS_GUEST_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <span>
+#include <string>
+
+#include "guestmem/backing.h"
+#include "guestmem/doorbell.h"
+#include "guestmem/memory_mapper.h"
+#include "guestmem/rom_mapper.h"
+#include "guestmem/sparse_mapping.h"
+#include "guestmem/status.h"
+
+namespace guestmem {
+
+class InProcessGuest final : public GuestMemoryAccess,
+                             public MemoryMapper,
+                             public DoorbellRegistration,
+                             public std::enable_shared_from_this<InProcessGuest> {
+ public:
+  // An empty guest with addresses [0, size), rounded up to pages. `name` appears in errors.
+  // Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted.
+  static Result<std::shared_ptr<InProcessGuest>> Create(std::string name, uint64_t size);
+  ~InProcessGuest() override;
+
+  // Zeroed memory at [gpa, gpa + length), for the guest's life. Errors: kInvalidArgument (unaligned; not in the guest;
+  // something else is there), kResourceExhausted. After a failure nothing has changed.
+  Status AddRam(uint64_t gpa, uint64_t length);
+
+  // Keeps a copy of `image`, nowhere in the guest yet. Errors: kInvalidArgument (empty), kResourceExhausted.
+  Result<std::shared_ptr<RomMapper>> NewRom(std::span<const std::byte> image, std::string name);
+
+  Result<NewMemoryRegion> NewRegion(uint64_t length, std::string name) override;
+  Result<std::unique_ptr<Doorbell>> RegisterDoorbell(uint64_t gpa, std::optional<uint64_t> value,
+                                                     std::optional<uint32_t> length, const Event& event) override;
+
+  // GuestMemoryAccess
+  std::byte* mapping() const override { return ram_->mapping(); }
+  uint64_t max_address() const override { return ram_->max_address(); }
+  std::optional<BitmapInfo> access_bitmap() const override;
+  PageFaultAction PageFault(const PageFaultInfo& fault) override;
+  Status WriteFallback(uint64_t address, std::span<const std::byte> source) override;
+  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override;
+  Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
+                                       std::span<const std::byte> desired) override;
+
+ private:
+  class Region;
+  class RegionInGuest;
+  class Rom;
+  class RomInGuest;
+  class RegisteredDoorbell;
+  struct Claimed {
+    uint64_t length;
+    std::string name;
+  };
+  using Bells = std::multimap<uint64_t, const RegisteredDoorbell*>;  // by address
+
+  InProcessGuest(std::string name, std::shared_ptr<SparseMapping> ram, uint8_t* write_bits);
+
+  Status Error(const std::string& name, ErrorKind kind, uint64_t start, uint64_t length, std::string message) const;
+  // A failure of ram_, in the words of whoever asked.
+  Status Relabel(const Status& status, const std::string& name, uint64_t start, uint64_t length) const;
+  // Takes [gpa, gpa + length) for `name`, if it is page-aligned, in the guest and free. Needs layout_.
+  Status Claim(uint64_t gpa, uint64_t length, const std::string& name);
+  bool HasBell(uint64_t page) const;  // needs bells_lock_
+  bool Ring(uint64_t address, uint64_t length, uint64_t value) const;
+  uint8_t* WriteBit(uint64_t page, uint8_t& mask) const;
+
+  const std::string name_;
+  const std::shared_ptr<SparseMapping> ram_;
+  uint8_t* const write_bits_;  // one a page; changed by atomic read-modify-write, under bells_lock_
+
+  std::mutex layout_;                     // guards claims_, what ram_ maps, and the regions' insides
+  std::map<uint64_t, Claimed> claims_;    // by address; never overlap
+  mutable std::shared_mutex bells_lock_;  // guards bells_; taken after layout_, if both
+  Bells bells_;
+};
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_IN_PROCESS_GUEST_H_

@@ -1,0 +1,62 @@
+// SharedMemory: guest memory in a memfd, for device processes that map the same bytes.
+//
+//   auto ram = guestmem::SharedMemory::Create(uint64_t{4} << 30).value();
+//   auto memory = guestmem::GuestMemory::Create("ram", ram).value();
+//   send(socket, ram->sharing());   // fd by SCM_RIGHTS; the other process: mmap(MAP_SHARED, fd, file_offset)
+//
+// The file is sealed: nobody who gets the descriptor can shrink it, and so make this process's accesses fault, or grow
+// it, or add seals. It can still punch holes (the bytes there become zero). Memory is taken when a page is first touched.
+//
+// When not: memory that only this process uses (SparseMapping costs less); memory that must be taken away from a device:
+// clearing access bits does not reach a process that has mapped the file.
+//
+// Threads: immutable after creation but for its bytes. Signal context: no. Units: bytes.
+
+#ifndef GUESTMEM_SHARED_MEMORY_H_
+#define GUESTMEM_SHARED_MEMORY_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "guestmem/backing.h"
+#include "guestmem/sharing.h"
+#include "guestmem/status.h"
+
+namespace guestmem {
+
+class SharedMemory final : public GuestMemoryAccess {
+ public:
+  // `size` bytes, rounded up to pages, zeroed, mapped at a multiple of 1 GiB or 2 MiB where it is that large.
+  // Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted (address space, file descriptors).
+  static Result<std::shared_ptr<SharedMemory>> Create(uint64_t size);
+
+  ~SharedMemory() override;
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  // The memfd, owned by this object and closed on exec: duplicate it to keep it longer or to hand it to a child.
+  int fd() const { return fd_; }
+  uint64_t size() const { return size_; }
+
+  // The one file behind all of it.
+  std::vector<SharedFile> sharing() const override;
+
+  std::byte* mapping() const override { return base_; }
+  uint64_t max_address() const override { return size_; }
+
+ private:
+  SharedMemory(int fd, std::byte* reserved, uint64_t reserved_size, std::byte* base, uint64_t size)
+      : fd_(fd), reserved_(reserved), reserved_size_(reserved_size), base_(base), size_(size) {}
+
+  const int fd_;
+  std::byte* const reserved_;  // base_ was aligned in it
+  const uint64_t reserved_size_;
+  std::byte* const base_;
+  const uint64_t size_;
+};
+
+}  // namespace guestmem
+
+#endif  // GUESTMEM_SHARED_MEMORY_H_

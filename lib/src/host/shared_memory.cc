@@ -1,0 +1,55 @@
+#include "guestmem/shared_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "host/host_calls.h"
+#include "host/host_error.h"
+#include "host/reservation.h"
+
+namespace guestmem {
+namespace {
+
+constexpr char kName[] = "shared memory";
+
+}  // namespace
+
+Result<std::shared_ptr<SharedMemory>> SharedMemory::Create(uint64_t size) {
+  if (size == 0 || size > host::kMaxMapping) {
+    return host::CreateError(kName, ErrorKind::kInvalidArgument, {0, size}, "the size must be 1 to 2^47 - 4096 bytes");
+  }
+  const uint64_t rounded = (size + kPageSize - 1) / kPageSize * kPageSize;
+  const int fd = host::MakeMemfd("guestmem");
+  if (fd < 0) {
+    return host::HostFailure(kName, "memfd_create", errno, {0, size});
+  }
+  const char* failed = nullptr;
+  host::Reservation made;
+  if (host::Resize(fd, rounded) != 0) {
+    failed = "ftruncate";
+  } else if (host::Seal(fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    failed = "fcntl(F_ADD_SEALS)";
+  } else if (made = host::Reserve(rounded); made.start == nullptr) {
+    failed = "mmap";
+  } else if (host::Map(made.base, rounded, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == nullptr) {
+    failed = "mmap of a file";
+  }
+  if (failed == nullptr) {
+    return std::shared_ptr<SharedMemory>(new SharedMemory(fd, made.start, made.length, made.base, rounded));
+  }
+  Status status = host::HostFailure(kName, failed, errno, {0, size});
+  if (made.start != nullptr) {
+    host::Unmap(made.start, made.length);
+  }
+  host::Close(fd);
+  return status;
+}
+
+SharedMemory::~SharedMemory() {
+  host::Unmap(reserved_, reserved_size_);
+  host::Close(fd_);
+}
+
+std::vector<SharedFile> SharedMemory::sharing() const { return {{fd_, 0, 0, size_}}; }
+
+}  // namespace guestmem

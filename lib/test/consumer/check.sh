@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# usage: check.sh static|shared|pkgconfig|bare SOURCE_DIR WORK_DIR CXX
+#
+# Installs the library to a prefix below WORK_DIR, moves the prefix, and builds and runs the project beside this script
+# against it: with find_package (static, shared) or with what pkg-config says (pkgconfig: both kinds, and every public
+# header once). bare: only builds, with Abseil out of sight and neither tests nor fuzzers. ctest runs each as install.MODE.
+set -euo pipefail
+
+[ $# -eq 4 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" && exit 2; }
+mode=$1 source=$2 work=$3 cxx=$4
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+export CXX=$cxx
+unset CXXFLAGS LDFLAGS
+mkdir -p "$work"
+
+build() {  # KIND [CMAKE_ARGUMENT...]
+  cmake -S "$source" -B "$work/$1.build" -G Ninja -DGUESTMEM_TESTS=OFF -DGUESTMEM_FUZZ=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DCMAKE_INSTALL_PREFIX="$work/$1.first" -DCMAKE_INSTALL_LIBDIR=lib "${@:2}" >"$work/$1.log" 2>&1 &&
+    cmake --build "$work/$1.build" >>"$work/$1.log" 2>&1 || { cat "$work/$1.log" && exit 1; }
+}
+
+# Installs, and moves what was installed: nothing in it may say where it was.
+install_to() {  # KIND: static or shared
+  local shared=OFF
+  if [ "$1" = shared ]; then shared=ON; fi
+  build "$1" -DBUILD_SHARED_LIBS=$shared
+  rm -rf "$work/$1" "$work/$1.first"
+  cmake --install "$work/$1.build" >>"$work/$1.log"
+  mv "$work/$1.first" "$work/$1"
+}
+
+with_find_package() {  # KIND
+  rm -rf "$work/$1.consumer"
+  cmake -S "$here" -B "$work/$1.consumer" -G Ninja -DCMAKE_PREFIX_PATH="$work/$1" -DCMAKE_BUILD_TYPE=Release |
+    grep -F 'found guestmem'
+  cmake --build "$work/$1.consumer"
+  "$work/$1.consumer/consumer"
+}
+
+with_pkg_config() {  # KIND
+  export PKG_CONFIG_PATH=$work/$1/lib/pkgconfig
+  local out=$work/$1.pkgconfig cflags libs header
+  read -ra cflags <<<"$(pkg-config --cflags guestmem)"
+  read -ra libs <<<"$(pkg-config --libs guestmem)"
+  echo "$1: ${cflags[*]} ${libs[*]}"
+  rm -rf "$out" && mkdir -p "$out"
+  if [ "$1" = shared ]; then
+    "$cxx" -std=c++20 -O1 -fPIC -shared "${cflags[@]}" "$here/plugin.cc" "${libs[@]}" "-Wl,-rpath,$work/$1/lib" -o "$out/plugin.so"
+    libs+=("-Wl,-rpath,$work/$1/lib")
+  else
+    "$cxx" -std=c++20 -O1 -fPIC -shared "${cflags[@]}" "$here/plugin.cc" -o "$out/plugin.so"
+    libs=(-Wl,--whole-archive "${libs[@]}" -Wl,--no-whole-archive -rdynamic)
+  fi
+  "$cxx" -std=c++20 -O1 "${cflags[@]}" "-DPLUGIN=\"$out/plugin.so\"" "$here/main.cc" "${libs[@]}" -ldl -o "$out/consumer"
+  "$out/consumer"
+  for header in "$work/$1"/include/guestmem/*.h; do
+    [ "${header##*/}" = absl_status.h ] || echo "#include \"guestmem/${header##*/}\""
+  done >"$out/headers.cc"
+  "$cxx" -std=c++20 -Wall -Wextra -Werror -fsyntax-only "${cflags[@]}" "$out/headers.cc"
+}
+
+case $mode in
+  static | shared)
+    install_to "$mode"
+    with_find_package "$mode"
+    ;;
+  pkgconfig)
+    for kind in static shared; do
+      install_to $kind
+      with_pkg_config $kind
+    done
+    ;;
+  bare)
+    build bare -DCMAKE_DISABLE_FIND_PACKAGE_absl=ON
+    if nm -C "$work"/bare.build/lib/libguestmem.* | grep -F 'absl::'; then echo "the library uses Abseil" && exit 1; fi
+    ;;
+  *) echo "unknown mode '$mode'; known: static shared pkgconfig bare" >&2 && exit 2 ;;
+esac
+echo "$mode: ok"
