@@ -23,7 +23,7 @@ TREE = WORK / "tree"
 FUZZ_BUILD, TEST_BUILD = WORK / "fuzz", WORK / "test"
 RESULTS = WORK / "results.json"
 CONTROL = "(unchanged)"
-HUNTS = ("seeds", "fuzz", "unit", "property", "exhaustive")
+HUNTS = ("seeds", "fuzz", "unit", "property", "exhaustive", "schedule")
 SOURCES = ("lib", "reference", "fuzz", "proptest", "corpus", "CMakeLists.txt", "CMakePresets.json")
 SLOW_TESTS = r"stress|wild_crash|crash_target"  # they ask nothing about values, or start many processes
 STUCK = 300  # seconds after which a hunt that should be long over counts as a kill
@@ -33,6 +33,7 @@ LIVE = sys.stdout.isatty()
 EXECUTED = re.compile(rb"^(?:#(\d+)\t|stat::number_of_executed_units:\s+(\d+))", re.M)
 FIELD = re.compile(r"^\s+field:\s+(.+)$", re.M)
 CASES = re.compile(r", case (\d+) and on:|(?:Falsifiable|failed) after (\d+) test")
+SCHEDULES = re.compile(r"wrong after (\d+) schedules|nothing wrong in (\d+) schedules")
 PASSED = re.compile(r"ran (\d+) cases|OK, passed (\d+) tests")
 
 
@@ -118,7 +119,7 @@ def build(name, fuzz_targets):
                   for path in sorted((TREE / folder).glob("*_test.cc")) if not re.search(SLOW_TESTS, path.stem)]
     commands = []
     for folder, preset, targets in ((FUZZ_BUILD, "fuzz-plain", [*fuzz_targets, "seeds"]),
-                                    (TEST_BUILD, "default", [*unit_tests, "lockstep_property_test", "exhaustive_test"])):
+                                    (TEST_BUILD, "default", [*unit_tests, "lockstep_property_test", "exhaustive_test", "schedule"])):
         if not (folder / "build.ninja").is_file():
             commands.append(["cmake", "--preset", preset, "-S", str(TREE), "-B", str(folder)])
         commands.append(["cmake", "--build", str(folder), "--parallel", JOBS, "--target", *targets])
@@ -260,7 +261,14 @@ def hunt_exhaustive(hunt, **_):
     hunt.executions = hunt.count(PASSED) or hunt.count(CASES)
 
 
-HUNTERS = {"seeds": hunt_seeds, "fuzz": hunt_fuzz, "unit": hunt_unit, "property": hunt_property, "exhaustive": hunt_exhaustive}
+def hunt_schedule(hunt, seconds, **_):
+    hunt.command([str(TEST_BUILD / "fuzz" / "schedule"), "search", "--seconds", str(min(seconds, 10))])
+    hunt.executions = hunt.count(SCHEDULES)
+    hunt.how = hunt.how or "".join(re.findall(r"^verdict: (.{0,60})", hunt.text(), re.M)[:1])
+
+
+HUNTERS = {"seeds": hunt_seeds, "fuzz": hunt_fuzz, "unit": hunt_unit, "property": hunt_property, "exhaustive": hunt_exhaustive,
+           "schedule": hunt_schedule}
 
 
 def hunt_all(name, options, progress):
@@ -288,7 +296,7 @@ def hunt_all(name, options, progress):
 def amount(hunt, hunter):
     if hunt is None:
         return "-"
-    unit = {"seeds": "runs", "fuzz": "runs", "unit": "tests", "property": "traces", "exhaustive": "cases"}[hunter]
+    unit = {"seeds": "runs", "fuzz": "runs", "unit": "tests", "property": "traces", "exhaustive": "cases", "schedule": "schedules"}[hunter]
     text = f"{hunt['seconds']:.1f} s, {hunt['executions']:,} {unit}"
     return text if hunt["killed"] else f"quiet ({text})"
 

@@ -11,6 +11,7 @@
 #   unit         the unit tests of lib/ and reference/
 #   property     proptest/lockstep_property_test
 #   exhaustive   proptest/exhaustive_test
+#   schedule     fuzz/schedule search: every schedule of the scenarios, then 10 s of random ones
 #
 # The unchanged tree goes first and must stay quiet. Only files that a patch changes are built again. Ends with a table: who
 # noticed, after how long and how many executions.

@@ -23,17 +23,15 @@
 #ifndef GUESTMEM_ACCESS_BITMAP_H_
 #define GUESTMEM_ACCESS_BITMAP_H_
 
-#include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 
 #include "guestmem/backing.h"
+#include "guestmem/detail/schedule_sync.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
 
@@ -84,7 +82,7 @@ class AccessBitmap {
   Status WaitUnlocked(PageRange pages, std::chrono::steady_clock::time_point deadline);
 
  private:
-  using Word = std::atomic<uint64_t>;
+  using Word = detail::SharedWord<uint64_t>;
 
   AccessBitmap(std::string name, uint64_t pages, std::byte* memory, uint64_t size);
   uint64_t words() const { return (pages_ + 63) / 64; }
@@ -102,8 +100,8 @@ class AccessBitmap {
   const uint64_t memory_size_;
   Word* const bits_;         // read, write, execute; changed by atomic read-modify-write, mutex_ or not
   // Lock order: mutex_ is never held while waiting for readers, nor while a backing is called.
-  std::mutex mutex_;
-  std::condition_variable unlocked_;
+  detail::Mutex mutex_;
+  detail::Condition unlocked_;
   uint32_t* const counts_;   // locks a page; guarded by mutex_
 };
 

@@ -46,6 +46,7 @@
 #include "guestmem/detail/memory.h"
 #include "guestmem/detail/read_section.h"
 #include "guestmem/detail/region.h"
+#include "guestmem/detail/schedule.h"
 #include "guestmem/detail/trap_inline.h"
 #include "guestmem/fault.h"
 #include "guestmem/lock.h"
@@ -245,12 +246,15 @@ class GuestMemory {
     detail::TrapResult fault;
     bool met = false;
     const detail::Region* const region = Locate(gpa, length, offset, &detail::Region::mapped_size);
-    // Length 0 wraps and takes the slow path, which knows what to do with it.
+    // Length 0 wraps and takes the slow path, which knows what to do with it. In a scheduled build so does what lies on
+    // several pages: it goes page by page.
     if (region != nullptr && length - 1 < detail::kSectionBytes &&
+        (!detail::kScheduled || region->OnOnePage(offset, length)) &&
         !detail::Overlaps(host, region->base + offset, length)) [[likely]] {
       const bool guarded = region->Guards(type);
       const detail::ReadSection section(guarded);
       if (!guarded || region->AllowsAll(type, offset, length)) [[likely]] {
+        GUESTMEM_SCHEDULE_POINT(kTransfer, region->base + offset);
         fault = move(region->base + offset);
         if (fault.info == 0) [[likely]] {
           return {};

@@ -1,7 +1,9 @@
 #include "guestmem/access_bitmap.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <mutex>
 #include <new>
 
 #include "guestmem/rcu.h"
@@ -132,6 +134,7 @@ Status AccessBitmap::Revoke(PageRange pages, AccessMask access) {
     }
     Change(pages, access, false);
   }
+  GUESTMEM_SCHEDULE_POINT(kCleared);
   Rcu::Synchronize();
   return {};
 }

@@ -24,6 +24,7 @@
 #include "guestmem/detail/memory.h"
 #include "guestmem/fault.h"
 #include "guestmem/detail/read_section.h"
+#include "guestmem/detail/schedule.h"
 #include "types/error_rep.h"
 
 namespace guestmem::detail {
@@ -49,6 +50,27 @@ struct Stop {
   bool write_refused;
 };
 
+// Moves [at, at + length) of the access; in a scheduled build, where it counts bytes, with a point before each page's part.
+template <typename Transfer>
+std::optional<Fault> MoveInSteps(Transfer& transfer, std::byte* guest, uint64_t at, uint64_t length) {
+#if defined(GUESTMEM_SCHEDULED)
+  if constexpr (Transfer::kCounts && !Transfer::kWhole) {
+    for (uint64_t done = 0; done < length;) {
+      const uint64_t page_rest = kPageSize - reinterpret_cast<uintptr_t>(guest + done) % kPageSize;
+      const uint64_t part = std::min(length - done, page_rest);
+      GUESTMEM_SCHEDULE_POINT(kTransfer, guest + done);
+      if (auto fault = transfer.Move(guest + done, at + done, part)) {
+        fault->offset += done;
+        return fault;
+      }
+      done += part;
+    }
+    return std::nullopt;
+  }
+#endif
+  return transfer.Move(guest, at, length);
+}
+
 inline Stop StopAt(uint64_t done, const Fault& fault) {
   return {done + fault.offset, done + fault.offset, false, fault.side == Fault::Side::kWrite && fault.code == SEGV_ACCERR};
 }
@@ -66,7 +88,7 @@ Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done)
       return {done, refused, true, false};
     }
     const uint64_t length = std::min(piece.length - done, kSectionBytes);
-    if (auto fault = transfer.Move(region.base + piece.offset + done, at + done, length)) [[unlikely]] {
+    if (auto fault = MoveInSteps(transfer, region.base + piece.offset + done, at + done, length)) [[unlikely]] {
       return StopAt(done, *fault);
     }
     done += length;
@@ -123,9 +145,11 @@ bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure&
     if (!Transfer::kWhole) {
       done = stop.done;
     }
+    GUESTMEM_SCHEDULE_POINT(kBeforeHandler);
     const PageFaultAction action = region.backing->PageFault(
         {region.backing_offset + piece.offset + stop.offset, piece.length - stop.offset, Transfer::kAccess,
          stop.bitmap_failure});
+    GUESTMEM_SCHEDULE_POINT(kAfterHandler);
     switch (action.kind()) {
       case PageFaultAction::Kind::kRetry:
         break;

@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "guestmem/detail/schedule.h"
 #include "host/host_calls.h"
 #include "host/host_error.h"
 #include "host/reservation.h"
@@ -47,6 +48,7 @@ Status SparseMapping::Remap(uint64_t offset, uint64_t length, int protection, in
   if (!status.ok() || length == 0) {
     return status;
   }
+  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
   // Without a reservation of memory nothing can fail once mmap has taken the old mapping away.
   const bool done = (flags & MAP_NORESERVE) != 0
                         ? host::Map(base_ + offset, length, protection, flags | MAP_FIXED, -1, 0) != nullptr
@@ -76,6 +78,7 @@ Status SparseMapping::MapFile(uint64_t offset, uint64_t length, int fd, uint64_t
                              "the file offset must be a multiple of 4096, and the end below 2^63");
   }
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
   if (!host::Replace(base_ + offset, length, protection, MAP_SHARED, fd, static_cast<off_t>(file_offset))) {
     return HostFailure("mmap of a file", {offset, length});
   }
@@ -88,6 +91,7 @@ Status SparseMapping::Protect(uint64_t offset, uint64_t length, Protection prote
     return status;
   }
   constexpr int kBits[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
+  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
   if (host::Protect(base_ + offset, length, kBits[static_cast<size_t>(protection)]) != 0) {
     return HostFailure("mprotect", {offset, length});
   }
@@ -99,6 +103,7 @@ Status SparseMapping::Decommit(uint64_t offset, uint64_t length) {
   if (!status.ok() || length == 0) {
     return status;
   }
+  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
   if (host::Advise(base_ + offset, length, MADV_DONTNEED) != 0) {
     return HostFailure("madvise", {offset, length});
   }

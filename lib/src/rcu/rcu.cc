@@ -11,6 +11,8 @@
 #include <mutex>
 #include <new>
 
+#include "guestmem/detail/schedule_sync.h"
+
 namespace guestmem {
 namespace detail {
 
@@ -20,11 +22,11 @@ constinit thread_local ReaderSlot* t_reader_slot = nullptr;
 namespace {
 
 // Guards ReaderSlot::taken and serialises pushes. Lock order: after g_writer.
-constinit std::mutex g_registry;
+constinit Mutex g_registry;
 // All slots ever made; a slot is pushed whole and never removed, so writers walk the list without the lock.
 constinit std::atomic<ReaderSlot*> g_slots{nullptr};
 // One grace period at a time.
-constinit std::mutex g_writer;
+constinit Mutex g_writer;
 
 pthread_key_t g_thread_exit;
 
@@ -109,8 +111,11 @@ void FenceEveryThread() {
   }
 }
 
-// A section may last as long as a page fault in the kernel: spin briefly, then let others run, then sleep.
-void Wait(int round) {
+// A section may last as long as a page fault in the kernel: spin briefly, then let others run, then sleep. True: look again.
+bool Wait(int round) {
+#if defined(GUESTMEM_SCHEDULED)
+  return AwaitSchedule(round == 0);
+#else
   constexpr int kSpins = 64;
   constexpr int kYields = 64;
   if (round < kSpins) {
@@ -121,6 +126,8 @@ void Wait(int round) {
     const timespec pause = {0, 50'000};
     nanosleep(&pause, nullptr);
   }
+  return true;
+#endif
 }
 
 }  // namespace
@@ -131,6 +138,25 @@ ReaderSlot* RegisterReader() noexcept {
   t_reader_slot = slot;
   return slot;
 }
+
+#if defined(GUESTMEM_SCHEDULED)
+void LeaveReaders() noexcept {
+  if (t_reader_slot != nullptr) {
+    ReleaseSlot(t_reader_slot);
+  }
+}
+
+void ForgetReaders() noexcept {
+  for (ReaderSlot* slot = g_slots.exchange(nullptr); slot != nullptr;) {
+    ReaderSlot* const next = slot->next;
+    delete slot;
+    slot = next;
+  }
+  pthread_setspecific(g_thread_exit, nullptr);
+  t_reader_slot = nullptr;
+  g_epoch.store((g_epoch.load(std::memory_order_relaxed) & kReadersFence) | 1, std::memory_order_relaxed);
+}
+#endif
 
 }  // namespace detail
 
@@ -145,18 +171,19 @@ void Rcu::Synchronize() {
     Fatal("Rcu::Synchronize inside a read-side section of the same thread would wait for itself");
   }
   const std::lock_guard lock(g_writer);
+  GUESTMEM_SCHEDULE_POINT(kSynchronize);
   // A section that begins after this reads the new epoch, or an older one and is waited for needlessly.
   const uint64_t epoch = g_epoch.fetch_add(1, std::memory_order_seq_cst) + 1;
   FenceEveryThread();
   for (const ReaderSlot* slot = g_slots.load(std::memory_order_seq_cst); slot != nullptr; slot = slot->next) {
     for (int round = 0;; ++round) {
       const uint64_t since = slot->epoch.load(std::memory_order_acquire);  // fence C
-      if (since == 0 || since >= epoch) {
+      if (since == 0 || since >= epoch || !Wait(round)) {
         break;
       }
-      Wait(round);
     }
   }
+  GUESTMEM_SCHEDULE_POINT(kSynchronized);
 }
 
 }  // namespace guestmem

@@ -16,6 +16,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "guestmem/detail/schedule.h"
+
 namespace guestmem::detail {
 
 // One thread's place in the registry. Never freed, but reused by later threads; on its own cache line.
@@ -42,6 +44,7 @@ class ReadSection {
     if (!enabled) {
       return;
     }
+    GUESTMEM_SCHEDULE_POINT(kSectionEntry);
     ReaderSlot* slot = t_reader_slot;
     if (slot == nullptr) [[unlikely]] {
       slot = RegisterReader();
@@ -59,6 +62,7 @@ class ReadSection {
   }
   ~ReadSection() {
     if (slot_ != nullptr) [[likely]] {
+      GUESTMEM_SCHEDULE_POINT(kSectionExit);
       slot_->epoch.store(0, std::memory_order_release);  // fence C
     }
   }

@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "guestmem/detail/schedule.h"
+
 #if !defined(__x86_64__)
 #error "guestmem: the trap layer knows x86-64 only; another architecture is one more file like this one"
 #endif
@@ -88,6 +90,7 @@ extern "C" {
 // Loads Size bytes (1, 2, 4, 8) into `value`, zero-extended. True: done. False: `fault` says why, `value` is unspecified.
 template <int Size>
 GUESTMEM_TRAP_INLINE bool TrapLoad(const void* guest, uint64_t& value, TrapResult& result) noexcept {
+  GUESTMEM_SCHEDULE_POINT(kLoad, guest);
   uint64_t first, second;
   if constexpr (Size == 8) {
     GUESTMEM_TRAP_LOAD_("movq (%%rdi), %%rax", "0x801");
@@ -109,6 +112,7 @@ fault:
 // Stores the low Size bytes of `value`. False: nothing was stored.
 template <int Size>
 GUESTMEM_TRAP_INLINE bool TrapStore(void* guest, uint64_t value, TrapResult& result) noexcept {
+  GUESTMEM_SCHEDULE_POINT(kStore, guest);
   uint64_t first, second;
   if constexpr (Size == 8) {
     GUESTMEM_TRAP_STORE_("movq %%rsi, (%%rdi)", value, "0x802");
@@ -131,6 +135,7 @@ fault:
 template <int Size>
 GUESTMEM_TRAP_INLINE bool TrapCompareExchange(void* guest, uint64_t current, uint64_t desired, uint64_t& seen,
                                               TrapResult& result) noexcept {
+  GUESTMEM_SCHEDULE_POINT(kCompareExchange, guest);
   uint64_t first, second;
 #define GUESTMEM_TRAP_CMPXCHG_(instruction, flags)                                \
   asm volatile goto("771: lock " instruction "\n772:\n" GUESTMEM_TRAP_ENTRY_(flags) \
@@ -161,6 +166,7 @@ fault:
 
 // Makes one byte's page present and dirty without changing the byte: one atomic read-modify-write.
 GUESTMEM_TRAP_INLINE bool TrapTouchWrite(void* guest, TrapResult& result) noexcept {
+  GUESTMEM_SCHEDULE_POINT(kTouch, guest);
   uint64_t first, second;
   GUESTMEM_TRAP_STORE_("lock orb %%sil, (%%rdi)", uint64_t{0}, "0x102");
   return true;

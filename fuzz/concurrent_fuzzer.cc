@@ -1,0 +1,22 @@
+// A world, the operations of two or three threads and their schedule, all from the input; judged by reference/schedule.
+// What the machine cannot tell from a bug of the engine is left out: pages that sleep until resolved, endless retries.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+
+#include "reference/schedule/runner.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace reference::schedule;
+  static Runner runner;
+  const Trace trace = WithoutHangs(FromBytes({data, size}));
+  if (const std::optional<Verdict> verdict = runner.Run(trace)) {
+    std::fprintf(stderr, "%s\nThe schedule broke a rule. Replay this input with\n  ci/repro.sh concurrent_fuzzer FILE\n",
+                 runner.Report(trace, *verdict).c_str());
+    std::abort();
+  }
+  return 0;
+}

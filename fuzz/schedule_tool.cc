@@ -1,0 +1,251 @@
+// The schedule tool: shows and runs concurrent traces, searches their schedules, measures how many it runs a second.
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "reference/schedule/runner.h"
+#include "reference/schedule/scenarios.h"
+
+namespace {
+
+using namespace reference::schedule;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kRight = 0, kWrong = 1, kBadInput = 2;
+
+constexpr char kHelp[] =
+    "usage: schedule COMMAND [FILE...] [OPTION...]\n"
+    "\n"
+    "  show FILE...     print each concurrent trace as text\n"
+    "  run FILE...      run each by its own choices; print the interleaving and the verdict of those that fail\n"
+    "  encode FILE...   write each as a fuzzer input to the file or, for several, the directory after -o\n"
+    "  search [FILE...] run every schedule with up to --preemptions (2) preemptions of each FILE, or of the built-in\n"
+    "                   scenarios; then random schedules of random traces for --seconds (10). Stops at the first failure,\n"
+    "                   prints it, and writes it to the file after -o\n"
+    "  scenarios DIR    write the built-in scenarios to DIR as fuzzer inputs\n"
+    "  bench            print how many schedules of a two-thread, six-op trace run in a second, for --seconds (3)\n"
+    "\n"
+    "  --seed N         of random traces and schedules (1)\n"
+    "\n"
+    "FILE is a trace in either spelling: text (first line 'guestmem schedule 1') or bytes.\n"
+    "Exit status: 0 all right, 1 a schedule failed, 2 an unusable argument or file.\n";
+
+struct Arguments {
+  std::string command, out;
+  std::vector<std::string> files;
+  uint64_t seconds = 0, seed = 1, preemptions = 2;
+  bool seconds_given = false;
+};
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+bool Write(const std::string& file, const std::vector<uint8_t>& bytes) {
+  std::ofstream stream(file, std::ios::binary);
+  // Safe because a char object may hold any byte.
+  stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!stream.flush()) {
+    std::fprintf(stderr, "%s: cannot be written\n", file.c_str());
+    return false;
+  }
+  return true;
+}
+
+std::optional<Trace> Load(const std::string& file) {
+  std::ifstream stream(file, std::ios::binary);
+  const std::string content{std::istreambuf_iterator<char>(stream), {}};
+  if (!stream) {
+    std::fprintf(stderr, "%s: not a readable file\n", file.c_str());
+    return std::nullopt;
+  }
+  if (!content.starts_with("guestmem ") && !content.starts_with("#")) {
+    return FromBytes({reinterpret_cast<const uint8_t*>(content.data()), content.size()});
+  }
+  auto parsed = FromText(content);
+  if (const auto* refused = std::get_if<TextError>(&parsed)) {
+    std::fprintf(stderr, "%s:%d: %s\n", file.c_str(), refused->line, refused->reason.c_str());
+    return std::nullopt;
+  }
+  return std::get<Trace>(std::move(parsed));
+}
+
+int Fail(Runner& runner, const std::string& what, const Search& search, uint64_t schedules, Clock::time_point start,
+         const std::string& out) {
+  std::printf("%s\n%s: wrong after %llu schedules, %.2f s\n", runner.Report(search.failing, *search.verdict).c_str(), what.c_str(),
+              static_cast<unsigned long long>(schedules), SecondsSince(start));
+  if (!out.empty() && Write(out, ToBytes(search.failing))) {
+    std::printf("written to %s\n", out.c_str());
+  }
+  return kWrong;
+}
+
+Trace RandomTrace(std::mt19937_64& random) {
+  std::vector<uint8_t> bytes(kHeaderBytes + kMaxOps * kOpBytes);
+  for (uint8_t& byte : bytes) {
+    byte = static_cast<uint8_t>(random());
+  }
+  bytes[2] = static_cast<uint8_t>(2 + random() % 9);
+  for (size_t page = kHeaderBytes - kMaxPages; page < kHeaderBytes; ++page) {
+    bytes[page] = random() % 3 == 0 ? bytes[page] & 3 : 0;  // most pages allow everything
+  }
+  return WithoutHangs(FromBytes(bytes));
+}
+
+int SearchCommand(Runner& runner, const Arguments& arguments) {
+  constexpr uint64_t kMost = 1'000'000;
+  const Clock::time_point start = Clock::now();
+  std::vector<std::pair<std::string, Trace>> traces;
+  for (const std::string& file : arguments.files) {
+    if (auto trace = Load(file)) {
+      traces.emplace_back(file, *std::move(trace));
+    } else {
+      return kBadInput;
+    }
+  }
+  for (const Scenario& scenario : Scenarios()) {
+    if (arguments.files.empty()) {
+      traces.emplace_back(scenario.name, TraceOf(scenario));
+    }
+  }
+  uint64_t schedules = 0;
+  for (const auto& [name, trace] : traces) {
+    const Search search = SearchAll(runner, trace, static_cast<int>(arguments.preemptions), kMost);
+    schedules += search.schedules;
+    if (search.verdict) {
+      return Fail(runner, name, search, schedules, start, arguments.out);
+    }
+    std::printf("%-44s %8llu schedules%s\n", name.c_str(), static_cast<unsigned long long>(search.schedules),
+                search.complete ? "" : ", and there are more");
+  }
+  std::mt19937_64 random(arguments.seed);
+  const Clock::time_point random_start = Clock::now();
+  const double seconds = arguments.seconds_given ? static_cast<double>(arguments.seconds) : 10;
+  while (SecondsSince(random_start) < seconds) {
+    const Search search = SearchRandomly(runner, RandomTrace(random), random(), 20);
+    schedules += search.schedules;
+    if (search.verdict) {
+      return Fail(runner, "a random trace", search, schedules, start, arguments.out);
+    }
+  }
+  std::printf("nothing wrong in %llu schedules, %.1f s\n", static_cast<unsigned long long>(schedules), SecondsSince(start));
+  return kRight;
+}
+
+// A schedule is one run from reset to judgement.
+int Bench(Runner& runner, const Arguments& arguments) {
+  const Trace trace = TraceOf(BenchmarkScenario());
+  const double seconds = arguments.seconds_given ? static_cast<double>(arguments.seconds) : 3;
+  std::printf("%s", ToText(trace).c_str());
+  for (const bool walk : {true, false}) {
+    uint64_t runs = 0;
+    const Clock::time_point start = Clock::now();
+    while (SecondsSince(start) < seconds) {
+      if (walk) {
+        runs += SearchRandomly(runner, trace, arguments.seed + runs, 1000).schedules;
+      } else {
+        runs += SearchAll(runner, trace, 2, 1000).schedules;
+      }
+    }
+    std::printf("%-24s %10.0f schedules/s\n", walk ? "random walk and PCT" : "two preemptions",
+                static_cast<double>(runs) / SecondsSince(start));
+  }
+  return kRight;
+}
+
+int EachFile(Runner& runner, const Arguments& arguments) {
+  int status = arguments.files.empty() ? kBadInput : kRight;
+  for (const std::string& file : arguments.files) {
+    const auto trace = Load(file);
+    if (!trace) {
+      return kBadInput;
+    }
+    if (arguments.command == "show") {
+      std::printf("%s", ToText(*trace).c_str());
+    } else if (arguments.command == "encode") {
+      const std::string name = file.substr(file.find_last_of('/') + 1);
+      if (!Write(arguments.files.size() == 1 ? arguments.out : arguments.out + "/" + name, ToBytes(*trace))) {
+        return kBadInput;
+      }
+    } else if (const auto verdict = runner.Run(*trace)) {
+      std::printf("%s: %s", file.c_str(), runner.Report(*trace, *verdict).c_str());
+      status = kWrong;
+    }
+  }
+  return status;
+}
+
+bool Parse(int argc, char** argv, Arguments& arguments) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    const auto number = [&](uint64_t& value) {
+      const std::string_view text = i + 1 < argc ? argv[++i] : "";
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+      return error == std::errc() && end == text.data() + text.size() && !text.empty();
+    };
+    bool good = true;
+    if (word == "--seconds") {
+      good = arguments.seconds_given = number(arguments.seconds);
+    } else if (word == "--seed") {
+      good = number(arguments.seed);
+    } else if (word == "--preemptions") {
+      good = number(arguments.preemptions) && arguments.preemptions <= 10;
+    } else if (word == "-o" && i + 1 < argc) {
+      arguments.out = argv[++i];
+    } else if (word.starts_with("-")) {
+      good = false;
+    } else if (arguments.command.empty()) {
+      arguments.command = word;
+    } else {
+      arguments.files.emplace_back(word);
+    }
+    if (!good) {
+      std::fprintf(stderr, "schedule: '%s' is no option, or wants a number\n", std::string(word).c_str());
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  if (argc > 1 && std::string_view(argv[1]) == "--help") {
+    std::printf("%s", kHelp);
+    return kRight;
+  }
+  if (!Parse(argc, argv, arguments)) {
+    return kBadInput;
+  }
+  Runner runner;
+  if (arguments.command == "search") {
+    return SearchCommand(runner, arguments);
+  }
+  if (arguments.command == "bench") {
+    return Bench(runner, arguments);
+  }
+  if (arguments.command == "scenarios" && arguments.files.size() == 1) {
+    for (const Scenario& scenario : Scenarios()) {
+      if (!Write(arguments.files[0] + "/" + std::string(scenario.name), ToBytes(TraceOf(scenario)))) {
+        return kBadInput;
+      }
+    }
+    return kRight;
+  }
+  const bool known = arguments.command == "show" || arguments.command == "run" || arguments.command == "encode";
+  if (!known || arguments.files.empty() || (arguments.command == "encode" && arguments.out.empty())) {
+    std::fprintf(stderr, "%s", kHelp);
+    return kBadInput;
+  }
+  return EachFile(runner, arguments);
+}

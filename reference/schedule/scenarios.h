@@ -1,0 +1,26 @@
+// Small traces, each about one promise of SPEC 3 to 7, whose every schedule with a few preemptions is run by the tests.
+
+#ifndef GUESTMEM_REFERENCE_SCHEDULE_SCENARIOS_H_
+#define GUESTMEM_REFERENCE_SCHEDULE_SCENARIOS_H_
+
+#include <span>
+#include <string_view>
+
+#include "reference/schedule/trace.h"
+
+namespace reference::schedule {
+
+struct Scenario {
+  std::string_view name;
+  std::string_view text;  // the lines after the header
+};
+
+std::span<const Scenario> Scenarios();
+Trace TraceOf(const Scenario& scenario);
+
+// A two-thread trace of six operations: the one whose schedules a second ci/schedules.sh prints.
+const Scenario& BenchmarkScenario();
+
+}  // namespace reference::schedule
+
+#endif  // GUESTMEM_REFERENCE_SCHEDULE_SCENARIOS_H_

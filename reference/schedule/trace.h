@@ -1,0 +1,125 @@
+// A concurrent trace: a small world, operations of two or three threads, and the choices of the schedule. As data, with
+// two spellings as in reference/lockstep/trace.h: bytes (total: every byte string is a legal trace) and text.
+//
+// What an operation writes is its own number, in every byte: a torn value, a value from nowhere and a lost update are then
+// seen as such, and a mutation of one operation leaves the others' values alone. Operations that make no sense where
+// they come (restoring what is not retired) do nothing.
+
+#ifndef GUESTMEM_REFERENCE_SCHEDULE_TRACE_H_
+#define GUESTMEM_REFERENCE_SCHEDULE_TRACE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace reference::schedule {
+
+inline constexpr int kMaxThreads = 3;
+inline constexpr int kMaxPages = 4;
+inline constexpr size_t kMaxOps = 18;
+inline constexpr size_t kMaxAnswers = 4;
+inline constexpr size_t kMaxChoices = 4000;  // as many as a run has steps
+
+// Where in a page things happen: its edges, two granules side by side, one by itself.
+inline constexpr uint16_t kCells[] = {0, 8, 2048, 4088};
+inline constexpr int kCellCount = 4;
+// Lengths of bulk operations; cut at the end of memory.
+inline constexpr uint16_t kLengths[] = {8, 1, 16, 24, 2048, 4096, 4104, 8192, 12288};
+inline constexpr int kLengthCount = 9;
+
+enum class OpKind : uint8_t {
+  kRead,             // plain
+  kWrite,
+  kCompareExchange,  // of what this thread last saw there for its own number
+  kBulkRead,
+  kBulkWrite,
+  kFill,
+  kRevoke,
+  kGrant,            // but for retired pages
+  kRetire,           // revokes everything on the page, then poisons or unmaps it
+  kRestore,          // looks whether the poison is whole, fills the page with its number, grants everything
+  kLock,             // GuestMemory::LockGpns of one page
+  kTouch,            // reads or writes a locked page through its host address
+  kUnlock,
+  kSection,          // a section of the thread's own, in it a plain read, and then a direct one of what the bits allowed
+  kResolve,          // populates a missing page: whoever sleeps on it wakes
+};
+inline constexpr int kOpKinds = 15;
+
+struct Op {
+  uint8_t thread = 0;
+  OpKind kind = OpKind::kRead;
+  uint8_t page = 0;    // modulo the world's
+  uint8_t count = 1;   // pages of kRevoke, kGrant: 1..kMaxPages, cut at the end of memory
+  uint8_t cell = 0;    // index into kCells
+  uint8_t size = 3;    // log2 of a plain access
+  uint8_t part = 0;    // 0..7: where in the granule, rounded down to the size
+  uint8_t length = 0;  // index into kLengths
+  uint8_t access = 3;  // kRevoke, kGrant: 1 read, 2 write, 3 both
+  uint8_t form = 0;    // kRetire: 0 poison, 1 unmap; kLock: 0 for reading, 1 for writing; kTouch: 0 read, 1 write
+  bool operator==(const Op&) const = default;
+};
+
+// What the page-fault handler does, in this order, whoever asks; then it refuses.
+enum class Answer : uint8_t {
+  kFail,
+  kRetry,         // without having done anything
+  kGrant,         // grants the page and retries
+  kRestore,       // restores the page if it is retired, else grants it; and retries
+  kRevokeOther,   // revokes the next page, which waits for readers, and retries
+  kRetryForever,  // stays at this answer: starvation
+};
+inline constexpr int kAnswers = 6;
+
+struct Page {
+  bool readable = true;
+  bool writable = true;
+  bool missing = false;  // not there until resolved: an access sleeps, as on userfaultfd
+  bool operator==(const Page&) const = default;
+};
+
+struct Trace {
+  uint8_t threads = 2;  // 2..kMaxThreads
+  std::vector<Page> pages = {{}};  // 1..kMaxPages
+  std::vector<Answer> answers;
+  std::vector<Op> ops;               // each thread's, in this order
+  std::vector<uint8_t> choices;      // 0..5: among those who can go on, in turn from the current one; then 0
+  bool operator==(const Trace&) const = default;
+};
+// A choice is taken modulo the number of threads that can go on, 2 or 3; modulo 6 changes nothing.
+inline constexpr uint8_t kChoiceValues = 6;
+
+// Bytes: kHeaderBytes, then kOpBytes an op as many as the header says, then the choices. What is missing is zero.
+inline constexpr size_t kHeaderBytes = 12;
+inline constexpr size_t kOpBytes = 6;
+Trace FromBytes(std::span<const uint8_t> bytes);
+std::vector<uint8_t> ToBytes(const Trace& trace);
+
+// Without missing pages and without endless retries: what then deadlocks or starves is the engine's fault.
+Trace WithoutHangs(Trace trace);
+
+struct TextError {
+  int line = 0;  // 1-based
+  std::string reason;
+};
+std::string ToText(const Trace& trace);
+std::variant<Trace, TextError> FromText(std::string_view text);
+std::string OpText(const Op& op);
+
+// Where an op's bytes are, in a world of `pages` pages.
+struct Range {
+  uint64_t address;
+  uint64_t length;
+};
+Range RangeOf(const Op& op, size_t pages);
+
+std::string_view Name(OpKind kind);
+std::string_view Name(Answer answer);
+
+}  // namespace reference::schedule
+
+#endif  // GUESTMEM_REFERENCE_SCHEDULE_TRACE_H_
