@@ -115,7 +115,7 @@ class Tree:
 def build(name, fuzz_targets):
     """Both builds; raises BadPatch with the compiler's words."""
     log = WORK / "logs" / f"{name}.build.log"
-    unit_tests = [path.stem for folder in ("lib/test", "reference/model", "reference/lockstep")
+    unit_tests = [path.stem for folder in ("lib/test", "reference/model", "reference/lockstep", "reference/schedule")
                   for path in sorted((TREE / folder).glob("*_test.cc")) if not re.search(SLOW_TESTS, path.stem)]
     commands = []
     for folder, preset, targets in ((FUZZ_BUILD, "fuzz-plain", [*fuzz_targets, "seeds"]),
@@ -379,13 +379,17 @@ def list_all(_):
     return 0
 
 
+def why_not(path):
+    """Nothing if the patch applies to this tree."""
+    return subprocess.run(["git", "apply", "--check", "--unidiff-zero", str(path)], cwd=ROOT, capture_output=True, text=True).stderr.strip()
+
+
 def check_all(_):
     bad = 0
     for name, path in patches().items():
-        applied = subprocess.run(["git", "apply", "--check", "--unidiff-zero", str(path)], cwd=ROOT, capture_output=True, text=True)
-        if applied.returncode != 0:
+        if reason := why_not(path):
             bad += 1
-            print(f"{name} doesn't apply: {applied.stderr.strip()}")
+            print(f"{name} doesn't apply: {reason}")
     print(f"{len(patches()) - bad} patches apply, {bad} don't")
     return 2 if bad else 0
 
@@ -396,6 +400,8 @@ def refresh_all(_):
     bad = 0
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(WORK)}
     for name, path in patches().items():
+        if not why_not(path):
+            continue
         tree.restore()
         done = subprocess.run(["patch", "-p1", "--fuzz=2", "--no-backup-if-mismatch", "--force", "--quiet", "-r", "-", "-i", str(path)],
                               cwd=TREE, capture_output=True, text=True)
@@ -410,9 +416,8 @@ def refresh_all(_):
                                       env=environment, capture_output=True, text=True).stdout
                 hunks = diff[diff.index("@@"):]
                 text += f"diff --git a/{file} b/{file}\n--- a/{file}\n+++ b/{file}\n{hunks}"
-        if text != path.read_text():
-            path.write_text(text)
-            print(f"{name}: refreshed")
+        path.write_text(text)
+        print(f"{name}: refreshed")
     tree.restore()
     return 2 if bad else 0
 

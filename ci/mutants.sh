@@ -8,7 +8,7 @@
 #   seeds        corpus/ and corpus/seeds/ through each fuzz target, plain build
 #   fuzz         libFuzzer, plain build, N seconds in all over the lockstep targets; from the corpus if that alone didn't
 #                notice, else from nothing
-#   unit         the unit tests of lib/ and reference/
+#   unit         the unit tests of lib/ and reference/, schedules included
 #   property     proptest/lockstep_property_test
 #   exhaustive   proptest/exhaustive_test
 #   schedule     fuzz/schedule search: every schedule of the scenarios, then 10 s of random ones

@@ -381,7 +381,7 @@ TEST(Exhaustive, HandlerAndFallbackAnswers) {
     }
   }
   run.ExpectCases(4 * kPages * reference::kHandlerAnswers * reference::kHandlerAnswers * reference::kFallbackAnswers * kSpanningOps,
-                  "4 ways to be bad x 3 pages x 11 x 11 handler answers x 6 fallback answers x (6 kinds x 3 ranges + 3 kinds x 2 places)");
+                  "4 ways to be bad x 3 pages x every handler answer x every handler answer x every fallback answer x (6 kinds x 3 ranges + 3 kinds x 2 places)");
 }
 
 // Every handler answer × all pages bad, each in its own way × which of the handler's host calls fails × every operation.
@@ -402,7 +402,7 @@ TEST(Exhaustive, HandlersWhoseHostCallsFail) {
     }
   }
   run.ExpectCases(kStateTriples * reference::kHandlerAnswers * kFailing * kSpanningOps,
-                  "64 page states x 11 handler answers x 4 failing host calls x (6 kinds x 3 ranges + 3 kinds x 2 places)");
+                  "64 page states x every handler answer x 4 failing host calls x (6 kinds x 3 ranges + 3 kinds x 2 places)");
 }
 
 // No mapping: each fallback answer, twice in a row, × every operation at every edge.
@@ -422,7 +422,7 @@ TEST(Exhaustive, BackingsWithoutMapping) {
     }
   }
   run.ExpectCases(reference::kFallbackAnswers * reference::kFallbackAnswers * OpCount(addresses.size(), lengths.size()),
-                  "6 x 6 fallback answers x (6 kinds x 10 addresses x 10 lengths + 3 kinds x 4 sizes x 10 addresses)");
+                  "every fallback answer x every fallback answer x (6 kinds x 10 addresses x 10 lengths + 3 kinds x 4 sizes x 10 addresses)");
 }
 
 // Three regions of one page, each whole, shorter than its region, unmapped, a hole or absent × every operation at every edge.

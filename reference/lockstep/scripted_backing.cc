@@ -333,6 +333,7 @@ PageFaultAction ScriptedBacking::PageFault(const guestmem::PageFaultInfo& fault)
     case HandlerAnswer::kFixRetry:
     case HandlerAnswer::kFixAllRetry:
     case HandlerAnswer::kRefuseRetry:
+    case HandlerAnswer::kRefuseLastRetry:
     case HandlerAnswer::kVanishRetry:
       break;
   }
@@ -344,6 +345,9 @@ PageFaultAction ScriptedBacking::PageFault(const guestmem::PageFaultInfo& fault)
   }
   if (answer == HandlerAnswer::kRefuseRetry) {
     SetBit(0, access, false);
+  }
+  if (answer == HandlerAnswer::kRefuseLastRetry) {
+    SetBit((fault.address + fault.length - 1) / kPageSize, access, false);
   }
   if (answer == HandlerAnswer::kVanishRetry) {
     if (Status status = SetState(0, PageState::kHole); !status.ok()) {

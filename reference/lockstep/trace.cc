@@ -197,7 +197,7 @@ std::string_view Name(PageState state) {
 std::string_view Name(HandlerAnswer answer) {
   static constexpr std::string_view kNames[] = {
       "default", "fail", "fail_ok", "fail_no_fallback", "fail_elsewhere", "retry",
-      "fix_retry", "fix_all_retry", "refuse_retry", "vanish_retry", "fallback"};
+      "fix_retry", "fix_all_retry", "refuse_retry", "vanish_retry", "fallback", "refuse_last_retry"};
   static_assert(std::size(kNames) == kHandlerAnswers);
   return NameIn(kNames, answer);
 }

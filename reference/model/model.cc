@@ -332,12 +332,14 @@ Model::Answer Model::AskHandler(Outcome& outcome, Access access, uint64_t backin
     case HandlerAnswer::kFixAllRetry: last = address + length - 1; break;
     case HandlerAnswer::kFixRetry:
     case HandlerAnswer::kRefuseRetry:
+    case HandlerAnswer::kRefuseLastRetry:
     case HandlerAnswer::kVanishRetry: break;
   }
   Memory& memory = memories_[backing];
   for (uint64_t page = address / kPageSize; page <= last / kPageSize; ++page)
     if (!Fix(memory, page, access, refused)) return exhausted;
   if (answer == HandlerAnswer::kRefuseRetry) SetBit(memory, 0, access, false);
+  if (answer == HandlerAnswer::kRefuseLastRetry) SetBit(memory, (address + length - 1) / kPageSize, access, false);
   if (answer == HandlerAnswer::kVanishRetry) {
     if (!HostCall()) return exhausted;
     SetState(memory, 0, PageState::kHole);

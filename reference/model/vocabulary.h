@@ -73,8 +73,9 @@ enum class HandlerAnswer : uint8_t {
   kRefuseRetry,     // kFixRetry, then clears the bit of the asked access on the backing's page 0
   kVanishRetry,     // kFixRetry, then makes the backing's page 0 a kHole
   kFallback,
+  kRefuseLastRetry,  // kFixRetry, then clears the bit of the asked access on the page of the last byte handed over
 };
-inline constexpr int kHandlerAnswers = 11;
+inline constexpr int kHandlerAnswers = 12;
 // In order: for a bitmap failure, the page's bit of that access is set; for a fault, the page becomes kRam
 // (its bytes as they were; a kBus page becomes kRam with all bytes zero). A page that is kRam already is left alone.
 // Each page that changes its state costs the handler one host call (World::failing_host_call); if that call fails, the

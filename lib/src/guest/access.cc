@@ -120,9 +120,12 @@ template <typename Transfer>
     if (piece.length == 0) {
       return false;
     }
-    const std::byte* const guest = piece.region->base + piece.offset;
-    if (piece.region->base != nullptr && guest < host.data() + host.size() && host.data() < guest + piece.length) {
-      return true;
+    if (piece.region->base != nullptr) {
+      const auto guest = reinterpret_cast<uintptr_t>(piece.region->base) + piece.offset;
+      const auto buffer = reinterpret_cast<uintptr_t>(host.data());
+      if (guest < buffer + host.size() && buffer < guest + piece.length) {
+        return true;
+      }
     }
     gpa += piece.length;
     length -= piece.length;
