@@ -19,6 +19,7 @@ COLUMNS = ("libc", "none", "bitmap")
 PLUS = lambda none, bitmap: (lambda libc: libc + none, lambda libc: libc + bitmap)
 TIMES = lambda none, bitmap: (lambda libc: libc * none, lambda libc: libc * bitmap)
 AT_MOST = lambda none: (lambda libc: none, None)
+READS_A_SECOND = lambda millions: (None, lambda libc: 1e3 / millions)  # ns a read
 TARGETS = [
     (r"(read|write|compare_exchange)_u64", PLUS(1.9, 3.1)),
     (r"(read|write)_(1|8|16|64|256)", PLUS(1.0, 2.2)),
@@ -29,6 +30,8 @@ TARGETS = [
     (r"fill_4096", TIMES(1.05, 1.10)),
     (r"bitmap_check_1g", AT_MOST(2000)),
     (r"probe_4096_gpns", TIMES(1.3, 1.3)),
+    (r"read_u64_alone", READS_A_SECOND(280)),
+    (r"read_u64_beside_revoke", READS_A_SECOND(100)),
     (r"error_out_of_range", AT_MOST(30)),
     (r"error_with_text", AT_MOST(200)),
     (r"fault", AT_MOST(2600)),

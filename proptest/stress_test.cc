@@ -60,6 +60,8 @@ class Ram final : public GuestMemoryAccess {
     (fault.bitmap_failure ? refused : stale).fetch_add(1, std::memory_order_relaxed);
     return GuestMemoryAccess::PageFault(fault);
   }
+  Status LockGpns(AccessType, std::span<const uint64_t> gpns) override { return bits->Lock(gpns); }
+  void UnlockGpns(AccessType, std::span<const uint64_t> gpns) override { EXPECT_TRUE(bits->Unlock(gpns).ok()); }
   void Store(uint64_t offset, uint64_t word) {
     __atomic_store_n(reinterpret_cast<uint64_t*>(pages->mapping() + offset), word, __ATOMIC_RELAXED);
   }
@@ -77,7 +79,7 @@ struct Bench {
   std::shared_ptr<Ram> ram = std::make_shared<Ram>();
   GuestMemory memory = GuestMemory::Create("ram", ram).value();
   std::atomic<bool> stop = false;
-  std::atomic<uint64_t> poison_seen = 0, nonsense_seen = 0, went_back = 0, reads = 0, writes = 0;
+  std::atomic<uint64_t> poison_seen = 0, nonsense_seen = 0, went_back = 0, reads = 0, writes = 0, locked = 0;
 
   void Judge() {
     EXPECT_EQ(ram->stale, 0u) << "an access touched a page after its revocation had returned";
@@ -94,6 +96,26 @@ struct Bench {
       writes += memory.WritePlain<uint64_t>(page * kPageSize + offset, Word(count)).ok();
       burst.fill(Word(count));
       writes += memory.WriteAt(page * kPageSize + 2048, std::as_bytes(std::span(burst))).ok();
+    }
+  }
+
+  // Locks a page and uses its host memory directly: as long as it is locked nothing may take it away.
+  void Locker(uint64_t seed) {
+    std::array<uint64_t, kPageSize / 8> buffer;
+    while (!stop.load(std::memory_order_relaxed)) {
+      const std::array<uint64_t, 1> gpn = {Random(seed) % kPages};
+      const Result<LockedPages> lock = memory.LockGpns(AccessType::kRead, false, gpn);
+      if (!lock.ok()) {
+        continue;  // revoked just now
+      }
+      for (int i = 0; i < 4; ++i) {
+        EXPECT_TRUE(lock->spans()[0].CopyTo(std::as_writable_bytes(std::span(buffer))).ok());
+        for (const uint64_t word : buffer) {
+          poison_seen += word == kPoison;
+          nonsense_seen += word != kPoison && !IsWord(word);
+        }
+      }
+      ++locked;
     }
   }
 
@@ -121,13 +143,22 @@ struct Bench {
   }
 };
 
+// False: the page is locked, and was left alone.
+bool Revoke(Ram& ram, uint64_t page) {
+  const Status status = ram.bits->Revoke({page, 1}, kAllAccess);
+  EXPECT_TRUE(status.ok() || status.kind() == ErrorKind::kLocked) << status.ToString();
+  return status.ok();
+}
+
 // Revokes a page, makes it unfit for use at once, looks whether anything touches it, puts it back.
 void Flip(Bench& bench, uint64_t rounds, bool unmap) {
   Ram& ram = *bench.ram;
   uint64_t touched = 0;
   for (uint64_t round = 0; round < rounds; ++round) {
     const uint64_t page = round * 5 % kPages;
-    ASSERT_TRUE(ram.bits->Revoke({page, 1}, kAllAccess).ok());
+    while (!Revoke(ram, page)) {
+      std::this_thread::yield();
+    }
     if (unmap) {
       ASSERT_TRUE(ram.pages->Protect(page * kPageSize, kPageSize, SparseMapping::Protection::kNone).ok());
       ASSERT_TRUE(ram.pages->Protect(page * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite).ok());
@@ -147,12 +178,21 @@ void Flip(Bench& bench, uint64_t rounds, bool unmap) {
   EXPECT_EQ(touched, 0u) << "a write landed after the revocation had returned";
 }
 
+// A short test must not be over before the others have begun.
+void AwaitNonZero(const std::atomic<uint64_t>& count) {
+  while (count.load(std::memory_order_relaxed) == 0) {
+    std::this_thread::yield();
+  }
+}
+
 void RunAgainstAccesses(bool unmap) {
   Bench bench;
   std::vector<std::thread> threads;
   threads.emplace_back([&] { bench.Writer(64); });
   threads.emplace_back([&] { bench.Reader(1, 64); });
   threads.emplace_back([&] { bench.Reader(2, 64); });
+  AwaitNonZero(bench.reads);
+  AwaitNonZero(bench.writes);
   Flip(bench, Rounds(), unmap);
   bench.stop = true;
   for (std::thread& thread : threads) {
@@ -165,6 +205,22 @@ void RunAgainstAccesses(bool unmap) {
 
 TEST(Stress, NothingTouchesAPoisonedPageAfterRevoke) { RunAgainstAccesses(false); }
 TEST(Stress, NothingTouchesAnUnmappedPageAfterRevoke) { RunAgainstAccesses(true); }
+
+TEST(Stress, ALockedPageStaysUntilItIsUnlocked) {
+  Bench bench;
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] { bench.Writer(64); });
+  threads.emplace_back([&] { bench.Locker(3); });
+  threads.emplace_back([&] { bench.Locker(4); });
+  AwaitNonZero(bench.locked);
+  Flip(bench, Rounds() / 100, false);  // each waits for the lockers
+  bench.stop = true;
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  bench.Judge();
+  EXPECT_GT(bench.locked, 0u);
+}
 
 TEST(Stress, CompareExchangeLosesNoUpdateWhileBitsFlip) {
   constexpr int kThreads = 3;

@@ -7,10 +7,12 @@
 #include <sys/mman.h>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "guestmem/access_bitmap.h"
@@ -40,6 +42,7 @@ class Ram final : public GuestMemoryAccess {
     return bits_ == nullptr ? std::nullopt : std::optional(bits_->info());
   }
   SparseMapping& pages() { return *pages_; }
+  AccessBitmap& bits() { return *bits_; }
 
  private:
   std::shared_ptr<SparseMapping> pages_;
@@ -143,6 +146,29 @@ void BulkRows() {
   }
 }
 
+// A reader while another thread revokes and grants another page in a loop, beside the same reader undisturbed.
+void RevokeRows() {
+  for (const bool revoking : {false, true}) {
+    Register(revoking ? "read_u64_beside_revoke/bitmap" : "read_u64_alone/bitmap", [=](benchmark::State& state) {
+      const auto ram = std::make_shared<Ram>(true, 16 * kPageSize);
+      const GuestMemory memory = GuestMemory::Create("ram", ram).value();
+      std::atomic<bool> stop = !revoking;
+      std::thread revoker([&] {
+        while (!stop.load(std::memory_order_relaxed)) {
+          if (!ram->bits().Revoke({9, 1}, kAllAccess).ok() || !ram->bits().Grant({9, 1}, kAllAccess).ok()) {
+            std::abort();
+          }
+        }
+      });
+      for (auto _ : state) {
+        benchmark::DoNotOptimize(memory.ReadPlain<uint64_t>(Opaque(uint64_t{0x40})).ok());
+      }
+      stop = true;
+      revoker.join();
+    });
+  }
+}
+
 void OtherRows() {
   // 1 GiB of pages, all allowed.
   Register("bitmap_check_1g/none", [](benchmark::State& state) {
@@ -193,6 +219,7 @@ int main(int argc, char** argv) {
   }
   PlainRows();
   BulkRows();
+  RevokeRows();
   OtherRows();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
