@@ -206,6 +206,45 @@ void RunAgainstAccesses(bool unmap) {
 TEST(Stress, NothingTouchesAPoisonedPageAfterRevoke) { RunAgainstAccesses(false); }
 TEST(Stress, NothingTouchesAnUnmappedPageAfterRevoke) { RunAgainstAccesses(true); }
 
+// Pages go and come back zeroed under running copies, with no revocation: a copy ends at the page that is missing, with all
+// before it there and nothing behind it touched.
+TEST(Stress, CopiesSurvivePagesThatVanishUnderThem) {
+  auto ram = std::make_shared<Ram>();
+  const GuestMemory memory = GuestMemory::Create("ram", ram).value();
+  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> faults = 0, copies = 0, wrong = 0;
+  std::vector<std::thread> threads;
+  for (uint64_t seed = 1; seed <= 2; ++seed) {
+    threads.emplace_back([&, seed]() mutable {
+      constexpr uint64_t kUntouched = 0xa5a5a5a5a5a5a5a5;
+      std::array<uint64_t, 3 * kPageSize / 8> buffer;
+      while (!stop.load(std::memory_order_relaxed)) {
+        buffer.fill(kUntouched);
+        const uint64_t gpa = Random(seed) % (5 * kPageSize / 8) * 8;
+        const Status status = memory.ReadAt(gpa, std::as_writable_bytes(std::span(buffer)));
+        const uint64_t moved = status.ok() ? sizeof buffer : status.info().transferred;
+        wrong += !status.ok() && (status.kind() != ErrorKind::kNotMapped || *status.info().fault_address != gpa + moved);
+        for (uint64_t i = 0; i < buffer.size(); ++i) {
+          const bool there = i * 8 < moved;
+          wrong += there ? buffer[i] != 0 && !IsWord(buffer[i]) : buffer[i] != kUntouched;
+        }
+        faults += !status.ok();
+        ++copies;
+      }
+    });
+  }
+  for (uint64_t round = 0; round < Rounds() / 10 || faults == 0 || copies == faults; ++round) {
+    const uint64_t page = round * 3 % kPages;
+    ASSERT_TRUE(ram->pages->Unmap(page * kPageSize, kPageSize).ok());
+    ASSERT_TRUE(ram->pages->Allocate(page * kPageSize, kPageSize).ok());
+  }
+  stop = true;
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(wrong, 0u);
+}
+
 TEST(Stress, ALockedPageStaysUntilItIsUnlocked) {
   Bench bench;
   std::vector<std::thread> threads;
