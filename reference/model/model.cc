@@ -65,7 +65,12 @@ Pattern MakePattern(uint8_t (*byte)(uint64_t, uint64_t)) {
 void Model::Start(const World& world) {
   static const Pattern kMapped = MakePattern(MappedPattern);
   static const Pattern kSlow = MakePattern(SlowPattern);
-  for (uint64_t i = 0; i < file_.size(); ++i) file_[i] = FilePattern(i);
+  static const auto kFile = [this] {
+    auto file = file_;
+    for (uint64_t i = 0; i < file.size(); ++i) file[i] = FilePattern(i);
+    return file;
+  }();
+  file_ = kFile;
   memories_.resize(world.backings.size());
   for (Handle& handle : handles_) {
     handle.parts.clear();
