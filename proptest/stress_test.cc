@@ -218,10 +218,9 @@ TEST(Stress, CopiesSurvivePagesThatVanishUnderThem) {
   std::vector<std::thread> threads;
   for (uint64_t seed = 1; seed <= 2; ++seed) {
     threads.emplace_back([&, seed]() mutable {
-      constexpr uint64_t kUntouched = 0xa5a5a5a5a5a5a5a5;
       std::array<uint64_t, 3 * kPageSize / 8> buffer;
       while (!stop.load(std::memory_order_relaxed)) {
-        buffer.fill(kUntouched);
+        buffer.fill(kPoison);
         const uint64_t gpa = Random(seed) % (5 * kPageSize / 8) * 8;
         const Status status = memory.ReadAt(gpa, std::as_writable_bytes(std::span(buffer)));
         const uint64_t moved = status.ok() ? sizeof buffer : status.info().transferred;

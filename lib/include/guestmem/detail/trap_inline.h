@@ -87,7 +87,8 @@ extern "C" {
                     : "memory", "cc"                                                       \
                     : fault)
 
-// Loads Size bytes (1, 2, 4, 8) into `value`, zero-extended. True: done. False: `fault` says why, `value` is unspecified.
+// Loads Size bytes (1, 2, 4, 8) into `value`, zero-extended. True: done. False: `result` says why, `value` is
+// unspecified.
 template <int Size>
 GUESTMEM_TRAP_INLINE bool TrapLoad(const void* guest, uint64_t& value, TrapResult& result) noexcept {
   GUESTMEM_SCHEDULE_POINT(kLoad, guest);
