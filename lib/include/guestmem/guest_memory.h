@@ -16,8 +16,7 @@
 // it touches: the access bits of all its pages, then the transfer, ascending. Where a bit or the mapping refuses, the
 // backing's PageFault decides: fail, go on, or take the fallback. A failed bulk access has transferred exactly the bytes
 // below ErrorInfo::fault_address, as counted by ErrorInfo::transferred; a failed plain access or compare-exchange nothing.
-// Not exact where another thread unmaps the page below the fault at that moment without revoking it first: then bytes
-// above the reported address may have been stored, inside the range.
+// That address is the start of a page, or of the access; inside a page where that vanished while its bytes were moved.
 //
 // Atomicity: a naturally aligned plain access of 1, 2, 4 or 8 bytes is never torn and is ordered by
 // std::atomic_thread_fence as a relaxed atomic. Bulk accesses are not atomic; a bulk write may store a byte twice.

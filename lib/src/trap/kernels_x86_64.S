@@ -8,7 +8,8 @@
 //   - a guest store wider than 8 bytes never straddles a page (a wider one may be committed in part: Intel SDM
 //     volume 3, "Memory ordering": only accesses up to a quadword are all or nothing across pages);
 //   - host stores follow the guest loads they depend on, so nothing from at or above a fault reaches the host;
-//   - after a fault at F at most 4 vectors below F are missing (detail::kKernelLag); C++ finishes them.
+//   - what has been moved when an access faults is a prefix of the range, and each access says which (`moved` below):
+//     at most 4 vectors short of the fault, which C++ finishes.
 //
 // Each body is assembled three times: 16-byte vectors (any x86-64), 32-byte (AVX), 64-byte (AVX-512 VL).
 
@@ -22,18 +23,41 @@
 #define L__(label, function, width) L_(label, function, width)
 #define L(label) L__(label, FUNCTION, WIDTH)
 
-// One instruction with an entry in the recovery table (detail::TrapEntry).
-#define GUEST_ACCESS(flags, ...)                    \
+// One instruction with an entry in the recovery table (detail::TrapEntry). `moved` is the guest address below which all of
+// the transfer has been moved when the instruction faults, and above which nothing has. Its landing, behind the functions,
+// takes that into rcx.
+#define GUEST_ACCESS(flags, landing, moved, ...)      \
   771: __VA_ARGS__;                                 \
   772: .pushsection guestmem_traps, "aR", @progbits; \
   .balign 4;                                        \
   .long 771b - .;                                   \
   .long 772b - .;                                   \
-  .long L(fault) - .;                               \
+  .long 773f - .;                                   \
   .long flags;                                      \
-  .popsection
-#define GUEST_LOAD(...) GUEST_ACCESS(TRAP_READ, __VA_ARGS__)
-#define GUEST_STORE(...) GUEST_ACCESS(TRAP_WRITE, __VA_ARGS__)
+  .popsection;                                      \
+  .subsection 1;                                    \
+  773: lea moved, %rcx;                             \
+  jmp L(landing);                                   \
+  .previous
+#define GUEST_LOAD(moved, ...) GUEST_ACCESS(TRAP_READ, fault, moved, __VA_ARGS__)
+#define GUEST_STORE(moved, ...) GUEST_ACCESS(TRAP_WRITE, fault, moved, __VA_ARGS__)
+// The same once the first vector has been moved, which `moved` may not have reached yet.
+#define GUEST_LOAD_PAST_HEAD(moved, ...) GUEST_ACCESS(TRAP_READ, fault_past_head, moved, __VA_ARGS__)
+#define GUEST_STORE_PAST_HEAD(moved, ...) GUEST_ACCESS(TRAP_WRITE, fault_past_head, moved, __VA_ARGS__)
+
+// Returns the handler's rax and rdx, and in rdx how far the faulting address lies above what was moved (detail::MovedUpTo).
+#define FAULT_LANDING        \
+  L(fault_past_head):        \
+  lea     W(%r10), %r8;      \
+  cmp     %r8, %rcx;         \
+  cmovb   %r8, %rcx;         \
+  L(fault):                  \
+  mov     %rax, %r8;         \
+  sub     %rcx, %r8;         \
+  shl     $41, %r8;          \
+  or      %r8, %rdx;         \
+  VEXIT;                     \
+  ret
 
 #define BEGIN(name)                    \
   .globl SYMBOL(name);                 \

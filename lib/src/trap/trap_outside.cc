@@ -11,6 +11,7 @@
 #include <new>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "guestmem/detail/host_side.h"
 #include "guestmem/fault.h"
@@ -126,14 +127,16 @@ namespace {
 // Once, at load, before ordinary static objects.
 [[gnu::constructor(102)]] void ChooseKernelsAtLoad() { g_trap_kernels = trap::ChooseKernels(); }
 
-// A kernel faulted: at most kKernelLag bytes below the fault are missing. Moves them, so that the prefix is exact. If the
-// page below has vanished meanwhile, the fault is lower, and the same holds there.
+// A kernel faulted at or somewhat above the end of what it moved. Moves what lies between that and the fault's page, so that
+// the prefix is exact. A page below may have vanished meanwhile: then the fault is there, or where moving stopped.
 template <typename Move>
 Fault FinishPrefix(const void* guest, size_t length, TrapResult result, Move move) noexcept {
+  const auto begin = reinterpret_cast<uint64_t>(guest);
   for (;;) {
-    const Fault fault = MakeFault(guest, length, result);
-    const size_t missing = std::min(fault.offset, kKernelLag);
-    result = move(fault.offset - missing, missing);
+    const size_t moved = MovedUpTo(result) - begin;
+    Fault fault = MakeFault(static_cast<const std::byte*>(guest) + moved, length - moved, result);
+    const size_t missing = std::exchange(fault.offset, fault.offset + moved);
+    result = move(moved, missing);
     if (result.info == 0) {
       return fault;
     }

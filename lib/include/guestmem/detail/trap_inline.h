@@ -37,9 +37,10 @@ inline constexpr int kTrapSizeShift = 8;
 // What the handler leaves at the landing. `info` is 0 where there was no fault.
 struct TrapResult {
   uint64_t address;  // si_addr
-  uint64_t info;     // signal | si_code << 8 | kTrapInfoWrite
+  uint64_t info;     // signal | si_code << 8 | kTrapInfoWrite | a kernel's signed lag << kTrapInfoLagShift
 };
 inline constexpr uint64_t kTrapInfoWrite = uint64_t{1} << 40;
+inline constexpr int kTrapInfoLagShift = 41;
 
 // The recovery table of one linked object, registered at load and removed at unload.
 class TrapTable {
@@ -181,14 +182,16 @@ fault:
 #undef GUESTMEM_TRAP_ENTRY_
 
 // The bulk kernels (lib/src/trap/kernels_x86_64.S), chosen once at load by CPU feature. Ascending in the guest; after a
-// fault at F, nothing at or above F was stored, and all below F but for at most kKernelLag bytes was.
+// fault all below MovedUpTo(result) was moved and nothing from there on, a few vectors below the faulting address.
 struct TrapKernels {
   TrapResult (*copy_from_guest)(void* host, const void* guest, size_t length);
   TrapResult (*copy_to_guest)(void* guest, const void* host, size_t length);
   TrapResult (*fill_guest)(void* guest, int value, size_t length);
   const char* name;
 };
-inline constexpr size_t kKernelLag = 256;
+inline uint64_t MovedUpTo(const TrapResult& result) {
+  return result.address - static_cast<uint64_t>(static_cast<int64_t>(result.info) >> kTrapInfoLagShift);
+}
 extern TrapKernels g_trap_kernels;  // constant after load
 
 }  // namespace guestmem::detail
