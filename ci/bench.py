@@ -7,6 +7,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -120,8 +121,10 @@ def instructions(program, pattern):
     def count(name, iterations):
         with tempfile.NamedTemporaryFile() as out:
             run = subprocess.run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out.name}", program,
-                                  f"--benchmark_filter=^{re.escape(name)}$", f"--benchmark_min_time=0", "--fixed_iterations",
-                                  str(iterations)], capture_output=True, text=True, env={"GUESTMEM_KERNELS": "avx"})
+                                  f"--benchmark_filter=^{re.escape(name)}/iterations", "--fixed_iterations", str(iterations)],
+                                 capture_output=True, text=True, env=os.environ | {"GUESTMEM_KERNELS": "avx"})
+            if name not in run.stdout:
+                sys.exit(f"{name} did not run:\n{run.stderr}")
             return int(re.search(r"Collected : (\d+)", run.stderr)[1])
     names = subprocess.run([program, "--benchmark_list_tests=true", f"--benchmark_filter={pattern}"], capture_output=True,
                            text=True, check=True).stdout.split()

@@ -187,6 +187,8 @@ TEST(Rcu, AForkChildStartsClean) {
 TEST(Rcu, WorksWhereMembarrierIsRefused) {
   if (std::getenv("GUESTMEM_MEMBARRIER") != nullptr) {
     EXPECT_NE(detail::g_epoch & detail::kReadersFence, 0u);
+    { const detail::ReadSection section; }
+    EXPECT_NE(detail::t_fast_slot, detail::t_reader_slot) << "the inline path has no fence";
     return;
   }
   EXPECT_EQ(detail::g_epoch & detail::kReadersFence, 0u) << "this kernel refuses membarrier: only the fallback was tested";

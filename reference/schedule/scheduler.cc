@@ -87,7 +87,7 @@ void Scheduler::SwitchTo(int thread, bool last) {
   }
   Thread& to = threads_[thread];
   from.reader_slot = t_reader_slot;
-  t_reader_slot = to.reader_slot;
+  guestmem::detail::SetReaderSlot(to.reader_slot);
   current_ = thread;
   Fiber::Switch(from.fiber, to.fiber, last);
 }

@@ -61,7 +61,7 @@ struct Fault {
 enum class GuestSide : uint8_t { kSource, kDestination };
 
 // Copies `length` bytes; nullopt: all of them. After a fault exactly the bytes below fault.offset were stored.
-// The ranges must not overlap.
+// The ranges must not overlap (where that matters: a host bug, fatal).
 [[nodiscard]] std::optional<Fault> TryCopy(GuestSide guest, void* destination, const void* source, size_t length) noexcept;
 
 // TryCopy against a host buffer that other threads access at the same time, atomically, byte by byte.

@@ -202,81 +202,75 @@ class GuestMemory {
     const uint64_t index = gpa >> region_bits_;
     const detail::Region* const region = &regions_[index & index_mask_];
     offset = gpa & region_mask_;
-    if (index > index_mask_ || length > region->*size || offset > region->*size - length) [[unlikely]] {
-      return nullptr;
-    }
-    offset = detail::LimitSpeculation(offset, region->*size - length + 1);
-    return region;
+    const bool inside = index <= index_mask_ && length <= region->*size && detail::IsBelow(offset, region->*size - length + 1);
+    return inside ? region : nullptr;
   }
 
-  // How far the fast path of a plain access got.
-  enum class Fast : uint8_t {
-    kDone,
-    kRefused,  // out of range, no mapping, a clear bit, a page boundary: the cold path finds out which
-    kFaulted,
-  };
-  // Runs `access(host address)`, which is false for a fault, if nothing refuses. No section is open when it returns.
+  // Runs `access(host address)`, which is false for a fault, if nothing refuses. True: it is done. No section is open when
+  // it returns.
   template <size_t Size, bool Aligned = false, typename Access>
-  GUESTMEM_TRAP_INLINE Fast RunFast(AccessType type, uint64_t gpa, Access access) const {
+  GUESTMEM_TRAP_INLINE bool RunFast(AccessType type, uint64_t gpa, Access access) const {
     uint64_t offset;
     const detail::Region* const region = Locate(gpa, Size, offset, &detail::Region::mapped_size);
     if (region == nullptr) [[unlikely]] {
-      return Fast::kRefused;
+      return false;
     }
     std::byte* const guest = region->base + offset;
     // A mapping is page-aligned and a view keeps its backing's alignment, so the host address has the backing's.
     if (Aligned && reinterpret_cast<uintptr_t>(guest) % Size != 0) [[unlikely]] {
-      return Fast::kRefused;
+      return false;
     }
-    if (!region->Guards(type)) {
-      return access(guest) ? Fast::kDone : Fast::kFaulted;
+    const uint8_t* const bitmap = region->Bitmap(type);
+    if (bitmap == nullptr) {
+      return access(guest);
     }
     const detail::ReadSection section;
-    if (!region->OnOnePage(offset, Size) || !region->Allows(type, offset)) [[unlikely]] {
-      return Fast::kRefused;
-    }
-    return access(guest) ? Fast::kDone : Fast::kFaulted;
+    return region->OnOnePage(offset, Size) && region->Allows(bitmap, offset) && access(guest);
   }
 
-  // The same for a bulk access: runs `move(host address)`, which gives a TrapResult, if nothing refuses and one section is
-  // enough. Else `slow(fault)`, where `fault` is what `move` met, or null.
+  // The same for a bulk access: runs `move(host address)`, a kernel's call, if nothing refuses and one section is enough.
+  // Else, or if the kernel did not do it, the error is what `slow(result of the kernel, or zeroes)` returns.
   template <typename Move, typename Slow>
-  GUESTMEM_TRAP_INLINE Status RunFastBulk(AccessType type, uint64_t gpa, uint64_t length, const void* host, Move move,
-                                          Slow slow) const {
+  GUESTMEM_TRAP_INLINE Status RunFastBulk(AccessType type, uint64_t gpa, uint64_t length, Move move, Slow slow) const {
     uint64_t offset;
-    detail::TrapResult fault;
-    bool met = false;
+    detail::TrapResult result{};
     const detail::Region* const region = Locate(gpa, length, offset, &detail::Region::mapped_size);
-    // Length 0 wraps and takes the slow path, which knows what to do with it. In a scheduled build so does what lies on
-    // several pages: it goes page by page.
-    if (region != nullptr && length - 1 < detail::kSectionBytes &&
-        (!detail::kScheduled || region->OnOnePage(offset, length)) &&
-        !detail::Overlaps(host, region->base + offset, length)) [[likely]] {
-      const bool guarded = region->Guards(type);
-      const detail::ReadSection section(guarded);
-      if (!guarded || region->AllowsAll(type, offset, length)) [[likely]] {
-        GUESTMEM_SCHEDULE_POINT(kTransfer, region->base + offset);
-        fault = move(region->base + offset);
-        if (fault.info == 0) [[likely]] {
+    // A scheduled build goes page by page.
+    if (region != nullptr && (!detail::kScheduled || (length != 0 && region->OnOnePage(offset, length)))) [[likely]] {
+      std::byte* const guest = region->base + offset;
+      const uint8_t* const bitmap = region->Bitmap(type);
+      if (bitmap == nullptr) {
+        GUESTMEM_SCHEDULE_POINT(kTransfer, guest);
+        result = move(guest);
+        if (result.info == 0) [[likely]] {
           return {};
         }
-        met = true;
+      } else if (length - 1 < detail::kSectionBytes) [[likely]] {  // 0 has no page to ask for
+        const detail::ReadSection section;
+        if (region->OnOnePage(offset, length) ? region->Allows(bitmap, offset)
+                                              : region->FirstRefused(bitmap, offset, length) == offset + length) [[likely]] {
+          GUESTMEM_SCHEDULE_POINT(kTransfer, guest);
+          result = move(guest);
+          if (result.info == 0) [[likely]] {
+            return {};
+          }
+        }
       }
     }
-    return slow(met ? &fault : nullptr);
+    return Status(slow(result));
   }
 
-  // The whole access on the general path. `fault`, if not null, is what the fast path met: it is not repeated.
-  Status ReadSlow(uint64_t gpa, std::span<std::byte> destination, const detail::TrapResult* fault) const;
-  Status WriteSlow(uint64_t gpa, std::span<const std::byte> source, const detail::TrapResult* fault) const;
-  Status FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const detail::TrapResult* fault) const;
+  // The whole access on the general path. `met`, unless zeroes, is what the fast path's kernel returned: a fault is not
+  // repeated. They return what a Status takes over: a pointer comes back in a register.
+  detail::ErrorRep* ReadSlow(uint64_t gpa, std::span<std::byte> destination, detail::TrapResult met) const;
+  detail::ErrorRep* WriteSlow(uint64_t gpa, std::span<const std::byte> source, detail::TrapResult met) const;
+  detail::ErrorRep* FillSlow(uint64_t gpa, uint8_t value, uint64_t length, detail::TrapResult met) const;
 
-  // The whole access again on the cold path. `fault`, if not null, is what the fast path met: it is not repeated.
-  [[gnu::cold]] Status ReadPlainSlow(uint64_t gpa, void* value, size_t size, const detail::TrapResult* fault) const;
-  [[gnu::cold]] Status WritePlainSlow(uint64_t gpa, const void* value, size_t size,
-                                      const detail::TrapResult* fault) const;
+  // The whole access again on the cold path. `met`, unless zeroes, is the fault that the fast path met.
+  [[gnu::cold]] detail::ErrorRep* ReadPlainSlow(uint64_t gpa, void* value, size_t size, detail::TrapResult met) const;
+  [[gnu::cold]] detail::ErrorRep* WritePlainSlow(uint64_t gpa, const void* value, size_t size, detail::TrapResult met) const;
   [[gnu::cold]] Result<bool> CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
-                                                 const detail::TrapResult* fault) const;
+                                                 detail::TrapResult met) const;
 
   Result<detail::Lock> LockList(AccessType access, bool kernel_access, uint64_t offset, uint64_t length,
                                 std::span<const uint64_t> gpns, bool merge) const;
@@ -286,9 +280,9 @@ class GuestMemory {
   // One access, or (in a paged range) the part of one in a listed page, after `done` bytes. `range` is what errors name.
   template <typename Transfer>
   Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range, uint64_t done,
-                 const detail::TrapResult* fault) const;
+                 detail::TrapResult met) const;
   template <typename Transfer>
-  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault = nullptr) const;
+  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, detail::TrapResult met = {}) const;
   template <typename Transfer>
   Status RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done) const;
   template <typename Transfer>
@@ -308,31 +302,31 @@ class GuestMemory {
 
 GUESTMEM_TRAP_INLINE Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byte> destination) const {
   return RunFastBulk(
-      AccessType::kRead, gpa, destination.size(), destination.data(),
+      AccessType::kRead, gpa, destination.size(),
       [&](const std::byte* guest) {
         detail::HostSide host(detail::HostSide::kWritten, destination.data(), destination.size());
         const auto result = detail::g_trap_kernels.copy_from_guest(destination.data(), guest, destination.size());
         host.Moved(result.info == 0 ? destination.size() : 0);
         return result;
       },
-      [&](const detail::TrapResult* fault) { return ReadSlow(gpa, destination, fault); });
+      [&](detail::TrapResult met) { return ReadSlow(gpa, destination, met); });
 }
 
 GUESTMEM_TRAP_INLINE Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
   return RunFastBulk(
-      AccessType::kWrite, gpa, source.size(), source.data(),
+      AccessType::kWrite, gpa, source.size(),
       [&](std::byte* guest) {
         const detail::HostSide host(detail::HostSide::kRead, source.data(), source.size());
         return detail::g_trap_kernels.copy_to_guest(guest, source.data(), source.size());
       },
-      [&](const detail::TrapResult* fault) { return WriteSlow(gpa, source, fault); });
+      [&](detail::TrapResult met) { return WriteSlow(gpa, source, met); });
 }
 
 GUESTMEM_TRAP_INLINE Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
   return RunFastBulk(
-      AccessType::kWrite, gpa, length, nullptr,
+      AccessType::kWrite, gpa, length,
       [&](std::byte* guest) { return detail::g_trap_kernels.fill_guest(guest, value, length); },
-      [&](const detail::TrapResult* fault) { return FillSlow(gpa, value, length, fault); });
+      [&](detail::TrapResult met) { return FillSlow(gpa, value, length, met); });
 }
 
 template <typename T>
@@ -343,16 +337,14 @@ GUESTMEM_TRAP_INLINE Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
     Status status = ReadAt(gpa, std::as_writable_bytes(std::span<T, 1>(&value, 1)));
     return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
   } else {
-    detail::TrapResult fault;
+    detail::TrapResult met{};
     uint64_t word;
-    const Fast fast = RunFast<sizeof(T)>(AccessType::kRead, gpa, [&](std::byte* guest) {
-      return detail::TrapLoad<sizeof(T)>(guest, word, fault);
-    });
-    if (fast == Fast::kDone) [[likely]] {
+    if (RunFast<sizeof(T)>(AccessType::kRead, gpa,
+                           [&](std::byte* guest) { return detail::TrapLoad<sizeof(T)>(guest, word, met); })) [[likely]] {
       detail::FromWord(word, value);
       return value;
     }
-    Status status = ReadPlainSlow(gpa, &value, sizeof(T), fast == Fast::kFaulted ? &fault : nullptr);
+    Status status(ReadPlainSlow(gpa, &value, sizeof(T), met));
     return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
   }
 }
@@ -363,14 +355,13 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::WritePlain(uint64_t gpa, const std::typ
   if constexpr (!detail::kIsPlain<T>) {
     return WriteAt(gpa, std::as_bytes(std::span<const T, 1>(&value, 1)));
   } else {
-    detail::TrapResult fault;
-    const Fast fast = RunFast<sizeof(T)>(AccessType::kWrite, gpa, [&](std::byte* guest) {
-      return detail::TrapStore<sizeof(T)>(guest, detail::ToWord(value), fault);
-    });
-    if (fast == Fast::kDone) [[likely]] {
+    detail::TrapResult met{};
+    if (RunFast<sizeof(T)>(AccessType::kWrite, gpa, [&](std::byte* guest) {
+          return detail::TrapStore<sizeof(T)>(guest, detail::ToWord(value), met);
+        })) [[likely]] {
       return {};
     }
-    return WritePlainSlow(gpa, &value, sizeof(T), fast == Fast::kFaulted ? &fault : nullptr);
+    return Status(WritePlainSlow(gpa, &value, sizeof(T), met));
   }
 }
 
@@ -381,17 +372,16 @@ GUESTMEM_TRAP_INLINE Result<CompareExchangeResult<T>> GuestMemory::CompareExchan
   CompareExchangeResult<T> result;
   const uint64_t wanted = detail::ToWord(current);
   uint64_t seen;
-  detail::TrapResult fault;
-  const Fast fast = RunFast<sizeof(T), true>(AccessType::kWrite, gpa, [&](std::byte* guest) {
-    return detail::TrapCompareExchange<sizeof(T)>(guest, wanted, detail::ToWord(desired), seen, fault);
-  });
-  if (fast == Fast::kDone) [[likely]] {
+  detail::TrapResult met{};
+  if (RunFast<sizeof(T), true>(AccessType::kWrite, gpa, [&](std::byte* guest) {
+        return detail::TrapCompareExchange<sizeof(T)>(guest, wanted, detail::ToWord(desired), seen, met);
+      })) [[likely]] {
     result.swapped = seen == wanted;
     detail::FromWord(seen, result.value);
     return result;
   }
   result.value = current;
-  Result<bool> swapped = CompareExchangeSlow(gpa, &result.value, &desired, sizeof(T), fast == Fast::kFaulted ? &fault : nullptr);
+  Result<bool> swapped = CompareExchangeSlow(gpa, &result.value, &desired, sizeof(T), met);
   if (!swapped.ok()) {
     return swapped.status();
   }

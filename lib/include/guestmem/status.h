@@ -119,6 +119,8 @@ class [[nodiscard]] Status {
   // Takes over one reference; for the library's own use.
   explicit Status(detail::ErrorRep* rep) noexcept : rep_(rep) {}
   const detail::ErrorRep* rep() const noexcept { return rep_; }
+  // Gives its reference away, leaving OK; the counterpart.
+  detail::ErrorRep* Release() && noexcept { return std::exchange(rep_, nullptr); }
 
  private:
   static void Ref(detail::ErrorRep* rep) noexcept;

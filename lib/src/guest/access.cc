@@ -14,6 +14,7 @@
 namespace guestmem {
 namespace {
 
+using detail::ErrorRep;
 using detail::Memory;
 using detail::Piece;
 using detail::PieceFailure;
@@ -67,10 +68,9 @@ Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
   }
   const Region& region = memory.regions[index & (memory.regions.size() - 1)];
   uint64_t offset = gpa & memory.region_mask();
-  if (offset >= region.size) {
+  if (!detail::IsBelow(offset, region.size)) {
     return {nullptr, 0, 0, 0};
   }
-  offset = detail::LimitSpeculation(offset, region.size);
   return {&region, offset, std::min(length, region.size - offset), gpa - offset};
 }
 
@@ -160,7 +160,7 @@ template <typename Transfer>
 
 template <typename Transfer>
 Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
-                            uint64_t before, const detail::TrapResult* fault) const {
+                            uint64_t before, detail::TrapResult met) const {
   uint64_t offset;
   const Region* const region = Locate(gpa, length, offset);
   if (region == nullptr && !IsCovered(*memory_, gpa, length)) [[unlikely]] {
@@ -173,18 +173,20 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
     bool exhausted = false;
     bool done;
     const uint64_t in_access = before + at;
-    std::optional<Stop> met;
-    if (fault != nullptr) {  // then the access is one piece
-      met = detail::StopAt(0, transfer.Finish(piece.region->base + piece.offset, before, length, *fault));
-    }
+    // A kernel that met a fault had the access as one piece.
+    const auto run = [&] {
+      std::optional<Stop> stop;
+      if (met.info != 0) {
+        stop = detail::StopAt(0, transfer.Finish(piece.region->base + piece.offset, before, length, met));
+      }
+      return RunPiece(piece, in_access, transfer, failure, stop);
+    };
     if constexpr (CopiesHostBytes<Transfer>) {
-      const bool piece_overlaps =
-          piece.region->base != nullptr &&
-          detail::Overlaps(transfer.host + in_access, piece.region->base + piece.offset, piece.length);
-      done = piece_overlaps ? RunOverlapping(piece, in_access, transfer, failure, exhausted)
-                            : RunPiece(piece, in_access, transfer, failure, met);
+      const bool overlaps = piece.region->base != nullptr &&
+                            detail::Overlaps(transfer.host + in_access, piece.region->base + piece.offset, piece.length);
+      done = overlaps ? RunOverlapping(piece, in_access, transfer, failure, exhausted) : run();
     } else {
-      done = RunPiece(piece, in_access, transfer, failure, met);
+      done = run();
     }
     if (!done) [[unlikely]] {
       if (exhausted) {
@@ -199,11 +201,11 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
 }
 
 template <typename Transfer>
-Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const detail::TrapResult* fault) const {
+Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, detail::TrapResult met) const {
   if (length == 0) {
     return {};
   }
-  Status status = RunBulk(gpa, length, transfer, AddressRange{gpa, length}, 0, fault);
+  Status status = RunBulk(gpa, length, transfer, AddressRange{gpa, length}, 0, met);
   if constexpr (CopiesHostBytes<Transfer>) {
     if (!status.ok() && OverlapsAny(*memory_, gpa, length, {transfer.host, length})) [[unlikely]] {
       detail::ForgetTransferred(status);
@@ -229,19 +231,19 @@ Status GuestMemory::RunProbe(uint64_t gpa, uint64_t length, std::optional<Addres
   return {};
 }
 
-Status GuestMemory::ReadSlow(uint64_t gpa, std::span<std::byte> destination, const detail::TrapResult* fault) const {
+ErrorRep* GuestMemory::ReadSlow(uint64_t gpa, std::span<std::byte> destination, detail::TrapResult met) const {
   detail::ReadTransfer transfer(destination.data());
-  return RunAt(gpa, destination.size(), transfer, fault);
+  return RunAt(gpa, destination.size(), transfer, met).Release();
 }
 
-Status GuestMemory::WriteSlow(uint64_t gpa, std::span<const std::byte> source, const detail::TrapResult* fault) const {
+ErrorRep* GuestMemory::WriteSlow(uint64_t gpa, std::span<const std::byte> source, detail::TrapResult met) const {
   detail::WriteTransfer transfer(source.data());
-  return RunAt(gpa, source.size(), transfer, fault);
+  return RunAt(gpa, source.size(), transfer, met).Release();
 }
 
-Status GuestMemory::FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const detail::TrapResult* fault) const {
+ErrorRep* GuestMemory::FillSlow(uint64_t gpa, uint8_t value, uint64_t length, detail::TrapResult met) const {
   detail::FillTransfer transfer(value);
-  return RunAt(gpa, length, transfer, fault);
+  return RunAt(gpa, length, transfer, met).Release();
 }
 
 // Safe because std::atomic<uint8_t> is a byte that is lock-free: it has the size and representation of one.
@@ -268,9 +270,9 @@ Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, uint64
     const uint64_t here = std::min(left, kPageSize - in_page);
     const uint64_t gpa = gpn * kPageSize + in_page;
     Status status = RunFastBulk(
-        Transfer::kAccess, gpa, here, transfer.HostAt(done),
+        Transfer::kAccess, gpa, here,
         [&](std::byte* guest) { return transfer.Kernel(guest, done, here); },
-        [&](const detail::TrapResult* fault) { return RunBulk(gpa, here, transfer, std::nullopt, done, fault); });
+        [&](detail::TrapResult met) { return RunBulk(gpa, here, transfer, std::nullopt, done, met).Release(); });
     if (!status.ok()) [[unlikely]] {
       return status;
     }
@@ -376,7 +378,7 @@ namespace {
 // A plain access or compare-exchange of `size` bytes in one region, on the cold path.
 template <typename Transfer>
 Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uint64_t gpa, uint64_t size,
-                Transfer& transfer, const detail::TrapResult* met) {
+                Transfer& transfer, detail::TrapResult met) {
   const AddressRange range{gpa, size};
   if (region == nullptr) {
     return RangeError(memory, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa);
@@ -386,8 +388,8 @@ Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uin
   }
   const Piece piece{region, offset, size, gpa - offset};
   std::optional<Stop> stop;
-  if (met != nullptr) {
-    const Fault fault = detail::MakeFault(region->base + offset, size, *met);
+  if (met.info != 0) {
+    const Fault fault = detail::MakeFault(region->base + offset, size, met);
     stop = detail::StopAt(0, fault);
   }
   PieceFailure failure;
@@ -399,27 +401,26 @@ Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uin
 
 }  // namespace
 
-Status GuestMemory::ReadPlainSlow(uint64_t gpa, void* value, size_t size, const detail::TrapResult* fault) const {
+ErrorRep* GuestMemory::ReadPlainSlow(uint64_t gpa, void* value, size_t size, detail::TrapResult met) const {
   uint64_t offset = 0;
   const Region* const region = Locate(gpa, size, offset);
   detail::PlainReadTransfer transfer(static_cast<std::byte*>(value));
-  return RunWhole(*memory_, region, offset, gpa, size, transfer, fault);
+  return RunWhole(*memory_, region, offset, gpa, size, transfer, met).Release();
 }
 
-Status GuestMemory::WritePlainSlow(uint64_t gpa, const void* value, size_t size,
-                                   const detail::TrapResult* fault) const {
+ErrorRep* GuestMemory::WritePlainSlow(uint64_t gpa, const void* value, size_t size, detail::TrapResult met) const {
   uint64_t offset = 0;
   const Region* const region = Locate(gpa, size, offset);
   detail::PlainWriteTransfer transfer(static_cast<const std::byte*>(value));
-  return RunWhole(*memory_, region, offset, gpa, size, transfer, fault);
+  return RunWhole(*memory_, region, offset, gpa, size, transfer, met).Release();
 }
 
 Result<bool> GuestMemory::CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
-                                              const detail::TrapResult* fault) const {
+                                              detail::TrapResult met) const {
   uint64_t offset = 0;
   const Region* const region = Locate(gpa, size, offset);
   detail::CompareExchangeTransfer transfer(static_cast<std::byte*>(current), static_cast<const std::byte*>(desired));
-  Status status = RunWhole(*memory_, region, offset, gpa, size, transfer, fault);
+  Status status = RunWhole(*memory_, region, offset, gpa, size, transfer, met);
   return status.ok() ? Result<bool>(transfer.swapped) : Result<bool>(std::move(status));
 }
 
@@ -433,7 +434,7 @@ Result<bool> GuestMemory::CompareExchangeBytes(uint64_t gpa, std::span<std::byte
     info.range = {gpa, size};
     return detail::MakeError(memory_->name, std::move(info), "both values must have the same 1, 2, 4 or 8 bytes");
   }
-  return CompareExchangeSlow(gpa, current.data(), desired.data(), size, nullptr);
+  return CompareExchangeSlow(gpa, current.data(), desired.data(), size, {});
 }
 
 }  // namespace guestmem

@@ -83,7 +83,7 @@ Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done)
   while (done < piece.length) {
     const ReadSection section(region.Guards(Transfer::kAccess));
     const uint64_t refused =
-        region.FirstRefused(Transfer::kAccess, piece.offset + done, checked - done) - piece.offset;
+        region.FirstRefused(region.Bitmap(Transfer::kAccess), piece.offset + done, checked - done) - piece.offset;
     if (refused != checked) [[unlikely]] {
       return {done, refused, true, false};
     }

@@ -15,7 +15,7 @@
 
 namespace guestmem::detail {
 
-// `Kernel` and `HostAt` are what GuestMemory's fast path needs of a transfer over listed pages.
+// `Kernel` is what GuestMemory's fast path needs of a transfer over listed pages.
 struct BulkTransfer {
   static constexpr bool kWhole = false;
   static constexpr bool kCounts = true;
@@ -28,7 +28,6 @@ struct ReadTransfer : BulkTransfer {
   std::byte* host;
 
   explicit ReadTransfer(std::byte* host) : host(host) {}
-  const std::byte* HostAt(uint64_t at) const { return host + at; }
   TrapResult Kernel(const std::byte* guest, uint64_t at, uint64_t length, HostSide::Sharing sharing = HostSide::kOwn) {
     HostSide side(HostSide::kWritten, host + at, length, sharing);
     const TrapResult result = g_trap_kernels.copy_from_guest(host + at, guest, length);
@@ -54,7 +53,6 @@ struct WriteTransfer : BulkTransfer {
   const std::byte* host;
 
   explicit WriteTransfer(const std::byte* host) : host(host) {}
-  const std::byte* HostAt(uint64_t at) const { return host + at; }
   TrapResult Kernel(std::byte* guest, uint64_t at, uint64_t length, HostSide::Sharing sharing = HostSide::kOwn) {
     const HostSide side(HostSide::kRead, host + at, length, sharing);
     return g_trap_kernels.copy_to_guest(guest, host + at, length);
@@ -97,7 +95,6 @@ struct FillTransfer : BulkTransfer {
   uint8_t value;
 
   explicit FillTransfer(uint8_t value) : value(value) {}
-  static const std::byte* HostAt(uint64_t) { return nullptr; }
   TrapResult Kernel(std::byte* guest, uint64_t, uint64_t length) const {
     return g_trap_kernels.fill_guest(guest, value, length);
   }

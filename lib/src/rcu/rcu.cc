@@ -6,12 +6,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 
 #include "guestmem/detail/schedule_sync.h"
+#include "types/error_rep.h"
 
 namespace guestmem {
 namespace detail {
@@ -20,6 +20,8 @@ constinit std::atomic<uint64_t> g_epoch{kReadersFence | 1};  // until Initialize
 constinit thread_local ReaderSlot* t_reader_slot = nullptr;
 
 namespace {
+
+constinit ReaderSlot g_no_slot{kReadersFence};  // never free
 
 // Guards ReaderSlot::taken and serialises pushes. Lock order: after g_writer.
 constinit Mutex g_registry;
@@ -34,14 +36,9 @@ bool ReadersFence() { return (g_epoch.load(std::memory_order_relaxed) & kReaders
 
 int Membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, command, 0, 0)); }
 
-[[noreturn]] void Fatal(const char* text) {
-  std::fprintf(stderr, "guestmem: fatal: %s\n", text);
-  std::abort();
-}
-
 // Runs at thread exit, and again if a later destructor's access registered the thread again.
 void ReleaseSlot(void* slot) {
-  t_reader_slot = nullptr;
+  SetReaderSlot(nullptr);
   const std::lock_guard lock(g_registry);
   static_cast<ReaderSlot*>(slot)->taken = false;
 }
@@ -132,10 +129,26 @@ bool Wait(int round) {
 
 }  // namespace
 
-ReaderSlot* RegisterReader() noexcept {
-  ReaderSlot* const slot = TakeSlot();
-  pthread_setspecific(g_thread_exit, slot);
+constinit thread_local ReaderSlot* t_fast_slot = &g_no_slot;
+
+void SetReaderSlot(ReaderSlot* slot) noexcept {
   t_reader_slot = slot;
+  t_fast_slot = slot == nullptr || ReadersFence() ? &g_no_slot : slot;
+}
+
+ReaderSlot* EnterSlowly() noexcept {
+  if (t_reader_slot == nullptr) {
+    SetReaderSlot(TakeSlot());
+    pthread_setspecific(g_thread_exit, t_reader_slot);
+  }
+  ReaderSlot* const slot = t_reader_slot;
+  if (slot->epoch.load(std::memory_order_relaxed) != 0) {
+    return nullptr;
+  }
+  slot->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  if (ReadersFence()) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // fence B
+  }
   return slot;
 }
 
@@ -153,7 +166,7 @@ void ForgetReaders() noexcept {
     slot = next;
   }
   pthread_setspecific(g_thread_exit, nullptr);
-  t_reader_slot = nullptr;
+  SetReaderSlot(nullptr);
   g_epoch.store((g_epoch.load(std::memory_order_relaxed) & kReadersFence) | 1, std::memory_order_relaxed);
 }
 #endif

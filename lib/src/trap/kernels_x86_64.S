@@ -57,7 +57,21 @@
   shl     $41, %r8;          \
   or      %r8, %rdx;         \
   VEXIT;                     \
+  ret;                       \
+  L(overlap):                \
+  mov     $1, %edx; /* kTrapInfoOverlap */ \
   ret
+
+// Before a copy that stores more than once between loads, or in two pages: a fault between the stores could leave the
+// other side half changed. The rest load everything first, so that an overlap does no harm.
+#define REFUSE_OVERLAP       \
+  mov     %rdi, %rax;        \
+  sub     %rsi, %rax;        \
+  cmp     %rdx, %rax;        \
+  jb      L(overlap);        \
+  neg     %rax;              \
+  cmp     %rdx, %rax;        \
+  jb      L(overlap)
 
 #define BEGIN(name)                    \
   .globl SYMBOL(name);                 \
@@ -79,6 +93,7 @@
 #define VSTORE movdqu
 #define VEC(n) %xmm##n
 #define VEXIT
+#define BROADCAST_RAX movq %rax, %xmm0; punpcklqdq %xmm0, %xmm0
 #include "trap/kernels_x86_64.inc"
 #undef WIDTH
 #undef W
@@ -86,6 +101,7 @@
 #undef VSTORE
 #undef VEC
 #undef VEXIT
+#undef BROADCAST_RAX
 
 #define WIDTH avx
 #define W 32
@@ -94,6 +110,7 @@
 #define VEC(n) %ymm##n
 #define XMM(n) %xmm##n
 #define VEXIT vzeroupper
+#define BROADCAST_RAX vmovq %rax, %xmm0; vpbroadcastq %xmm0, %ymm0
 #include "trap/kernels_x86_64.inc"
 #undef WIDTH
 #undef W
@@ -102,16 +119,17 @@
 #undef VEC
 #undef XMM
 #undef VEXIT
+#undef BROADCAST_RAX
 
         // Registers 16 and up do not exist for SSE code, so that mixing with it costs nothing and needs no vzeroupper.
 #define WIDTH avx512
-#define W 64
+#define W 32
 #define VLOAD vmovdqu64
 #define VSTORE vmovdqu64
-#define VEC(n) %zmm2##n
-#define YMM(n) %ymm2##n
+#define VEC(n) %ymm2##n
 #define XMM(n) %xmm2##n
 #define VEXIT
+#define BROADCAST_RAX vpbroadcastq %rax, %ymm20
 #include "trap/kernels_x86_64.inc"
 
         .section .note.GNU-stack, "", @progbits

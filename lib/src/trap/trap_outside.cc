@@ -176,6 +176,9 @@ std::optional<Fault> Copy(GuestSide guest, void* destination, const void* source
     host.Moved(length);
     return std::nullopt;
   }
+  if (result.info == detail::kTrapInfoOverlap) {
+    detail::Fatal("TryCopy: the ranges overlap");
+  }
   const Fault fault = detail::FinishCopy(guest, destination, source, length, result);
   host.Moved(fault.offset);
   return fault;

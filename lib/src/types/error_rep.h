@@ -21,6 +21,9 @@ struct ErrorRep {
   std::string message;                       // replaces the kind's own cause text where not empty
 };
 
+// A host bug that nothing can be returned for.
+[[noreturn]] void Fatal(const std::string& text);
+
 // A fully described error of the engine's. `message` may be empty.
 [[gnu::cold, gnu::noinline]] Status MakeError(std::shared_ptr<const std::string> name, ErrorInfo info,
                                               std::string message = {});

@@ -94,12 +94,12 @@ Status WellKnown(ErrorKind kind) {
   return detail::MakeError(nullptr, std::move(info));
 }
 
-[[noreturn]] void Fatal(const std::string& text) {
+}  // namespace
+
+void detail::Fatal(const std::string& text) {
   std::fprintf(stderr, "guestmem: fatal: %s\n", text.c_str());
   std::abort();
 }
-
-}  // namespace
 
 void Status::Ref(ErrorRep* rep) noexcept {
   if (rep->references.load(std::memory_order_relaxed) != 0) {
@@ -116,7 +116,7 @@ void Status::Unref(ErrorRep* rep) noexcept {
 
 const ErrorInfo& Status::info() const {
   if (ok()) {
-    Fatal("Status::info() of an OK status");
+    detail::Fatal("Status::info() of an OK status");
   }
   return rep_->info;
 }

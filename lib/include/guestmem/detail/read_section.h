@@ -34,8 +34,15 @@ extern constinit std::atomic<uint64_t> g_epoch;
 inline constexpr uint64_t kReadersFence = uint64_t{1} << 63;
 // Null until the thread's first section, and again after it has left the registry.
 extern constinit thread_local ReaderSlot* t_reader_slot __attribute__((tls_model("initial-exec")));
+// The same for the inline path, which asks one question: a slot that isn't taken as free (one that no thread has, where
+// the thread has none or pays for fence B; its own, in a section) sends it to EnterSlowly.
+extern constinit thread_local ReaderSlot* t_fast_slot __attribute__((tls_model("initial-exec")));
 
-[[gnu::cold]] ReaderSlot* RegisterReader() noexcept;
+// Sets both.
+void SetReaderSlot(ReaderSlot* slot) noexcept;
+
+// The slot that the section now beginning is to end; null: it is nested, the outer one protects it.
+ReaderSlot* EnterSlowly() noexcept;
 
 class ReadSection {
  public:
@@ -45,18 +52,11 @@ class ReadSection {
       return;
     }
     GUESTMEM_SCHEDULE_POINT(kSectionEntry);
-    ReaderSlot* slot = t_reader_slot;
-    if (slot == nullptr) [[unlikely]] {
-      slot = RegisterReader();
-    }
-    if (slot->epoch.load(std::memory_order_relaxed) != 0) [[unlikely]] {
-      return;  // nested: the outer section protects this one, and ends it
-    }
-    slot_ = slot;
-    const uint64_t epoch = g_epoch.load(std::memory_order_relaxed);
-    slot->epoch.store(epoch, std::memory_order_relaxed);
-    if ((epoch & kReadersFence) != 0) [[unlikely]] {
-      std::atomic_thread_fence(std::memory_order_seq_cst);  // fence B
+    slot_ = t_fast_slot;
+    if (slot_->epoch.load(std::memory_order_relaxed) == 0) [[likely]] {
+      slot_->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    } else {
+      slot_ = EnterSlowly();
     }
     std::atomic_signal_fence(std::memory_order_seq_cst);  // fence B: the compiler's part
   }

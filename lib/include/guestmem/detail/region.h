@@ -15,20 +15,23 @@ class GuestMemoryAccess;
 
 namespace guestmem::detail {
 
-// Limits `offset` to what the preceding check allowed, also where the check's branch was mispredicted: an offset
-// not below `bound` becomes 0. Not a check by itself. (Speculative bounds bypass, CVE-2017-5753; the same method as
-// Linux's array_index_nospec.) Off with -DGUESTMEM_MASK_SPECULATION=0.
+// Whether `offset` is below `bound`; if not, it becomes 0, also where the processor mispredicts the caller's branch on the
+// answer and runs ahead with it. (Speculative bounds bypass, CVE-2017-5753; the method is that of Linux's
+// array_index_nospec.) The second half is off with -DGUESTMEM_MASK_SPECULATION=0.
 #if !defined(GUESTMEM_MASK_SPECULATION)
 #define GUESTMEM_MASK_SPECULATION 1
 #endif
-inline uint64_t LimitSpeculation(uint64_t offset, [[maybe_unused]] uint64_t bound) noexcept {
+inline bool IsBelow(uint64_t& offset, uint64_t bound) noexcept {
 #if GUESTMEM_MASK_SPECULATION && defined(__x86_64__)
   uint64_t mask;
-  // offset - bound borrows exactly if offset < bound; sbb spreads the borrow. asm so that no compiler proves it useless.
-  asm("cmp %2, %1\n\tsbb %0, %0" : "=r"(mask) : "r"(offset), "r"(bound) : "cc");
-  return offset & mask;
+  bool below;
+  // offset - bound borrows exactly if offset < bound; sbb spreads the borrow and keeps it. asm so that no compiler proves
+  // the mask useless.
+  asm("cmp %3, %2\n\tsbb %0, %0" : "=r"(mask), "=@ccc"(below) : "r"(offset), "r"(bound));
+  offset &= mask;
+  return below;
 #else
-  return offset;
+  return offset < bound;
 #endif
 }
 
@@ -47,12 +50,10 @@ struct Region {
   GuestMemoryAccess* backing = nullptr;
   std::optional<uint64_t> iova;              // of offset 0
 
-  // Whether the page of the backing that `offset` lies on allows `access`.
-  bool Allows(AccessType access, uint64_t offset) const noexcept {
-    const uint8_t* const bitmap = bitmaps[static_cast<size_t>(access)];
-    if (bitmap == nullptr) {
-      return true;
-    }
+  const uint8_t* Bitmap(AccessType access) const noexcept { return bitmaps[static_cast<size_t>(access)]; }
+
+  // Whether `bitmap`, not null and one of these, has the bit of the backing's page that `offset` lies on.
+  bool Allows(const uint8_t* bitmap, uint64_t offset) const noexcept {
     const uint64_t bit = (bit_bytes + offset) / kPageSize;
     return (__atomic_load_n(bitmap + bit / 8, __ATOMIC_RELAXED) >> (bit % 8) & 1) != 0;
   }
@@ -63,16 +64,11 @@ struct Region {
   }
 
   // Whether accesses of this type run in sections.
-  bool Guards(AccessType access) const noexcept { return bitmaps[static_cast<size_t>(access)] != nullptr; }
+  bool Guards(AccessType access) const noexcept { return Bitmap(access) != nullptr; }
 
-  // Whether every page of [offset, offset + length) allows `access`. Precondition: as FirstRefused.
-  bool AllowsAll(AccessType access, uint64_t offset, uint64_t length) const noexcept {
-    return OnOnePage(offset, length) ? Allows(access, offset) : FirstRefused(access, offset, length) == offset + length;
-  }
-
-  // The offset of the first byte in [offset, offset + length) whose page refuses `access`; offset + length if none does.
-  // Precondition: length != 0 and the range is inside the region.
-  uint64_t FirstRefused(AccessType access, uint64_t offset, uint64_t length) const noexcept;
+  // The offset of the first byte in [offset, offset + length) whose page's bit is clear in `bitmap`; offset + length if none
+  // is or `bitmap` is null. Precondition: length != 0 and the range is inside the region.
+  uint64_t FirstRefused(const uint8_t* bitmap, uint64_t offset, uint64_t length) const noexcept;
 };
 
 // Bytes that one read-side section covers at most, so that a large transfer does not hold up a waiting writer.

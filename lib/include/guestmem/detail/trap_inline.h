@@ -41,6 +41,7 @@ struct TrapResult {
 };
 inline constexpr uint64_t kTrapInfoWrite = uint64_t{1} << 40;
 inline constexpr int kTrapInfoLagShift = 41;
+inline constexpr uint64_t kTrapInfoOverlap = 1;  // a kernel's: nothing was done, the two sides overlap
 
 // The recovery table of one linked object, registered at load and removed at unload.
 class TrapTable {
