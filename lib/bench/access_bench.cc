@@ -195,17 +195,35 @@ void OtherRows() {
       benchmark::DoNotOptimize(memory.ReadPlain<uint64_t>(Opaque(kPageSize)).ok());
     }
   });
-  std::vector<uint64_t> gpns(4096);
-  for (size_t i = 0; i < gpns.size(); ++i) {
-    gpns[i] = i * 5 % (kSize / kPageSize);
-  }
-  Row("probe_4096_gpns", kLibc, [=](Fixture& f, GuestMemory&) {
-    for (const uint64_t gpn : gpns) {
-      benchmark::DoNotOptimize(*(volatile uint8_t*)(f.ram[kNone]->mapping() + gpn * kPageSize));
+}
+
+// Lists of 262,144 GPNs, as long as the pages of 1 GiB: of 64 pages over and over (hot), and of as many as there are.
+void ListRows() {
+  for (const bool hot : {true, false}) {
+    std::vector<uint64_t> gpns(1 << 18);
+    for (size_t i = 0; i < gpns.size(); ++i) {
+      gpns[i] = i * 5 % (hot ? 64 : kSize / kPageSize);
     }
-  });
-  for (const Column column : {kNone, kBitmap}) {
-    Row("probe_4096_gpns", column, [=](Fixture&, GuestMemory& m) { benchmark::DoNotOptimize(m.ProbeGpns(gpns).ok()); });
+    const std::string suffix = hot ? "_hot" : "_spread";
+    Row("probe_gpns" + suffix, kLibc, [=](Fixture& f, GuestMemory&) {
+      for (const uint64_t gpn : gpns) {
+        benchmark::DoNotOptimize(*(volatile uint8_t*)(f.ram[kNone]->mapping() + gpn * kPageSize));
+      }
+    });
+    Row("lock_gpns_write" + suffix, kLibc, [=](Fixture& f, GuestMemory&) {
+      for (const uint64_t gpn : gpns) {
+        asm volatile("lock orb $0, %0" : "+m"(f.ram[kNone]->mapping()[gpn * kPageSize]));
+      }
+    });
+    for (const Column column : {kNone, kBitmap}) {
+      Row("probe_gpns" + suffix, column, [=](Fixture&, GuestMemory& m) { benchmark::DoNotOptimize(m.ProbeGpns(gpns).ok()); });
+      Row("lock_gpns_read" + suffix, column, [=](Fixture&, GuestMemory& m) {
+        benchmark::DoNotOptimize(m.LockGpns(AccessType::kRead, false, gpns).ok());
+      });
+      Row("lock_gpns_write" + suffix, column, [=](Fixture&, GuestMemory& m) {
+        benchmark::DoNotOptimize(m.LockGpns(AccessType::kWrite, false, gpns).ok());
+      });
+    }
   }
 }
 
@@ -220,6 +238,7 @@ int main(int argc, char** argv) {
   BulkRows();
   RevokeRows();
   OtherRows();
+  ListRows();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
     return 1;

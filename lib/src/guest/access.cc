@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <tuple>
 #include <type_traits>
 
 #include "guest/piece.h"
@@ -361,16 +362,26 @@ Status GuestMemory::ProbeExecutable(uint64_t gpa, uint64_t length) const {
 }
 
 Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
-  for (const uint64_t gpn : gpns) {
-    if (gpn >= kFirstInvalidGpn) {
-      return GpnError(*memory_, Operation::kProbe, gpn, 0);
+  while (true) {
+    gpns = gpns.subspan(detail::ProbePages<AccessType::kRead>(gpns.size(), [&](size_t i) {
+      uint64_t offset = 0;
+      const Region* const region = gpns[i] < kFirstInvalidGpn
+                                       ? Locate(gpns[i] * kPageSize, kPageSize, offset, &Region::mapped_size)
+                                       : nullptr;
+      return std::tuple(region, offset, kPageSize);
+    }));
+    if (gpns.empty()) {
+      return {};
     }
-    Status status = RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpn * kPageSize, kPageSize, std::nullopt);
+    if (gpns[0] >= kFirstInvalidGpn) {
+      return GpnError(*memory_, Operation::kProbe, gpns[0], 0);
+    }
+    Status status = RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpns[0] * kPageSize, kPageSize, std::nullopt);
     if (!status.ok()) {
       return status;
     }
+    gpns = gpns.subspan(1);
   }
-  return {};
 }
 
 namespace {

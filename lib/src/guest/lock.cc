@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <new>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -16,6 +17,23 @@
 
 namespace guestmem {
 namespace detail {
+namespace {
+
+// Calls `call` with an integral_constant of `access`.
+template <typename Call>
+auto WithAccess(AccessType access, Call call) {
+  switch (access) {
+    case AccessType::kRead:
+      break;
+    case AccessType::kWrite:
+      return call(std::integral_constant<AccessType, AccessType::kWrite>());
+    case AccessType::kExecute:
+      return call(std::integral_constant<AccessType, AccessType::kExecute>());
+  }
+  return call(std::integral_constant<AccessType, AccessType::kRead>());
+}
+
+}  // namespace
 
 // One lock: what was asked for, how much of it is locked just now, and where it is. With its arrays in one allocation, whose
 // size the guest may have chosen: it is made before anything is called, and its failure is an error.
@@ -55,6 +73,7 @@ struct LockState {
   enum class Progress { kDone, kFailed, kRefused };
   Progress LockAndProbe(bool kernel_access, Status& status, Stop& stop, size_t& refused);
   Stop Probe(const Entry& entry) const;
+  size_t ProbeFrom(size_t i) const;
   Status Error(ErrorKind kind, uint64_t fault_address) const;
   Status CallbackError(size_t first, size_t end, Status cause) const;
 };
@@ -67,7 +86,7 @@ LockState* LockState::New(std::shared_ptr<const Memory> memory, AccessType acces
   if (count > SIZE_MAX / 2 / kEach) {
     return nullptr;
   }
-  auto* block = static_cast<std::byte*>(host::AllocateZeroed(alignof(LockState), sizeof(LockState) + count * kEach));
+  auto* block = static_cast<std::byte*>(host::Allocate(sizeof(LockState) + count * kEach));
   if (block == nullptr) {
     return nullptr;
   }
@@ -132,16 +151,20 @@ Status LockState::CallbackError(size_t first, size_t end, Status cause) const {
 
 Stop LockState::Probe(const Entry& entry) const {
   const Piece piece{entry.region, entry.offset, entry.length, entry.gpa - entry.offset};
-  const auto touch = [&](auto transfer) { return RunPass(piece, 0, transfer, 0); };
-  switch (access) {
-    case AccessType::kRead:
-      break;
-    case AccessType::kWrite:
-      return touch(ProbeTransfer<AccessType::kWrite>());
-    case AccessType::kExecute:
-      return touch(ProbeTransfer<AccessType::kExecute>());
-  }
-  return touch(ProbeTransfer<AccessType::kRead>());
+  return WithAccess(access, [&](auto type) {
+    ProbeTransfer<type()> transfer;
+    return RunPass(piece, 0, transfer, 0);
+  });
+}
+
+// The first entry from `i` on that needs Probe; `count` if none does.
+size_t LockState::ProbeFrom(size_t i) const {
+  return i + WithAccess(access, [&](auto type) {
+           return ProbePages<type()>(count - i, [&](size_t n) {
+             const Entry& entry = entries[i + n];
+             return std::tuple(entry.region, entry.offset, entry.length);
+           });
+         });
 }
 
 // Locks every run, exposes and probes every entry. Not kDone: what is locked stays so until the caller unlocks it.
@@ -166,7 +189,7 @@ LockState::Progress LockState::LockAndProbe(bool kernel_access, Status& status, 
       return Progress::kFailed;
     }
   }
-  for (size_t i = 0; i < count; ++i) {
+  for (size_t i = ProbeFrom(0); i < count; i = ProbeFrom(i + 1)) {
     stop = Probe(entries[i]);
     if (stop.offset != entries[i].length) {
       refused = i;

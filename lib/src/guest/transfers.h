@@ -226,6 +226,30 @@ struct ProbeTransfer {
   static uint64_t ToNextPage(uint64_t address) { return kPageSize - address % kPageSize; }
 };
 
+// Probes many single pages, with a section for as many as any transfer may cover. `at(i)` is where, {region, offset,
+// length}; a null region stops it. Returns how many were done: what is in the way of the next is for the general path to find.
+template <AccessType Access, typename At>
+size_t ProbePages(size_t count, At at) {
+  for (size_t i = 0; i < count;) {
+    const ReadSection section;
+    for (const size_t end = std::min(count, i + kSectionBytes / kPageSize); i < end; ++i) {
+      const auto [region, offset, length] = at(i);
+      if (region == nullptr || !region->OnOnePage(offset, length)) {
+        return i;
+      }
+      const uint8_t* const bitmap = region->Bitmap(Access);
+      TrapResult result;
+      uint64_t value;
+      std::byte* const byte = region->base + offset;
+      if ((bitmap != nullptr && !region->Allows(bitmap, offset)) ||
+          !(Access == AccessType::kWrite ? TrapTouchWrite(byte, result) : TrapLoad<1>(byte, value, result))) {
+        return i;
+      }
+    }
+  }
+  return count;
+}
+
 }  // namespace guestmem::detail
 
 #endif  // GUESTMEM_SRC_GUEST_TRANSFERS_H_
