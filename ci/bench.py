@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the table and the plot of a benchmark run; ci/bench.sh measures and calls it.
 
-  bench.py table RUN.json PLOT.svg [EARLIER.json]
+  bench.py table RUN.json UNMASKED.json FOLDER_FOR_PLOTS [EARLIER.json]
   bench.py instructions PROGRAM FILTER
 """
 
@@ -30,7 +30,10 @@ TARGETS = [
     (r"fill_256", TIMES(1.2, 1.5)),
     (r"fill_4096", TIMES(1.05, 1.10)),
     (r"bitmap_check_1g", AT_MOST(2000)),
-    (r"probe_4096_gpns", TIMES(1.3, 1.3)),
+    (r"probe_gpns_(hot|spread)", TIMES(1.3, 1.5)),
+    (r"lock_gpns_read_(hot|spread)", TIMES(1.6, 1.6)),
+    (r"lock_gpns_write_(hot|spread)", TIMES(1.3, 1.3)),
+    (r"(read|write)_range_64_pages", TIMES(1.03, 1.05)),
     (r"read_u64_alone", READS_A_SECOND(280)),
     (r"read_u64_beside_revoke", READS_A_SECOND(100)),
     (r"error_out_of_range", AT_MOST(30)),
@@ -43,8 +46,11 @@ def medians(path):
     rows = {}
     for b in json.loads(Path(path).read_text())["benchmarks"]:
         if b.get("aggregate_name") == "median":
-            row, column = b["run_name"].rsplit("/", 1)
+            row, column = b["run_name"].split("/")[:2]  # a third part counts threads
             rows.setdefault(row, {})[column] = b["cpu_time"]
+    for name in ("hot", "spread"):  # what a read lock touches is what a read probe does
+        if "libc" in rows.get(f"probe_gpns_{name}", {}) and f"lock_gpns_read_{name}" in rows:
+            rows[f"lock_gpns_read_{name}"]["libc"] = rows[f"probe_gpns_{name}"]["libc"]
     return rows
 
 
@@ -60,8 +66,12 @@ def order(row):
     return (name, int(size)) if size.isdigit() else (row, 0)
 
 
-def table(run, plot, earlier):
-    rows, before = medians(run), medians(earlier) if earlier else {}
+def table(run, unmasked, folder, earlier):
+    everything, before = medians(run), medians(earlier) if earlier else {}
+    rows = {row: values for row, values in everything.items() if ":" not in row}
+    curves = {}
+    for row in sorted(everything.keys() - rows.keys(), key=lambda row: int(row.rpartition(":")[2])):
+        curves.setdefault(row.rpartition(":")[0], {})[int(row.rpartition(":")[2])] = everything[row]
     print(f"\n{'row (ns, median)':22s}{'libc/raw':>10s} {'no bitmap':>11s}{'target':>10s}   {'bitmap':>11s}{'target':>10s}"
           + ("   earlier" if earlier else ""))
     missed = 0
@@ -81,7 +91,57 @@ def table(run, plot, earlier):
             line += "   " + " ".join(f"{before[row][c]:.2f}" for c in COLUMNS if c in before[row])
         print(line)
     print(f"\n{missed} figures over their target (marked !)")
-    Path(plot).write_text(svg(rows))
+    for row, values in medians(unmasked).items():
+        print(f"limiting speculation costs, {row}: "
+              + ", ".join(f"{c} {rows[row][c] - values[c]:+.2f} ns" for c in COLUMNS[1:] if c in rows.get(row, {})))
+    Path(folder, "cost.svg").write_text(svg(rows))
+    if curves:
+        print_curves(curves)
+        Path(folder, "curves.svg").write_text(curves_svg(curves))
+
+
+def print_curves(curves):
+    print("\ncurves (ns, median)")
+    for name, points in sorted(curves.items()):
+        for column in COLUMNS:
+            at = {x: values[column] for x, values in points.items() if column in values}
+            if at:
+                print(f"{name:16s}{column:8s}" + "  ".join(f"{x}: {cost:.2f}" for x, cost in at.items()))
+    for name in ("read_step", "write_step"):
+        points = curves.get(name, {})
+        for x in points:
+            if x + 1 not in points or "libc" not in points[x]:
+                continue
+            libc = points[x + 1]["libc"] - points[x]["libc"]
+            for column in COLUMNS[1:]:
+                here, there = points[x][column], points[x + 1][column]
+                if there > here + max(libc, 0) + 0.15 * here:
+                    print(f"cliff: {name} {column}, from {x} to {x + 1} bytes {here:.2f} -> {there:.2f} ns (memcpy {libc:+.2f})")
+
+
+def curves_svg(curves):
+    """A panel a curve, cost in ns against x, both logarithmic."""
+    width, height, margin = 360, 220, 40
+    colours = {"libc": "#888", "none": "#1f77b4", "bitmap": "#d62728"}
+    rows = (len(curves) + 2) // 3
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * 3} {height * rows}" font-family="sans-serif" font-size="11">',
+           '<rect width="100%" height="100%" fill="white"/>']
+    for i, (name, points) in enumerate(sorted(curves.items())):
+        left, top = i % 3 * width, i // 3 * height
+        costs = [cost for values in points.values() for cost in values.values()]
+        high, widest = math.log(max(costs) * 1.5), math.log(max(points) + 1) or 1
+        x = lambda v: left + margin + math.log(v + 1) / widest * (width - 2 * margin)
+        y = lambda cost: top + height - margin - max(math.log(cost), 0) / (high or 1) * (height - 2 * margin)
+        out.append(f'<text x="{left + margin}" y="{top + 18}" font-size="14">{name}: ns</text>')
+        for v in points:
+            out.append(f'<text x="{x(v):.1f}" y="{top + height - margin + 14}" text-anchor="middle" font-size="7">{v}</text>')
+        for cost in (min(costs), max(costs)):
+            out.append(f'<text x="{left + margin - 4}" y="{y(cost):.1f}" text-anchor="end">{cost:.3g}</text>')
+        for column, colour in colours.items():
+            line = " ".join(f"{x(v):.1f},{y(values[column]):.1f}" for v, values in points.items() if column in values)
+            if line:
+                out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+    return "\n".join(out + ["</svg>\n"])
 
 
 def svg(rows):
@@ -134,8 +194,8 @@ def instructions(program, pattern):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) >= 4 and sys.argv[1] == "table":
-        table(sys.argv[2], sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else None)
+    if len(sys.argv) >= 5 and sys.argv[1] == "table":
+        table(*sys.argv[2:5], sys.argv[5] if len(sys.argv) > 5 else None)
     elif len(sys.argv) == 4 and sys.argv[1] == "instructions":
         instructions(sys.argv[2], sys.argv[3])
     else:

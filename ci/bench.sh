@@ -2,8 +2,9 @@
 # usage: ci/bench.sh [--quick] [--filter REGEX] [--save FILE.json] [--compare FILE.json] [--instructions]
 #
 # What an access costs, against libc and raw loads and stores measured in the same run: lib/bench in an optimized build,
-# interleaved at random, medians of 15 batches. Prints a table with the target beside each row, and writes
-# build/bench/run.json and build/bench/cost.svg (cost against size: memcpy, no bitmap, with bitmap).
+# interleaved at random, medians of 15 batches. Prints a table with the target beside each row, what limiting speculation
+# costs, the curves (regions, views, threads, address space, alignment) and cliffs between neighbouring sizes. Writes
+# build/bench/run.json, cost.svg (cost against size: memcpy, no bitmap, with bitmap) and curves.svg.
 #
 #   --quick            5 short batches: a look, not a measurement
 #   --filter REGEX     only these rows (Google Benchmark's --benchmark_filter)
@@ -44,9 +45,14 @@ if $instructions; then
 fi
 
 say "$(uname -sr), $(nproc) cores, load $(cut -d' ' -f1-3 /proc/loadavg); about half a minute a hundred rows"
-"$program" --benchmark_filter="$filter" --benchmark_enable_random_interleaving=true --benchmark_repetitions=$repetitions \
-  --benchmark_min_time=$min_time --benchmark_report_aggregates_only=true --benchmark_format=json >"$dir/run.json" 2>"$dir/run.log" ||
-  { cat "$dir/run.log" >&2 && die 1 "the benchmark failed"; }
+# measure PROGRAM FILTER JSON
+measure() {
+  "$1" --benchmark_filter="$2" --benchmark_enable_random_interleaving=true --benchmark_repetitions=$repetitions \
+    --benchmark_min_time=$min_time --benchmark_report_aggregates_only=true --benchmark_format=json >"$3" 2>"$dir/run.log" ||
+    { cat "$dir/run.log" >&2 && die 1 "the benchmark failed"; }
+}
+measure "$program" "$filter" "$dir/run.json"
+measure "$dir/lib/unmasked_bench" '^(read|write)_(u64|64)/(none|bitmap)$' "$dir/unmasked.json"
 if [ -n "$save" ]; then cp -- "$dir/run.json" "$save"; fi
-python3 "$root/ci/bench.py" table "$dir/run.json" "$dir/cost.svg" ${compare:+"$compare"}
-say "plot: $(shown "$dir/cost.svg")"
+python3 "$root/ci/bench.py" table "$dir/run.json" "$dir/unmasked.json" "$dir" ${compare:+"$compare"}
+say "plots: $(shown "$dir/cost.svg"), $(shown "$dir/curves.svg") (grey: libc or raw, blue: no bitmap, red: bitmap and section)"

@@ -1,97 +1,15 @@
 // What an access costs, against libc and raw loads and stores in the same run. ci/bench.sh runs it and makes the table.
-//
-// Names are <row>/<column>: the columns of one row are compared with each other (libc or raw, none = no bitmap, bitmap =
-// with bitmap and section). Addresses, lengths and buffers are opaque to the optimizer.
-
-#include <benchmark/benchmark.h>
-#include <sys/mman.h>
 
 #include <array>
 #include <atomic>
-#include <cstring>
-#include <functional>
-#include <memory>
-#include <string>
+#include <cstdlib>
 #include <thread>
-#include <vector>
 
-#include "guestmem/access_bitmap.h"
-#include "guestmem/detail/region.h"
-#include "guestmem/guest_memory.h"
-#include "guestmem/sparse_mapping.h"
+#include "fixture.h"
+#include "guestmem/paged_range.h"
 
+namespace bench {
 namespace {
-
-using namespace guestmem;
-
-constexpr uint64_t kSize = uint64_t{64} << 20;
-
-class Ram final : public GuestMemoryAccess {
- public:
-  explicit Ram(bool bitmap, uint64_t size = kSize) : pages_(SparseMapping::Create(size).value()) {
-    if (!pages_->Allocate(0, size).ok()) {
-      std::abort();
-    }
-    if (bitmap) {
-      bits_ = AccessBitmap::Create("bench", size / kPageSize, true).value();
-    }
-  }
-  std::byte* mapping() const override { return pages_->mapping(); }
-  uint64_t max_address() const override { return pages_->max_address(); }
-  std::optional<BitmapInfo> access_bitmap() const override {
-    return bits_ == nullptr ? std::nullopt : std::optional(bits_->info());
-  }
-  SparseMapping& pages() { return *pages_; }
-  AccessBitmap& bits() { return *bits_; }
-
- private:
-  std::shared_ptr<SparseMapping> pages_;
-  std::shared_ptr<AccessBitmap> bits_;
-};
-
-enum Column { kLibc, kNone, kBitmap };
-constexpr const char* kColumns[] = {"libc", "none", "bitmap"};
-
-struct Fixture {
-  std::shared_ptr<Ram> ram[3] = {nullptr, std::make_shared<Ram>(false), std::make_shared<Ram>(true)};
-  GuestMemory memory[3] = {GuestMemory(), GuestMemory::Create("none", ram[1]).value(),
-                           GuestMemory::Create("bitmap", ram[2]).value()};
-  std::vector<std::byte> host = std::vector<std::byte>(2 << 20);
-};
-Fixture& Get() {
-  static auto* const fixture = new Fixture;
-  return *fixture;
-}
-
-template <typename T>
-T Opaque(T value) {
-  benchmark::DoNotOptimize(value);
-  return value;
-}
-
-// Calls through pointers that the compiler cannot see through, as any caller of another library does.
-void* (*volatile g_memcpy)(void*, const void*, size_t) = std::memcpy;
-void* (*volatile g_memset)(void*, int, size_t) = std::memset;
-
-// --fixed_iterations N: for counting instructions, where time does not matter.
-benchmark::IterationCount g_iterations = 0;
-
-void Register(const std::string& name, std::function<void(benchmark::State&)> run) {
-  auto* const benchmark = benchmark::RegisterBenchmark(name.c_str(), std::move(run));
-  if (g_iterations != 0) {
-    benchmark->Iterations(g_iterations);
-  }
-}
-
-template <typename Body>
-void Row(const std::string& row, Column column, Body body) {
-  Register(row + "/" + kColumns[column], [=](benchmark::State& state) {
-    Fixture& f = Get();
-    for (auto _ : state) {
-      body(f, f.memory[column]);
-    }
-  });
-}
 
 void PlainRows() {
   constexpr uint64_t kGpa = 0x12340;
@@ -197,6 +115,51 @@ void OtherRows() {
   });
 }
 
+// 64 pages that lie about, as a descriptor would list them.
+void RangeRows() {
+  static std::vector<uint64_t> gpns(64);
+  for (size_t i = 0; i < gpns.size(); ++i) {
+    gpns[i] = i * 37 % (kSize / kPageSize);
+  }
+  const auto range = PagedRange::Create(0, gpns.size() * kPageSize, gpns).value();
+  Row("read_range_64_pages", kLibc, [](Fixture& f, GuestMemory&) {
+    for (size_t i = 0; i < gpns.size(); ++i) {
+      g_memcpy(f.host.data() + i * kPageSize, f.ram[kNone]->mapping() + gpns[i] * kPageSize, Opaque(kPageSize));
+    }
+  });
+  Row("write_range_64_pages", kLibc, [](Fixture& f, GuestMemory&) {
+    for (size_t i = 0; i < gpns.size(); ++i) {
+      g_memcpy(f.ram[kNone]->mapping() + gpns[i] * kPageSize, f.host.data() + i * kPageSize, Opaque(kPageSize));
+    }
+  });
+  for (const Column column : {kNone, kBitmap}) {
+    Row("read_range_64_pages", column, [=](Fixture& f, GuestMemory& m) {
+      benchmark::DoNotOptimize(m.ReadRange(range, std::span(f.host).first(range.length())).ok());
+    });
+    Row("write_range_64_pages", column, [=](Fixture& f, GuestMemory& m) {
+      benchmark::DoNotOptimize(m.WriteRange(range, std::span(f.host).first(range.length())).ok());
+    });
+  }
+}
+
+// Addresses in an order that no cache and no TLB follows, over 64 MiB.
+void ColdRows() {
+  static uint64_t state = 1;
+  const auto next = [] { return (state = state * 0x5851f42d4c957f2d + 1) >> 20 & (kSize - 8); };
+  Row("read_u64_cold", kLibc, [=](Fixture& f, GuestMemory&) {
+    benchmark::DoNotOptimize(*reinterpret_cast<volatile uint64_t*>(f.ram[kNone]->mapping() + next()));
+  });
+  Row("read_256_cold", kLibc, [=](Fixture& f, GuestMemory&) {
+    g_memcpy(f.host.data(), f.ram[kNone]->mapping() + (next() & (kSize - 256)), Opaque(size_t{256}));
+  });
+  for (const Column column : {kNone, kBitmap}) {
+    Row("read_u64_cold", column, [=](Fixture&, GuestMemory& m) { benchmark::DoNotOptimize(m.ReadPlain<uint64_t>(next()).ok()); });
+    Row("read_256_cold", column, [=](Fixture& f, GuestMemory& m) {
+      benchmark::DoNotOptimize(m.ReadAt(next() & (kSize - 256), std::span(f.host.data(), Opaque(size_t{256}))).ok());
+    });
+  }
+}
+
 // Lists of 262,144 GPNs, as long as the pages of 1 GiB: of 64 pages over and over (hot), and of as many as there are.
 void ListRows() {
   for (const bool hot : {true, false}) {
@@ -228,17 +191,21 @@ void ListRows() {
 }
 
 }  // namespace
+}  // namespace bench
 
 int main(int argc, char** argv) {
   if (argc > 2 && std::strcmp(argv[argc - 2], "--fixed_iterations") == 0) {
-    g_iterations = std::atoll(argv[argc - 1]);
+    bench::g_iterations = std::atoll(argv[argc - 1]);
     argc -= 2;
   }
-  PlainRows();
-  BulkRows();
-  RevokeRows();
-  OtherRows();
-  ListRows();
+  bench::PlainRows();
+  bench::BulkRows();
+  bench::RevokeRows();
+  bench::OtherRows();
+  bench::RangeRows();
+  bench::ColdRows();
+  bench::ListRows();
+  bench::CurveRows();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
     return 1;
