@@ -32,18 +32,22 @@ SAVED = re.compile(rb"Test unit written to (.+)")
 NOT_A_FAILURE = "slow-unit-"
 
 
-def options_file(target):
-    """The sections of fuzz/<target>.options as dictionaries; none if there is no such file."""
+def options_file(path):
+    """The sections of a .options file as dictionaries; none if there is no such file."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str
-    parser.read(ROOT / "fuzz" / f"{target}.options")
+    parser.read(path)
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
-def merged_environment(target):
-    """The environment with each sanitizer's section laid over what its variable says already, as ClusterFuzz does."""
-    environment = dict(os.environ)
-    sections = options_file(target)
+def options_of(target):
+    return ROOT / "fuzz" / f"{target}.options"
+
+
+def laid_over(path, environment):
+    """`environment` with each sanitizer's section of a .options file laid over what its variable says already, as ClusterFuzz does."""
+    environment = dict(environment)
+    sections = options_file(path)
     for sanitizer in SANITIZERS:
         if sanitizer not in sections:
             continue
@@ -56,8 +60,12 @@ def merged_environment(target):
     return environment
 
 
+def merged_environment(target):
+    return laid_over(options_of(target), os.environ)
+
+
 def fuzzer_arguments(target):
-    return [f"-{name}={value}" for name, value in options_file(target).get("libfuzzer", {}).items()]
+    return [f"-{name}={value}" for name, value in options_file(options_of(target)).get("libfuzzer", {}).items()]
 
 
 def input_folders(build, target):
