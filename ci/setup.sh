@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# usage: ci/setup.sh [--check] [--all]
+# usage: ci/setup.sh [--check] [--afl] [--all]
 #
 # Installs the Debian packages that guestmem's scripts need and that are missing, after saying which and why.
 # With everything in place it does nothing and says so in one line.
 #
 #   --check   only report: what is missing and the command that installs it; exit status 1 if anything is
-#   --all     also what nothing needs yet (Abseil, AFL++, hyperfine)
+#   --afl     also AFL++, which ci/fuzz.sh --engine=afl needs
+#   --all     also what nothing has to have (AFL++, Abseil, hyperfine)
 #
 # As root it uses apt-get, else sudo; with neither it names the command and ends with status 1.
 set -euo pipefail
@@ -28,9 +29,10 @@ librapidcheck-dev|-|rapidcheck: properties
 libbenchmark-dev|-|Google Benchmark: speed
 python3|python3|ci/fuzz.py drives the fuzzers (standard library only)
 "
+afl="afl++|afl-fuzz|the second fuzzing engine
+"
 later="
 libabsl-dev|-|Abseil: conversions to its status types are tested where it is
-afl++|afl-fuzz|the second fuzzing engine
 hyperfine|hyperfine|times whole programs
 "
 
@@ -38,7 +40,8 @@ check=false
 for word in "$@"; do
   case $word in
     --check) check=true ;;
-    --all) packages+=$later ;;
+    --afl) packages+=$afl ;;
+    --all) packages+=$afl$later ;;
     --help | -h) show_help && exit ;;
     *) die 2 "unknown argument '$word'; see --help" ;;
   esac

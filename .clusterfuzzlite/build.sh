@@ -1,0 +1,2 @@
+#!/bin/bash -eu
+exec "$SRC/guestmem/ci/oss-fuzz/build.sh"
