@@ -2,8 +2,6 @@
 
 #include "guestmem/in_process_guest.h"
 
-#include <signal.h>
-
 #include <algorithm>
 #include <cstring>
 #include <iterator>
@@ -22,7 +20,7 @@ namespace {
   info.fault_address = address + fault.offset;
   info.transferred = whole ? 0 : fault.offset;
   info.cause = NotMapped();
-  return detail::MakeCallbackError(nullptr, std::move(info), fault.side == Fault::Side::kWrite && fault.code == SEGV_ACCERR);
+  return detail::MakeCallbackError(nullptr, std::move(info), fault.write_refused());
 }
 
 template <typename T>
