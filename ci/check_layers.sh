@@ -3,7 +3,7 @@
 #
 # Checks by include lines that nobody knows whom they must not know (DESIGN.md). ctest runs each rule as layers.RULE.
 #
-#   model     reference/model includes the C++ library and itself, nothing else
+#   model     reference/model includes the C++ library and itself, nothing else; so does the model of reference/vmm
 #   trap      lib/src/trap, which may run in a signal handler or fault, includes only what the list below allows; files
 #             named *_outside.* run in neither context (installing, reporting) and are free, but nobody inside includes them
 #   order     lib's layers: types, trap, rcu, host, guest: each includes itself and those before it; lib includes no
@@ -43,6 +43,7 @@ declare -A header_layer=(
   [rcu.h]=rcu
   [detail/read_section.h]=rcu
   [detail/host_calls.h]=host
+  [access_bitmap.h]=host
   [sparse_mapping.h]=host
   [heap_memory.h]=host
   [shared_memory.h]=host
@@ -101,6 +102,12 @@ rule_model() {
       *[/.]*) offend "$where" "$what" "the model knows only the C++ library and reference/model/" ;;
     esac
   done < <(includes reference/model)
+  while read -r where what; do
+    case $what in
+      reference/vmm/trace.h | reference/vmm/machine.h | reference/vmm/model.h | reference/words.h) ;;
+      *[/.]*) offend "$where" "$what" "the model of the VMM interfaces knows only its traces" ;;
+    esac
+  done < <(includes reference/vmm | grep -E '^reference/vmm/(trace|machine|model)\.')
 }
 
 rule_trap() {

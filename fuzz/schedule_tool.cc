@@ -5,21 +5,20 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <random>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
+#include "fuzz/trace_files.h"
 #include "reference/schedule/runner.h"
 #include "reference/schedule/scenarios.h"
 
 namespace {
 
 using namespace reference::schedule;
+using fuzz::Write;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kRight = 0, kWrong = 1, kBadInput = 2;
@@ -50,34 +49,7 @@ struct Arguments {
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-bool Write(const std::string& file, const std::vector<uint8_t>& bytes) {
-  std::ofstream stream(file, std::ios::binary);
-  // Safe because a char object may hold any byte.
-  stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  if (!stream.flush()) {
-    std::fprintf(stderr, "%s: cannot be written\n", file.c_str());
-    return false;
-  }
-  return true;
-}
-
-std::optional<Trace> Load(const std::string& file) {
-  std::ifstream stream(file, std::ios::binary);
-  const std::string content{std::istreambuf_iterator<char>(stream), {}};
-  if (!stream) {
-    std::fprintf(stderr, "%s: not a readable file\n", file.c_str());
-    return std::nullopt;
-  }
-  if (!content.starts_with("guestmem ") && !content.starts_with("#")) {
-    return FromBytes({reinterpret_cast<const uint8_t*>(content.data()), content.size()});
-  }
-  auto parsed = FromText(content);
-  if (const auto* refused = std::get_if<TextError>(&parsed)) {
-    std::fprintf(stderr, "%s:%d: %s\n", file.c_str(), refused->line, refused->reason.c_str());
-    return std::nullopt;
-  }
-  return std::get<Trace>(std::move(parsed));
-}
+std::optional<Trace> Load(const std::string& file) { return fuzz::Load(file, FromBytes, FromText); }
 
 int Fail(Runner& runner, const std::string& what, const Search& search, uint64_t schedules, Clock::time_point start,
          const std::string& out) {

@@ -6,7 +6,6 @@
 #include <functional>
 #include <iostream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <variant>
@@ -16,6 +15,7 @@
 #include <rapidcheck.h>
 #include <rapidcheck/detail/TestListenerAdapter.h>
 
+#include "proptest/check.h"
 #include "proptest/generators.h"
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
@@ -45,21 +45,9 @@ constexpr char kHowToReplay[] =
     "  trace run FILE.trace\n"
     "shows it again, and this test with the RC_PARAMS that rapidcheck prints at its end repeats the whole search.\n";
 
-// At least `cases` traces; RC_PARAMS may ask for more, for another seed, or for one case again.
-void CheckAll(const char* what, int cases, const Property& property) {
-  rc::detail::TestParams params = rc::detail::configuration().testParams;
-  params.maxSuccess = std::max(params.maxSuccess, cases);
-  const rc::detail::TestMetadata metadata{std::string("Lockstep/") + what, what};
-  const auto result = rc::detail::checkTestable(property, metadata, params);
-  std::ostringstream text;
-  rc::detail::printResultMessage(result, text);
-  EXPECT_TRUE(result.is<rc::detail::SuccessResult>()) << text.str();
-  std::printf("%s\n", text.str().c_str());
-}
-
 TEST(LockstepProperty, EngineAndModelAgreeOnEveryTrace) {
   Lockstep lockstep(Engine());
-  CheckAll("EngineAndModelAgreeOnEveryTrace", 25'000, [&](const Trace& trace) {
+  proptest::CheckAll("Lockstep", "EngineAndModelAgreeOnEveryTrace", 25'000, [&](const Trace& trace) {
     if (const Verdict verdict = lockstep.Run(trace)) RC_FAIL(reference::Report(trace, *verdict) + kHowToReplay);
   });
 }
@@ -131,7 +119,7 @@ TEST(LockstepProperty, ASecondRunSaysTheSame) {
   Lockstep honest(recorder);
   Liar liar(Engine(), CountsOneTooManyInFailingWrites);
   Lockstep lying(liar);
-  CheckAll("ASecondRunSaysTheSame", 4000, [&](const Trace& trace) {
+  proptest::CheckAll("Lockstep", "ASecondRunSaysTheSame", 4000, [&](const Trace& trace) {
     recorder.record = {};
     const Verdict first = honest.Run(trace);
     const Recorder::Record first_record = std::exchange(recorder.record, {});

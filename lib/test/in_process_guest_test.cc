@@ -392,6 +392,57 @@ TEST(DoorbellRegistration, WritersSeeEachRegistrationAndEachEnd) {
   writer.join();
 }
 
+TEST(InProcessGuest, LockedPagesAreNotTakenAwayNorRefused) {
+  const Bells vm;
+  const File file(2 * kPage);
+  const auto [guest, region] = vm.guest->NewRegion(2 * kPage, "bar").value();
+  ASSERT_TRUE(region->Map(0, file.fd(), 0, 2 * kPage, true).ok());
+  ASSERT_TRUE(guest->MapToGuest(8 * kPage, true).ok());
+  {
+    const uint64_t gpns[] = {2, 9};
+    const auto lock = vm.memory.LockGpns(AccessType::kWrite, false, gpns);
+    ASSERT_TRUE(lock.ok()) << lock.status().ToString();
+    ExpectRefused(guest->UnmapFromGuest(), ErrorKind::kLocked, "page 0x9 is locked");
+    ExpectRefused(region->Map(kPage, file.fd(), 0, kPage, true), ErrorKind::kLocked, "page 0x9 is locked");
+    ExpectRefused(region->Unmap(0, 2 * kPage), ErrorKind::kLocked, "page 0x9 is locked");
+    EXPECT_TRUE(region->Map(0, file.fd(), kPage, kPage, true).ok());  // the page beside it
+    EXPECT_EQ(vm.At(9 * kPage + 7), file.At(kPage + 7));
+    ExpectRefused(vm.guest->RegisterDoorbell(kBell, std::nullopt, 4, vm.event).status(), ErrorKind::kLocked, "page 0x2 is");
+    ASSERT_TRUE(vm.Write(kBell, {1, 2, 3, 4}));
+    EXPECT_FALSE(vm.Rang());
+    EXPECT_EQ(vm.At(kBell), 1);
+  }
+  const auto bell = vm.Register(kBell, std::nullopt, 4);
+  EXPECT_TRUE(guest->UnmapFromGuest().ok());
+  const uint64_t with_bell[] = {2};
+  EXPECT_TRUE(vm.memory.LockGpns(AccessType::kRead, false, with_bell).ok());
+  EXPECT_EQ(vm.memory.LockGpns(AccessType::kWrite, false, with_bell).status().kind(), ErrorKind::kNotLockable);
+}
+
+TEST(InProcessGuest, WhatIsDroppedWhileLockedStays) {
+  const Vm vm;
+  const std::vector<std::byte> image(kPage);
+  const auto rom = vm.guest->NewRom(image, "bios").value();
+  auto part = rom->MapRom(16 * kPage, 0, kPage).value();
+  {
+    const uint64_t gpns[] = {16};
+    const auto lock = vm.memory.LockGpns(AccessType::kRead, false, gpns);
+    ASSERT_TRUE(lock.ok());
+    part.reset();
+  }
+  EXPECT_EQ(vm.At(16 * kPage), 0);
+  ExpectRefused(vm.guest->AddRam(16 * kPage, kPage), ErrorKind::kInvalidArgument, "'bios' is there");
+}
+
+TEST(DoorbellRegistration, AMissOnReadOnlyMemorySaysThatItIs) {
+  const Bells vm;
+  const std::vector<std::byte> image(kPage);
+  const auto part = vm.guest->NewRom(image, "bios").value()->MapRom(16 * kPage, 0, kPage).value();
+  const auto bell = vm.Register(16 * kPage, std::nullopt, 4);
+  ExpectRefused(vm.memory.WritePlain<uint16_t>(16 * kPage, 1), ErrorKind::kNotMapped, "read-only");
+  ExpectRefused(vm.memory.FillAt(16 * kPage, 1, 100), ErrorKind::kNotMapped, "read-only");
+}
+
 TEST(InProcessGuest, GivesBackAllThatItTook) {
   const std::vector<std::byte> image(kPage);
   const File file(kPage);

@@ -91,6 +91,8 @@ TEST(SparseMapping, PagesBehindTheEndOfAFileAreNotMapped) {
   EXPECT_EQ(status.kind(), ErrorKind::kNotMapped);
   EXPECT_EQ(status.info().fault_address, kPage);
   EXPECT_EQ(status.info().transferred, kPage - 100);
+  const Status store = ram.memory.WritePlain<uint32_t>(kPage, 1);  // a bus error, no refusal of stores
+  EXPECT_TRUE(store.ToString().ends_with(": the page is not mapped")) << store.ToString();
 }
 
 TEST(SparseMapping, AFileMappedForReadingTakesNoStoreUntilProtectedForIt) {

@@ -10,10 +10,10 @@
 //   choices 0*12 1 2
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 
 #include "reference/schedule/trace.h"
+#include "reference/words.h"
 
 namespace reference::schedule {
 namespace {
@@ -36,35 +36,10 @@ constexpr Field kFields[] = {
     {"access", &Op::access, 1, 3},            {"form", &Op::form, 0, 1},
 };
 
-std::vector<std::string_view> Split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find(separator), text.size());
-    if (end != 0) {
-      parts.push_back(text.substr(0, end));
-    }
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return parts;
-}
-
-std::optional<uint64_t> Number(std::string_view text, uint64_t low, uint64_t high) {
-  uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number < low || number > high) {
-    return std::nullopt;
-  }
-  return number;
-}
-
-std::string Quoted(std::string_view word) { return "'" + std::string(word.substr(0, 40)) + "'"; }
-
 std::string WantsNumber(std::string_view what, std::string_view word, uint64_t low, uint64_t high) {
   return std::string(what) + " wants a number from " + std::to_string(low) + " to " + std::to_string(high) + ", not " +
          Quoted(word);
 }
-
-using Words = std::vector<std::string_view>;
 
 // Each returns why it refuses the line; empty: taken.
 std::string ParsePage(const Words& words, Trace& trace) {

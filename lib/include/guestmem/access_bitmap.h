@@ -78,7 +78,7 @@ class AccessBitmap {
   Status Unlock(std::span<const uint64_t> gpns);
 
   // Waits until none of the pages is locked, for unplug. It may be locked again before the caller acts: revoke then
-  // says so. Errors: kLocked at the deadline, kInvalidArgument.
+  // says so. A deadline that has passed asks without waiting. Errors: kLocked at the deadline, kInvalidArgument.
   Status WaitUnlocked(PageRange pages, std::chrono::steady_clock::time_point deadline);
 
  private:

@@ -33,8 +33,9 @@ class DoorbellRegistration {
   // Signals `event` at each write that starts at `gpa`, is `length` bytes long and stores `value` (little-endian, so only
   // writes of up to 8 bytes have one); nullopt: any. Every registration that a write matches is signalled. The event may be
   // dropped afterwards. When it returns, every write that starts from now on is seen.
-  // Errors: kOutOfRange (the address is not in the guest's memory), kInvalidArgument (a length that is not 1, 2, 4 or 8; a
-  // value that does not fit it), kResourceExhausted.
+  // Errors: kInvalidArgument (a length that is not 1, 2, 4 or 8; a value that does not fit it), kOutOfRange (the address, or
+  // what a write of that length covers, is not in the guest's memory), kLocked (its page is, by GuestMemory::LockGpns),
+  // kResourceExhausted. After a failure nothing has changed.
   virtual Result<std::unique_ptr<Doorbell>> RegisterDoorbell(uint64_t gpa, std::optional<uint64_t> value,
                                                              std::optional<uint32_t> length, const Event& event) = 0;
 };

@@ -55,6 +55,9 @@ struct Fault {
   Side side = Side::kRead;
   int signal = 0;         // SIGSEGV or SIGBUS
   int code = 0;           // si_code: SEGV_MAPERR, BUS_ADRERR, ...
+
+  // A store met a mapping that does not take stores, or takes no access at all.
+  bool write_refused() const { return side == Side::kWrite && signal == SIGSEGV && code == SEGV_ACCERR; }
 };
 
 // Which pointer of a copy is the guest's. The other one is the host's and must be valid.

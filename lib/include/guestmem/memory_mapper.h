@@ -21,18 +21,18 @@
 
 namespace guestmem {
 
-// Where the guest sees a region. Dropping it takes it out of the guest.
+// Where the guest sees a region. Dropping it takes it out of the guest; where UnmapFromGuest would fail, it stays.
 class MappableGuestMemory {
  public:
   virtual ~MappableGuestMemory();
 
   // Shows the region at [gpa, gpa + length). Not `writable`: the guest cannot store to it, whatever its mappings allow.
   // Errors: kInvalidArgument (unaligned; not in the guest's memory; something else is there; it is mapped already: unmap it
-  // first), kResourceExhausted. After a failure the region is not in the guest.
+  // first), kResourceExhausted. After a failure nothing has changed.
   virtual Status MapToGuest(uint64_t gpa, bool writable) = 0;
 
   // Takes the region out of the guest; nothing if it is not there. When it returns no access reaches the region's bytes
-  // any more. Errors: kResourceExhausted (it is still there).
+  // any more. Errors: kLocked (a page is, by GuestMemory::LockGpns), kResourceExhausted; then it is still there.
   virtual Status UnmapFromGuest() = 0;
 };
 
@@ -42,8 +42,9 @@ class MappedMemoryRegion {
   virtual ~MappedMemoryRegion();
 
   // Bytes [file_offset, file_offset + length) of `fd` at `offset` of the region, as mmap: overwrites, and splits what it
-  // overlaps in part. `fd` may be closed afterwards. Errors: kInvalidArgument (unaligned; beyond the region; a file that
-  // does not allow it), kResourceExhausted. After a failure nothing has changed.
+  // overlaps in part. Pages beyond the file's end are not there (kNotMapped). `fd` may be closed afterwards. Length 0 does
+  // nothing. Errors: kInvalidArgument (unaligned; beyond the region; a file that does not allow it, or whose offsets end
+  // at 2^63), kLocked (a page of the range is), kResourceExhausted. After a failure nothing has changed.
   virtual Status Map(uint64_t offset, int fd, uint64_t file_offset, uint64_t length, bool writable) = 0;
 
   // Takes away what is mapped in the range, which may be nothing. Errors: as Map.

@@ -18,7 +18,8 @@
 
 namespace guestmem {
 
-// A part of a ROM in the guest. Dropping it takes it out.
+// A part of a ROM in the guest. Dropping it takes it out; where that fails (a page is locked, or the host has no memory) it
+// stays, and so does the range's being taken.
 class RomMapping {
  public:
   virtual ~RomMapping();
@@ -29,7 +30,7 @@ class RomMapper {
   virtual ~RomMapper();
 
   // Shows bytes [offset, offset + length) of the ROM at `gpa`; all three are page multiples, but a ROM that ends inside a
-  // page may be mapped up to that page's end (zeroes). Errors: kInvalidArgument (unaligned; beyond the ROM or the
+  // page may be mapped up to that page's end (zeroes). `length` is not 0. Errors: kInvalidArgument (unaligned; beyond the ROM or the
   // guest's memory; something else is there), kResourceExhausted.
   virtual Result<std::unique_ptr<RomMapping>> MapRom(uint64_t gpa, uint64_t offset, uint64_t length) = 0;
 

@@ -367,8 +367,7 @@ Status GuestSpan::Run(uint64_t offset, uint64_t length, Transfer transfer) const
   info.fault_address = gpa_ + offset + fault->offset;
   info.transferred = fault->offset;
   info.cause = NotMapped();
-  const bool write_refused = fault->side == Fault::Side::kWrite && fault->code == SEGV_ACCERR;
-  return detail::MakeCallbackError(memory_->name, std::move(info), write_refused);
+  return detail::MakeCallbackError(memory_->name, std::move(info), fault->write_refused());
 }
 
 Status GuestSpan::CopyTo(std::span<std::byte> destination, uint64_t offset) const {

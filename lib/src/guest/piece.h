@@ -72,7 +72,7 @@ std::optional<Fault> MoveInSteps(Transfer& transfer, std::byte* guest, uint64_t 
 }
 
 inline Stop StopAt(uint64_t done, const Fault& fault) {
-  return {done + fault.offset, done + fault.offset, false, fault.side == Fault::Side::kWrite && fault.code == SEGV_ACCERR};
+  return {done + fault.offset, done + fault.offset, false, fault.write_refused()};
 }
 
 // Checks the bits of [done, length) and moves as much of it as will go.

@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <mutex>
 #include <utility>
 
 #include "guestmem/fault.h"
-#include "guestmem/rcu.h"
-#include "host/host_calls.h"
 #include "host/host_error.h"
 
 namespace guestmem {
@@ -18,10 +17,10 @@ namespace {
 // A fault beneath a doorbell, as the engine reports one elsewhere.
 [[gnu::cold]] Status Beneath(uint64_t address, const Fault& fault, bool whole) {
   ErrorInfo info;
-  info.kind = ErrorKind::kNotMapped;
   info.fault_address = address + fault.offset;
   info.transferred = whole ? 0 : fault.offset;
-  return detail::MakeError(nullptr, std::move(info));
+  info.cause = NotMapped();
+  return detail::MakeCallbackError(nullptr, std::move(info), fault.write_refused());
 }
 
 template <typename T>
@@ -51,22 +50,14 @@ class InProcessGuest::RegisteredDoorbell final : public Doorbell {
   RegisteredDoorbell(std::shared_ptr<InProcessGuest> guest, uint64_t gpa, std::optional<uint64_t> value,
                      std::optional<uint32_t> length, Event event)
       : guest_(std::move(guest)), gpa_(gpa), value_(value), length_(length), event_(std::move(event)) {
-    {
-      const std::lock_guard lock(guest_->bells_lock_);
-      place_ = guest_->bells_.emplace(gpa, this);
-      uint8_t mask;
-      uint8_t* const byte = guest_->WriteBit(gpa / kPageSize, mask);
-      __atomic_fetch_and(byte, static_cast<uint8_t>(~mask), __ATOMIC_SEQ_CST);
-    }
-    Rcu::Synchronize();  // what the bit allowed until now has stored its bytes
+    const std::lock_guard lock(guest_->bells_lock_);
+    place_ = guest_->bells_.emplace(gpa, this);
   }
   ~RegisteredDoorbell() override {
     const std::lock_guard lock(guest_->bells_lock_);
     guest_->bells_.erase(place_);
     if (!guest_->HasBell(gpa_ / kPageSize)) {
-      uint8_t mask;
-      uint8_t* const byte = guest_->WriteBit(gpa_ / kPageSize, mask);
-      __atomic_fetch_or(byte, mask, __ATOMIC_SEQ_CST);
+      (void)guest_->bits_->Grant({gpa_ / kPageSize, 1}, kWriteAccess);  // in the bitmap, so it succeeds
     }
   }
 
@@ -89,19 +80,15 @@ Result<std::shared_ptr<InProcessGuest>> InProcessGuest::Create(std::string name,
   if (!ram.ok()) {
     return host::CreateError(name.c_str(), ram.status().kind(), AddressRange{0, size}, ram.status().rep()->message);
   }
-  const uint64_t bytes = (ram.value()->max_address() / kPageSize + 7) / 8;
-  auto* const bits = static_cast<uint8_t*>(host::Allocate(bytes));
-  if (bits == nullptr) {
-    return host::CreateError(name.c_str(), ErrorKind::kResourceExhausted, AddressRange{0, size});
+  auto bits = AccessBitmap::Create(name, ram.value()->max_address() / kPageSize, true);
+  if (!bits.ok()) {
+    return host::CreateError(name.c_str(), bits.status().kind(), AddressRange{0, size});
   }
-  std::memset(bits, 0xff, bytes);
-  return std::shared_ptr<InProcessGuest>(new InProcessGuest(std::move(name), *std::move(ram), bits));
+  return std::shared_ptr<InProcessGuest>(new InProcessGuest(std::move(name), *std::move(ram), *std::move(bits)));
 }
 
-InProcessGuest::InProcessGuest(std::string name, std::shared_ptr<SparseMapping> ram, uint8_t* write_bits)
-    : name_(std::move(name)), ram_(std::move(ram)), write_bits_(write_bits) {}
-
-InProcessGuest::~InProcessGuest() { host::Free(write_bits_); }
+InProcessGuest::InProcessGuest(std::string name, std::shared_ptr<SparseMapping> ram, std::shared_ptr<AccessBitmap> bits)
+    : name_(std::move(name)), ram_(std::move(ram)), bits_(std::move(bits)) {}
 
 Status InProcessGuest::Error(const std::string& name, ErrorKind kind, uint64_t start, uint64_t length,
                              std::string message) const {
@@ -129,6 +116,21 @@ Status InProcessGuest::Claim(uint64_t gpa, uint64_t length, const std::string& n
   }
   claims_.emplace(gpa, Claimed{length, name});
   return {};
+}
+
+Status InProcessGuest::CheckUnlocked(uint64_t gpa, uint64_t length) const {
+  return bits_->WaitUnlocked({gpa / kPageSize, length / kPageSize}, {});
+}
+
+Status InProcessGuest::Release(uint64_t gpa, uint64_t length) {
+  Status status = CheckUnlocked(gpa, length);
+  if (status.ok()) {
+    status = ram_->Unmap(gpa, length);
+  }
+  if (status.ok()) {
+    claims_.erase(gpa);
+  }
+  return status;
 }
 
 Status InProcessGuest::AddRam(uint64_t gpa, uint64_t length) {
@@ -159,14 +161,21 @@ Result<std::unique_ptr<Doorbell>> InProcessGuest::RegisterDoorbell(uint64_t gpa,
   }
   Result<Event> own = event.Clone();
   if (!own.ok()) {
-    return own.status();
+    return Relabel(own.status(), name_, gpa, last);
   }
-  return std::unique_ptr<Doorbell>(new RegisteredDoorbell(shared_from_this(), gpa, value, length, *std::move(own)));
+  std::unique_ptr<Doorbell> bell(new RegisteredDoorbell(shared_from_this(), gpa, value, length, *std::move(own)));
+  // What the bit allowed until now has stored its bytes when this returns.
+  Status status = bits_->Revoke({gpa / kPageSize, 1}, kWriteAccess);
+  return status.ok() ? Result<std::unique_ptr<Doorbell>>(std::move(bell)) : Result<std::unique_ptr<Doorbell>>(std::move(status));
 }
 
-uint8_t* InProcessGuest::WriteBit(uint64_t page, uint8_t& mask) const {
-  mask = static_cast<uint8_t>(1U << page % 8);
-  return write_bits_ + page / 8;
+Status InProcessGuest::LockGpns(AccessType, std::span<const uint64_t> gpns) {
+  const std::lock_guard lock(layout_);
+  return bits_->Lock(gpns);
+}
+
+void InProcessGuest::UnlockGpns(AccessType, std::span<const uint64_t> gpns) {
+  (void)bits_->Unlock(gpns);  // they are locked, so it succeeds
 }
 
 bool InProcessGuest::HasBell(uint64_t page) const {
@@ -176,7 +185,7 @@ bool InProcessGuest::HasBell(uint64_t page) const {
 
 // Signals all that a write of `length` bytes hears; whether there was any. `value` counts up to 8 bytes.
 bool InProcessGuest::Ring(uint64_t address, uint64_t length, uint64_t value) const {
-  const std::shared_lock lock(bells_lock_);
+  const std::lock_guard lock(bells_lock_);
   bool rung = false;
   for (auto [bell, end] = bells_.equal_range(address); bell != end; ++bell) {
     if (bell->second->Hears(length, value)) {
@@ -187,13 +196,13 @@ bool InProcessGuest::Ring(uint64_t address, uint64_t length, uint64_t value) con
   return rung;
 }
 
-std::optional<BitmapInfo> InProcessGuest::access_bitmap() const { return BitmapInfo{nullptr, write_bits_, nullptr, 0}; }
+std::optional<BitmapInfo> InProcessGuest::access_bitmap() const { return BitmapInfo{nullptr, bits_->info().write, nullptr, 0}; }
 
 PageFaultAction InProcessGuest::PageFault(const PageFaultInfo& fault) {
   if (!fault.bitmap_failure) {
     return GuestMemoryAccess::PageFault(fault);
   }
-  const std::shared_lock lock(bells_lock_);
+  const std::lock_guard lock(bells_lock_);
   // Without a bell there the last one has just been dropped, and the bit is set again.
   return HasBell(fault.address / kPageSize) ? PageFaultAction::Fallback() : PageFaultAction::Retry();
 }

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <iterator>
+#include <mutex>
 #include <utility>
 
 #include "guestmem/in_process_guest.h"
@@ -57,6 +58,9 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     const Result<std::shared_ptr<SparseMapping>> trial = SparseMapping::Create(length);
     status = trial.ok() ? trial.value()->MapFile(0, length, own, file_offset, writable) : trial.status();
     if (status.ok() && gpa_) {
+      if (Status locked = guest_->CheckUnlocked(*gpa_ + offset, length); !locked.ok()) {
+        return locked;
+      }
       status = guest_->ram_->MapFile(*gpa_ + offset, length, own, file_offset, writable && writable_);
     }
     if (!status.ok()) {
@@ -74,6 +78,9 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
       return status;
     }
     if (gpa_) {
+      if (Status locked = guest_->CheckUnlocked(*gpa_ + offset, length); !locked.ok()) {
+        return locked;
+      }
       status = guest_->Relabel(guest_->ram_->Unmap(*gpa_ + offset, length), name_, offset, length);
     }
     if (status.ok()) {
@@ -96,9 +103,7 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
                                      piece.writable && writable);
       if (!status.ok()) {
         // If even that fails the range stays claimed: nothing else may come where bytes of ours may be.
-        if (guest_->ram_->Unmap(gpa, length_).ok()) {
-          guest_->claims_.erase(gpa);
-        }
+        (void)guest_->Release(gpa, length_);
         return guest_->Relabel(status, name_, gpa, length_);
       }
     }
@@ -112,13 +117,11 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     if (!gpa_) {
       return {};
     }
-    const Status status = guest_->ram_->Unmap(*gpa_, length_);
-    if (!status.ok()) {
-      return guest_->Relabel(status, name_, *gpa_, length_);
+    Status status = guest_->Release(*gpa_, length_);
+    if (status.ok()) {
+      gpa_.reset();
     }
-    guest_->claims_.erase(*gpa_);
-    gpa_.reset();
-    return {};
+    return status.ok() || status.kind() == ErrorKind::kLocked ? status : guest_->Relabel(status, name_, *gpa_, length_);
   }
 
  private:
@@ -190,9 +193,7 @@ class InProcessGuest::RomInGuest final : public RomMapping {
       : guest_(std::move(guest)), gpa_(gpa), length_(length) {}
   ~RomInGuest() override {
     const std::lock_guard lock(guest_->layout_);
-    if (guest_->ram_->Unmap(gpa_, length_).ok()) {
-      guest_->claims_.erase(gpa_);
-    }
+    (void)guest_->Release(gpa_, length_);
   }
 
  private:

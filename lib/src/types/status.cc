@@ -197,6 +197,7 @@ Status MakeCallbackError(std::shared_ptr<const std::string> name, ErrorInfo info
   StatusCode code = cause == nullptr ? StatusCode::kUnknown : cause->code;
   // A status of another GuestMemory has a name: it is the callback's own affair, whatever its kind.
   const bool keeps_kind = cause != nullptr && cause->name == nullptr && cause->info.kind != ErrorKind::kBackend;
+  write_refused = write_refused || (keeps_kind && cause->write_refused);
   info.kind = keeps_kind ? cause->info.kind : ErrorKind::kBackend;
   if (keeps_kind) {
     info.cause = Status();

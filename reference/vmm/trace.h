@@ -1,0 +1,115 @@
+// A trace of the VMM interfaces: a guest in this process, and the operations on its RAM, regions, ROMs, doorbells, events,
+// locks and bytes. As data, with two spellings as in reference/lockstep/trace.h: bytes (total) and text (one op a line).
+//
+// An op is its kind and a few fields; a field is an index into the list of values it can take (kValuesOf), so that every op is
+// legal, and the two spellings are loops over one table. An op on a slot that holds nothing does nothing. Knows nothing of lib/.
+
+#ifndef GUESTMEM_REFERENCE_VMM_TRACE_H_
+#define GUESTMEM_REFERENCE_VMM_TRACE_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace reference::vmm {
+
+inline constexpr uint64_t kPageBytes = 4096;
+inline constexpr uint64_t kMaxPages = 8;
+inline constexpr size_t kMaxOps = 24;
+inline constexpr int kSlots = 3;  // of regions, ROMs, parts of ROMs, doorbells, events, locks: each kind has its own
+inline constexpr int kFiles = 2;  // that regions map
+inline constexpr uint64_t kFilePages[kFiles] = {3, 2};
+inline constexpr uint64_t kFileBytes[kFiles] = {3 * kPageBytes, kPageBytes + 100};  // the second ends inside a page
+
+enum class OpKind : uint8_t {
+  kAddRam,
+  kNewRegion,         // in place of the slot's
+  kRegionMap,
+  kRegionUnmap,
+  kMapToGuest,
+  kUnmapFromGuest,
+  kDropGuestHalf,     // of the slot's region; the other half may live on
+  kDropRegionHalf,
+  kNewRom,            // in place of the slot's; its parts live on
+  kMapRom,            // ROM `slot` as part `other`, in place of the part there
+  kDropPart,
+  kDropRom,
+  kRegister,          // doorbell `slot` for event `other`, in place of the bell there
+  kDropBell,
+  kNewEvent,          // in place of the slot's, whose bells ring on
+  kCloneEvent,        // the slot's becomes its own clone
+  kSignal,
+  kTake,              // form 0: TryWait; 1: Wait, where that ends
+  kRead,              // form 0: bulk; 1: plain
+  kWrite,             // form 0: bulk; 1: plain; 2: fill
+  kCompareExchange,
+  kProbe,             // form 0: read, 1: write, 2: execute
+  kLock,              // `slot`: one page or (form 2, 3) that and the next; for reading or (form 1, 3) writing
+  kUnlock,
+};
+inline constexpr int kOpKinds = 24;
+
+enum Field : uint8_t {
+  kSlot,
+  kOther,
+  kPage,    // a guest page
+  kAt,      // bytes into it
+  kLength,  // of RAM, a region, a mapping, a ROM
+  kSize,    // of an access, or the length that a doorbell hears
+  kValue,
+  kOffset,  // in a region or a ROM
+  kFrom,    // in a file
+  kFile,    // 0, 1: writable; 2: file 0 opened for reading; 3: a closed descriptor
+  kForm,    // region: 0 writable, 1 not. kRegister: 1 any value, 2 any length, 3 both. Else see the kind.
+  kFail,    // the n-th host call of the op fails; 0: none
+};
+inline constexpr int kFields = 12;
+
+// The values of each field, by index; index 0 is the default.
+std::span<const uint64_t> ValuesOf(Field field);
+
+struct Op {
+  OpKind kind = OpKind::kAddRam;
+  std::array<uint8_t, kFields> index = {};
+  uint64_t operator[](Field field) const { return ValuesOf(field)[index[field]]; }
+  uint64_t gpa() const { return (*this)[kPage] * kPageBytes + (*this)[kAt]; }
+  bool operator==(const Op&) const = default;
+};
+bool Uses(OpKind kind, Field field);
+
+struct World {
+  uint8_t pages = kMaxPages;  // 1..kMaxPages
+  uint8_t trim = 0;           // 1: created with some bytes less, which are rounded up
+  uint8_t guest_first = 0;    // 1: at the end the guest's handle is dropped before what it made
+  uint8_t fail = 0;           // the n-th host call of the guest's creation fails, and it is created again; 0: none
+  bool operator==(const World&) const = default;
+};
+
+struct Trace {
+  World world;
+  std::vector<Op> ops;
+  bool operator==(const Trace&) const = default;
+};
+
+// Bytes: kWorldBytes, then kOpBytes an op. What is missing is zero; a partial last op is dropped.
+inline constexpr size_t kWorldBytes = 4;
+inline constexpr size_t kOpBytes = 1 + kFields;
+Trace FromBytes(std::span<const uint8_t> bytes);
+std::vector<uint8_t> ToBytes(const Trace& trace);
+
+struct TextError {
+  int line = 0;  // 1-based
+  std::string reason;
+};
+std::string OpText(const Op& op);
+std::string ToText(const Trace& trace);
+std::variant<Trace, TextError> FromText(std::string_view text);
+
+}  // namespace reference::vmm
+
+#endif  // GUESTMEM_REFERENCE_VMM_TRACE_H_

@@ -1,0 +1,148 @@
+// The traces of the VMM interfaces are total and lossless, and their oracle sees every lie.
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <random>
+
+#include "reference/vmm/guest.h"
+#include "reference/vmm/lockstep.h"
+#include "reference/vmm/trace.h"
+
+namespace reference::vmm {
+namespace {
+
+TEST(VmmTrace, EveryByteStringIsALegalTraceAndBothSpellingsAreLossless) {
+  std::mt19937 random(1);
+  for (int i = 0; i < 20'000; ++i) {
+    std::vector<uint8_t> bytes(random() % 400);
+    for (uint8_t& byte : bytes) {
+      byte = static_cast<uint8_t>(random());
+    }
+    const Trace trace = FromBytes(bytes);
+    EXPECT_EQ(FromBytes(ToBytes(trace)), trace);
+    const auto parsed = FromText(ToText(trace));
+    ASSERT_TRUE(std::holds_alternative<Trace>(parsed)) << ToText(trace) << std::get<TextError>(parsed).reason;
+    EXPECT_EQ(std::get<Trace>(parsed), trace) << ToText(trace);
+  }
+}
+
+TEST(VmmTrace, AMutationOfOneOpLeavesTheOthersAlone) {
+  std::vector<uint8_t> bytes(kWorldBytes + 4 * kOpBytes, 0);
+  const Trace before = FromBytes(bytes);
+  bytes[kWorldBytes + kOpBytes] = 9;
+  Trace after = FromBytes(bytes);
+  EXPECT_NE(after.ops[1], before.ops[1]);
+  after.ops[1] = before.ops[1];
+  EXPECT_EQ(after, before);
+}
+
+TEST(VmmTrace, RefusalsNameTheLineAndTheWord) {
+  const auto error = [](const std::string& text) {
+    const auto parsed = FromText(text);
+    const auto* refused = std::get_if<TextError>(&parsed);
+    return refused == nullptr ? std::string() : std::to_string(refused->line) + ": " + refused->reason;
+  };
+  const std::string header = "guestmem vmm 1\n";
+  EXPECT_NE(error("").find("empty"), std::string::npos);
+  EXPECT_NE(error("guest pages=1\n").find("1: the first line"), std::string::npos);
+  EXPECT_NE(error(header + "guest pages=9\n").find("2: pages wants a number"), std::string::npos);
+  EXPECT_NE(error(header + "guest size=9\n").find("'size=9' is no field"), std::string::npos);
+  EXPECT_NE(error(header + "add_rom page=1\n").find("'add_rom' is no op"), std::string::npos);
+  EXPECT_NE(error(header + "add_ram slot=1\n").find("'slot=1' is no field of add_ram"), std::string::npos);
+  EXPECT_NE(error(header + "\nadd_ram length=5\n").find("3: length is one of 4096"), std::string::npos);
+  EXPECT_NE(error(header + "unlock\nunlock\nunlock slot\n").find("4: 'slot'"), std::string::npos);
+}
+
+// The library's guest, but for one lie.
+class Liar final : public Machine {
+ public:
+  explicit Liar(Machine& machine) : machine_(machine) {}
+  void Start(const World& world) override { machine_.Start(world); }
+  Outcome Run(const Op& op, bool& host_call_failed) override {
+    Outcome outcome = machine_.Run(op, host_call_failed);
+    about_outcome(outcome);
+    return outcome;
+  }
+  std::span<const uint8_t> Page(uint64_t page) override {
+    const auto bytes = machine_.Page(page);
+    copy_.assign(bytes.begin(), bytes.end());
+    about_page(copy_);
+    return copy_;
+  }
+  bool IsWritable(uint64_t page) override { return machine_.IsWritable(page) != about_writing; }
+  bool IsSignalled(uint64_t event) override { return machine_.IsSignalled(event) != about_events; }
+  std::string End() override {
+    const std::string wrong = machine_.End();
+    return about_the_end ? "a lie" : wrong;
+  }
+
+  std::function<void(Outcome&)> about_outcome = [](Outcome&) {};
+  std::function<void(std::vector<uint8_t>&)> about_page = [](std::vector<uint8_t>&) {};
+  bool about_writing = false, about_events = false, about_the_end = false;
+
+ private:
+  Machine& machine_;
+  std::vector<uint8_t> copy_;
+};
+
+constexpr char kTrace[] = R"(guestmem vmm 1
+guest pages=4
+add_ram page=0 length=8192
+new_event slot=0
+register slot=0 other=0 page=0 at=8 size=4 form=1
+write page=0 at=8 size=4
+compare_exchange page=0 size=8
+read page=0 size=100
+add_ram page=1 length=4096
+read page=1 at=2048 size=4096
+)";
+
+TEST(VmmOracle, TellsTheTruthFromALie) {
+  const auto trace = std::get<Trace>(FromText(kTrace));
+  const auto machine = MakeGuest();
+  struct Case {
+    const char* field;
+    std::function<void(Liar&)> lie;
+  };
+  const Case cases[] = {
+      {"", [](Liar&) {}},
+      {"error", [](Liar& l) { l.about_outcome = [](Outcome& o) { o.error.reset(); }; }},
+      {"error", [](Liar& l) { l.about_outcome = [](Outcome& o) { if (o.error) o.error->kind = "locked"; }; }},
+      {"error", [](Liar& l) { l.about_outcome = [](Outcome& o) { if (o.error) o.error->note += "x"; }; }},
+      {"error", [](Liar& l) { l.about_outcome = [](Outcome& o) { if (o.error) ++o.error->transferred; }; }},
+      {"error", [](Liar& l) { l.about_outcome = [](Outcome& o) { if (o.error && o.error->fault_address) ++*o.error->fault_address; }; }},
+      {"data", [](Liar& l) { l.about_outcome = [](Outcome& o) { if (!o.data.empty()) ++o.data.back(); }; }},
+      {"number", [](Liar& l) { l.about_outcome = [](Outcome& o) { ++o.number; }; }},
+      {"flag", [](Liar& l) { l.about_outcome = [](Outcome& o) { o.flag = !o.flag; }; }},
+      {"page 0", [](Liar& l) { l.about_page = [](std::vector<uint8_t>& b) { if (!b.empty()) ++b[4095]; }; }},
+      {"page 2", [](Liar& l) { l.about_page = [](std::vector<uint8_t>& b) { b.resize(kPageBytes); }; }},
+      {"writable page 0", [](Liar& l) { l.about_writing = true; }},
+      {"event 0", [](Liar& l) { l.about_events = true; }},
+      {"end", [](Liar& l) { l.about_the_end = true; }},
+  };
+  int number = 0;
+  for (const Case& each : cases) {
+    SCOPED_TRACE(number++);
+    Liar liar(*machine);
+    each.lie(liar);
+    Lockstep lockstep(liar);
+    const Verdict verdict = lockstep.Run(trace);
+    EXPECT_EQ(verdict ? verdict->field : "", each.field) << Report(trace, verdict.value_or(Divergence()));
+  }
+}
+
+TEST(VmmOracle, MinimisingKeepsTheDivergenceAndLittleElse) {
+  const auto trace = std::get<Trace>(FromText(kTrace));
+  const auto machine = MakeGuest();
+  Liar liar(*machine);
+  liar.about_outcome = [](Outcome& outcome) { outcome.flag = false; };  // no exchange ever succeeds
+  Lockstep lockstep(liar);
+  const Verdict verdict = lockstep.Run(trace);
+  ASSERT_TRUE(verdict);
+  const Trace minimal = Minimise(lockstep, trace, *verdict);
+  EXPECT_EQ(ToText(minimal), "guestmem vmm 1\nguest pages=8 trim=0 guest_first=0 fail=0\nadd_ram\ncompare_exchange\n");
+}
+
+}  // namespace
+}  // namespace reference::vmm
