@@ -53,6 +53,7 @@ cmake --build "$dir" --parallel "$jobs" --target "$target" "$tool" >"$log" 2>&1 
 
 status=0
 GUESTMEM_SAVE_TRACE=$trace timeout 5 "$dir/fuzz/$target" "$input" || status=$?
+if [ "$tool" = schedule ]; then cp -- "$input" "$trace"; fi
 if [ "$status" -eq 0 ]; then
   rm -f -- "$trace"
   say "passes: no divergence, no crash"
@@ -70,7 +71,7 @@ build_test() {
 if [ ! -s "$trace" ]; then
   say "not of a trace: the process ended with status $status; the report is above"
 else
-  if [ "$status" -eq 124 ]; then say "it hangs" && cat "$trace"; fi
+  if [ "$status" -eq 124 ]; then say "it hangs" && "$dir/fuzz/$tool" show "$trace"; fi
   say "minimal trace"
   "$dir/fuzz/$tool" minimise "$trace" -o "$trace" || [ $? -eq 1 ] || die 2 "cannot be minimised"
   "$dir/fuzz/$tool" test "$trace" -o "$test" || die 2 "cannot be written as a test"
