@@ -9,8 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import shutil
+import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -20,10 +23,11 @@ ROOT = fuzz.ROOT
 PATCHES = ROOT / "ci" / "mutants"
 WORK = ROOT / "build" / "mutants"
 TREE = WORK / "tree"
-FUZZ_BUILD, TEST_BUILD = WORK / "fuzz", WORK / "test"
+FUZZ_BUILD, ASAN_BUILD, TEST_BUILD = WORK / "fuzz", WORK / "asan", TREE / "build" / "default"
+CLEAN = WORK / "clean"  # the engine without a bug, for the tests that ci/repro.sh writes
 RESULTS = WORK / "results.json"
 CONTROL = "(unchanged)"
-HUNTS = ("seeds", "fuzz", "unit", "property", "exhaustive", "schedule")
+TESTS = ("unit", "property", "exhaustive", "schedule")  # hunts of --tests
 SOURCES = ("lib", "reference", "fuzz", "proptest", "corpus", "CMakeLists.txt", "CMakePresets.json")
 SLOW_TESTS = r"stress|wild_crash|crash_target"  # they ask nothing about values, or start many processes
 STUCK = 300  # seconds after which a hunt that should be long over counts as a kill
@@ -76,87 +80,115 @@ def put(path, content, mode):
 
 
 class Tree:
-    """The sources as they are now, in memory and in build/mutants/tree."""
+    """The sources as they are now, in memory and in a folder."""
 
-    def __init__(self):
+    def __init__(self, folder):
+        self.folder = folder
         self.files = {name: ((ROOT / name).read_bytes(), (ROOT / name).stat().st_mode) for name in tracked_files()}
-        (TREE / "ci").mkdir(parents=True, exist_ok=True)
-        for name in ("check_layers.sh", "fuzz.py"):  # CMake names them
-            put(TREE / "ci" / name, (ROOT / "ci" / name).read_bytes(), 0o755)
+        (folder / "ci").mkdir(parents=True, exist_ok=True)
+        for path in [ROOT / ".clang-format", *(ROOT / "ci").glob("*.sh"), *(ROOT / "ci").glob("*.py")]:  # CMake names some; repro.sh
+            put(folder / path.relative_to(ROOT), path.read_bytes(), path.stat().st_mode)
         digest = hashlib.sha256()
         for name, (content, _) in self.files.items():
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
         self.digest = digest.hexdigest()
-        for folder in SOURCES:
-            for path in (TREE / folder).rglob("*") if (TREE / folder).is_dir() else ():
-                if path.is_file() and str(path.relative_to(TREE)) not in self.files:
+        for name in SOURCES:
+            for path in (folder / name).rglob("*") if (folder / name).is_dir() else ():
+                if path.is_file() and str(path.relative_to(folder)) not in self.files:
                     path.unlink()
 
     def restore(self):
         for name, (content, mode) in self.files.items():
-            put(TREE / name, content, mode)
+            put(self.folder / name, content, mode)
 
     def plant(self, patch):
         self.restore()
         # Its own root: inside another repository git apply would skip what it takes for files elsewhere.
-        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(WORK)}
-        applied = subprocess.run(["git", "apply", "--unidiff-zero", str(patch)], cwd=TREE, env=environment,
+        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(self.folder.parent)}
+        applied = subprocess.run(["git", "apply", "--unidiff-zero", str(patch)], cwd=self.folder, env=environment,
                                  capture_output=True, text=True)
         if applied.returncode != 0:
             raise BadPatch(f"{patch.stem} doesn't apply (try ci/mutants.sh refresh):\n{applied.stderr}")
-        if all((TREE / name).read_bytes() == content for name, (content, _) in self.files.items()):
+        if all((self.folder / name).read_bytes() == content for name, (content, _) in self.files.items()):
             raise BadPatch(f"{patch.stem} changes nothing")
 
-    def key(self, patch, options):
-        text = self.digest + (patch.read_text() if patch else "") + repr(options)
+    def key(self, patch):
+        text = self.digest + (patch.read_text() if patch else "")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def build(name, fuzz_targets):
-    """Both builds; raises BadPatch with the compiler's words."""
+UNIT_TESTS = ("lib/test", "reference/model", "reference/lockstep", "reference/schedule")
+FASTER = [*(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []), "-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld"]
+
+
+def unit_tests():
+    return [path.stem for folder in UNIT_TESTS for path in sorted((TREE / folder).glob("*_test.cc")) if not re.search(SLOW_TESTS, path.stem)]
+
+
+def fuzz_targets():
+    return [path.stem for path in sorted((TREE / "fuzz").glob("*_fuzzer.cc"))]
+
+
+def build(name, options):
+    """What the hunts need; raises BadPatch with the compiler's words."""
     log = WORK / "logs" / f"{name}.build.log"
-    unit_tests = [path.stem for folder in ("lib/test", "reference/model", "reference/lockstep", "reference/schedule")
-                  for path in sorted((TREE / folder).glob("*_test.cc")) if not re.search(SLOW_TESTS, path.stem)]
-    commands = []
-    for folder, preset, targets in ((FUZZ_BUILD, "fuzz-plain", [*fuzz_targets, "seeds"]),
-                                    (TEST_BUILD, "default", [*unit_tests, "lockstep_property_test", "exhaustive_test", "schedule"])):
-        if not (folder / "build.ninja").is_file():
-            commands.append(["cmake", "--preset", preset, "-S", str(TREE), "-B", str(folder)])
-        commands.append(["cmake", "--build", str(folder), "--parallel", JOBS, "--target", *targets])
+    tests = [*unit_tests(), "lockstep_property_test", "exhaustive_test"] if options.tests else []
+    folders = [(FUZZ_BUILD, "fuzz-plain", [*fuzz_targets(), "seeds"]), (TEST_BUILD, "default", ["trace", "schedule", *tests])]
+    if options.ablation:
+        folders.append((ASAN_BUILD, "fuzz", [*fuzz_targets(), "seeds"]))
     with open(log, "wb") as file:
-        for command in commands:
-            done = run(command, file, cwd=TREE)
-            if done != 0:
-                tail = log.read_text(errors="replace").splitlines()[-25:]
-                raise BadPatch(f"{name} doesn't build:\n" + "\n".join(tail))
-    return unit_tests
+        for folder, preset, targets in folders:
+            commands = [["cmake", "--build", str(folder), "--parallel", JOBS, "--target", *targets]]
+            if not (folder / "build.ninja").is_file():
+                commands.insert(0, ["cmake", "--preset", preset, "-S", str(TREE), "-B", str(folder), *FASTER])
+            for command in commands:
+                if run(command, file, cwd=TREE) != 0:
+                    tail = log.read_text(errors="replace").splitlines()[-25:]
+                    raise BadPatch(f"{name} doesn't build:\n" + "\n".join(tail))
+
+
+def keep_clean_engine():
+    """The unchanged engine's libraries and headers, which stay when a bug is planted."""
+    shutil.rmtree(CLEAN, ignore_errors=True)
+    for name in ("lib/include", "reference"):
+        shutil.copytree(TREE / name, CLEAN / name)
+    for name in CLEAN_LIBRARIES:
+        shutil.copy2(TEST_BUILD / name, CLEAN / Path(name).name)
+
+
+CLEAN_LIBRARIES = ("lib/libguestmem.a", "lib/libguestmem_scheduled.a", "reference/libguestmem_schedule.a")
 
 
 # ------------------------------------------------------------------ hunting
 
-current = None  # the process that runs now
+running = set()  # processes
+lock = threading.Lock()
 interrupted = threading.Event()
 
 
 def interrupt(*_):
     interrupted.set()
-    if current is not None and current.poll() is None:
-        os.killpg(current.pid, signal.SIGKILL)  # its session is its own, started below
+    for process in list(running):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # its session is its own, started below
 
 
 def run(command, log, timeout=None, **options):
     """The exit status; None if it had to be stopped."""
-    global current
     if interrupted.is_set():
         raise KeyboardInterrupt
-    current = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                start_new_session=True, **options)
+    with lock:
+        running.add(process)
     try:
-        status = current.wait(timeout)
+        status = process.wait(timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(current.pid, signal.SIGKILL)
-        current.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         status = None
+    with lock:
+        running.discard(process)
     if interrupted.is_set():
         raise KeyboardInterrupt
     return status
@@ -165,13 +197,15 @@ def run(command, log, timeout=None, **options):
 class Hunt:
     """One hunter's turn at one mutant."""
 
-    def __init__(self, name, mutant):
-        self.log = WORK / "logs" / f"{mutant}.{name}.log"
-        self.killed, self.executions, self.started, self.how = False, 0, time.monotonic(), ""
+    def __init__(self, mutant, name, builds=FUZZ_BUILD, limit=0):
+        self.mutant, self.name, self.builds, self.limit = mutant, name, builds, limit
+        self.log = WORK / "logs" / f"{mutant}.{name.replace(' ', '_')}.log"
+        self.log.unlink(missing_ok=True)
+        self.killed, self.executions, self.started, self.how, self.input = False, 0, time.monotonic(), "", None
 
-    def command(self, command, log_mode="wb", timeout=STUCK, **options):
+    def command(self, command, timeout=STUCK, **options):
         """True if `command` noticed."""
-        with open(self.log, log_mode) as log:
+        with open(self.log, "ab") as log:
             status = run(command, log, timeout, **options)
         self.killed = status != 0
         if status is None:
@@ -182,67 +216,57 @@ class Hunt:
         return self.log.read_bytes().decode(errors="replace")
 
     def count(self, pattern):
-        found = [int(next(filter(None, match))) for match in pattern.findall(self.text())]
-        return sum(found)
+        return sum(int(next(filter(None, match))) for match in pattern.findall(self.text()))
 
     def result(self):
         field = FIELD.search(self.text())
-        return {"killed": self.killed, "seconds": round(time.monotonic() - self.started, 2),
-                "executions": self.executions, "how": self.how or (field[1] if field and self.killed else "")}
+        return {"killed": self.killed, "seconds": round(time.monotonic() - self.started, 2), "limit": self.limit,
+                "executions": self.executions, "how": self.how or (field[1] if field and self.killed else ""), "input": self.input}
 
 
-def libfuzzer_executions(log):
-    numbers = [int(a or b) for a, b in EXECUTED.findall(log)]
-    return max(numbers, default=0)
-
-
-def fuzz_once(hunt, target, folders, seconds):
+def fuzz_once(hunt, target, folders, seconds, seed=1):
     """Runs a libFuzzer target; seconds 0: only over the folders."""
-    artifacts = WORK / "artifacts"
-    artifacts.mkdir(parents=True, exist_ok=True)
+    artifacts = WORK / "artifacts" / f"{hunt.mutant}.{hunt.name.replace(' ', '_')}.{target}-"
+    artifacts.parent.mkdir(parents=True, exist_ok=True)
     limit = ["-runs=0"] if seconds == 0 else [f"-max_total_time={seconds}"]
-    command = [str(FUZZ_BUILD / "fuzz" / target), *fuzz.fuzzer_arguments(target), *limit, "-timeout=20", "-print_final_stats=1",
-               f"-artifact_prefix={artifacts}/", *map(str, folders)]
+    command = [str(hunt.builds / "fuzz" / target), *fuzz.fuzzer_arguments(target), *limit, f"-seed={seed}", "-timeout=20",
+               "-print_final_stats=1", f"-artifact_prefix={artifacts}", *map(str, folders)]
     before = hunt.log.stat().st_size if hunt.log.exists() else 0
-    noticed = hunt.command(command, "ab", timeout=STUCK + seconds, env=fuzz.merged_environment(target))
-    hunt.executions += libfuzzer_executions(hunt.log.read_bytes()[before:])
+    environment = fuzz.merged_environment(target)
+    if hunt.builds == ASAN_BUILD:
+        environment["GUESTMEM_UNJUDGED"] = "1"
+    noticed = hunt.command(command, timeout=STUCK + seconds, env=environment)
+    said = hunt.log.read_bytes()[before:]
+    hunt.executions += max((int(a or b) for a, b in EXECUTED.findall(said)), default=0)
     if noticed:
-        hunt.how = hunt.how or " ".join(filter(None, [target.removesuffix("_fuzzer"), (FIELD.findall(hunt.text()) or [""])[-1]]))
+        reasons = FIELD.findall(hunt.text()) or re.findall(r"ERROR: (?:libFuzzer|\w+Sanitizer): (\S+)|^verdict: (.{0,50})", hunt.text(), re.M)
+        reason = reasons[-1] if reasons else ""
+        hunt.how = hunt.how or " ".join(filter(None, [target.removesuffix("_fuzzer"), *([reason] if isinstance(reason, str) else reason)]))
+        if written := re.findall(rb"Test unit written to (\S+)", said):
+            hunt.input = [target, os.fsdecode(written[-1])]
     return noticed
 
 
-def empty(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        path.unlink()
-    return folder
-
-
-def corpus_of(target):
-    return [folder for folder in (TREE / "corpus" / target, FUZZ_BUILD / "seeds") if folder.is_dir()]
-
-
-def hunt_seeds(hunt, targets, **_):
-    for target in targets:
-        if fuzz_once(hunt, target, corpus_of(target), 0):
+def hunt_corpus(hunt, _):
+    for target in fuzz_targets():
+        if fuzz_once(hunt, target, [f for f in (TREE / "corpus" / target, hunt.builds / "seeds") if f.is_dir()], 0):
             return
 
 
-def hunt_fuzz(hunt, targets, seconds, seeds_noticed, **_):
-    lockstep_targets = [t for t in targets if t != "trace_codec_fuzzer"]
-    # In two rounds, so that one target's blindness costs a quarter of the time, not half.
-    share = max(1, seconds // (2 * len(lockstep_targets)))
-    for turn in range(2):
-        for target in lockstep_targets:
-            finds = WORK / "finds" / target
-            if turn == 0:
-                empty(finds)
-            if fuzz_once(hunt, target, [finds, *([] if seeds_noticed else corpus_of(target))], share):
+def hunt_empty(hunt, seed):
+    """From nothing, in three rounds over the targets, each longer than the one before: one that is blind costs little."""
+    targets = [t for t in fuzz_targets() if t != "trace_codec_fuzzer"]
+    finds = WORK / "finds" / f"{hunt.builds.name}.{seed}"
+    shutil.rmtree(finds, ignore_errors=True)
+    for turn in (1, 2, 3):
+        for target in targets:
+            (finds / target).mkdir(parents=True, exist_ok=True)
+            if fuzz_once(hunt, target, [finds / target], max(1, turn * hunt.limit // (6 * len(targets))), seed):
                 return
 
 
-def hunt_unit(hunt, unit_tests, **_):
-    names = "|".join(unit_tests)
+def hunt_unit(hunt, _):
+    names = "|".join(unit_tests())
     hunt.command(["ctest", "--test-dir", str(TEST_BUILD), "-R", f"^({names})/", "--stop-on-failure", "--no-tests=error",
                   "--output-on-failure", "--parallel", JOBS, "--timeout", "60"])
     failed = re.findall(r"^\s*\d+/\d+ Test +#\d+: (\S+) \.*\**(?:Failed|Exception|Timeout|Subprocess)", hunt.text(), re.M)
@@ -250,65 +274,165 @@ def hunt_unit(hunt, unit_tests, **_):
     hunt.how = failed[0] if failed else hunt.how
 
 
-def hunt_property(hunt, **_):
+def hunt_property(hunt, _):
     hunt.command([str(TEST_BUILD / "proptest" / "lockstep_property_test"),
                   "--gtest_filter=*EngineAndModelAgree*"], timeout=STUCK / 3)
     hunt.executions = hunt.count(CASES) or hunt.count(PASSED)
 
 
-def hunt_exhaustive(hunt, **_):
+def hunt_exhaustive(hunt, _):
     hunt.command([str(TEST_BUILD / "proptest" / "exhaustive_test"), "--gtest_fail_fast"])
     hunt.executions = hunt.count(PASSED) or hunt.count(CASES)
 
 
-def hunt_schedule(hunt, seconds, **_):
-    hunt.command([str(TEST_BUILD / "fuzz" / "schedule"), "search", "--seconds", str(min(seconds, 10))])
+def hunt_schedule(hunt, _):
+    hunt.command([str(TEST_BUILD / "fuzz" / "schedule"), "search", "--seconds", "10"])
     hunt.executions = hunt.count(SCHEDULES)
     hunt.how = hunt.how or "".join(re.findall(r"^verdict: (.{0,60})", hunt.text(), re.M)[:1])
 
 
-HUNTERS = {"seeds": hunt_seeds, "fuzz": hunt_fuzz, "unit": hunt_unit, "property": hunt_property, "exhaustive": hunt_exhaustive,
-           "schedule": hunt_schedule}
+TEST_HUNTERS = {"unit": hunt_unit, "property": hunt_property, "exhaustive": hunt_exhaustive, "schedule": hunt_schedule}
 
 
-def hunt_all(name, options, progress):
-    (WORK / "logs").mkdir(parents=True, exist_ok=True)
-    targets = [path.stem for path in sorted((TREE / "fuzz").glob("*_fuzzer.cc"))]
-    progress("builds")
+def wanted(name, options):
+    """The hunts of a run, each as (where its result is kept, its name, the hunter, its argument, build, limit)."""
+    hunts = []
+    for kept, builds in (("hunts", FUZZ_BUILD), *([("unjudged", ASAN_BUILD)] if options.ablation else [])):
+        hunts.append((kept, "corpus", hunt_corpus, None, builds, 0))
+        hunts += [(kept, f"empty {seed}", hunt_empty, seed, builds, options.seconds) for seed in range(1, options.seeds + 1)]
+    return hunts + [("hunts", test, TEST_HUNTERS[test], None, TEST_BUILD, 0) for test in (TESTS if options.tests else ())]
+
+
+def is_there(result, hunt):
+    kept, name, _, _, _, limit = hunt
+    known = result.get(kept, {}).get(name)
+    return known is not None and (known["killed"] or known["limit"] >= limit)
+
+
+def carry_out(mutant, result, hunts, progress):
+    """Hunts by fuzzing beside each other, one a core; tests one after the other, they use all cores."""
+    def one(hunt):
+        kept, name, hunter, argument, builds, limit = hunt
+        turn = Hunt(mutant, name if kept == "hunts" else f"{kept} {name}", builds, limit)
+        hunter(turn, argument)
+        return turn.result()
+
+    fuzzing = [h for h in hunts if h[1] not in TESTS]
+    with ThreadPoolExecutor(int(JOBS)) as pool:
+        for hunt, found in zip(fuzzing, pool.map(one, fuzzing)):
+            result.setdefault(hunt[0], {})[hunt[1]] = found
+    for hunt in [h for h in hunts if h[1] in TESTS]:
+        progress(f"hunted by {hunt[1]}")
+        result.setdefault(hunt[0], {})[hunt[1]] = one(hunt)
+
+
+# ------------------------------------------------------------------ from the kill to a test
+
+
+def compiler():
+    for path in TEST_BUILD.glob("CMakeFiles/*/CMakeCXXCompiler.cmake"):
+        return re.search(r'set\(CMAKE_CXX_COMPILER "(.*)"\)', path.read_text())[1]
+    return "c++"
+
+
+def try_repro(mutant, target, saved):
+    """Takes the input through ci/repro.sh: the size of its trace, and what its test says of the mutant and of the engine."""
+    log_path = WORK / "logs" / f"{mutant}.repro.log"
     started = time.monotonic()
-    unit_tests = build(name, targets)
-    result = {"build": round(time.monotonic() - started, 1), "hunts": {}}
-    for hunter in HUNTS:
-        progress(f"hunted by {hunter}")
-        hunt = Hunt(hunter, name)
-        hunt.log.unlink(missing_ok=True)
-        seeds_noticed = result["hunts"].get("seeds", {}).get("killed", False)
-        HUNTERS[hunter](hunt, targets=targets, unit_tests=unit_tests, seconds=options.seconds, seeds_noticed=seeds_noticed)
-        result["hunts"][hunter] = hunt.result()
-        if hunt.killed and options.quick and name != CONTROL:
-            break
-    return result
+    with open(log_path, "wb") as log:
+        run([str(TREE / "ci" / "repro.sh"), target, saved], log, STUCK, cwd=TREE)
+        seconds = round(time.monotonic() - started, 1)
+        name = "regression_" + hashlib.sha256(Path(saved).read_bytes()).hexdigest()[:12]
+        trace, test = (TREE / "build" / "repro" / f"{name}{end}" for end in (".trace", "_test"))
+        if not trace.is_file() or not test.is_file():
+            return {"seconds": seconds, "ops": None, "fails_on_mutant": False, "passes_on_engine": False}
+        text = trace.read_text()
+        ops = len(re.findall(r"^\d ", text, re.M)) if target == "concurrent_fuzzer" else len(text.split("\nops\n")[1].splitlines())
+        fails = run([str(test)], log, 20) != 0
+        libraries = CLEAN_LIBRARIES[:0:-1] if target == "concurrent_fuzzer" else CLEAN_LIBRARIES[:1]
+        clean_test = CLEAN / "test"
+        built = run([compiler(), "-std=c++20", *(["-DGUESTMEM_SCHEDULED"] if target == "concurrent_fuzzer" else []), f"-I{CLEAN}",
+                     f"-I{CLEAN / 'lib' / 'include'}", f"{test}.cc", "-o", str(clean_test), *(str(CLEAN / Path(l).name) for l in libraries),
+                     "-lgmock", "-lgtest_main", "-lgtest", "-pthread"], log) == 0
+        return {"seconds": seconds, "ops": ops, "fails_on_mutant": fails, "passes_on_engine": built and run([str(clean_test)], log, 20) == 0}
 
 
 # ------------------------------------------------------------------ telling
 
 
-def amount(hunt, hunter):
+def median(numbers):
+    return statistics.median(numbers) if numbers else 0
+
+
+def told(hunt):
     if hunt is None:
         return "-"
-    unit = {"seeds": "runs", "fuzz": "runs", "unit": "tests", "property": "traces", "exhaustive": "cases", "schedule": "schedules"}[hunter]
-    text = f"{hunt['seconds']:.1f} s, {hunt['executions']:,} {unit}"
+    text = f"{hunt['seconds']:.1f} s, {hunt['executions']:,}"
     return text if hunt["killed"] else f"quiet ({text})"
 
 
-def killers(result):
-    return [hunter for hunter, hunt in result["hunts"].items() if hunt["killed"]]
+def empties(result, kept="hunts"):
+    return [hunt for name, hunt in result.get(kept, {}).items() if name.startswith("empty")]
 
 
-def tell_table(rows):
-    fuzz.table([["mutant", *HUNTS, "first noticed as"],
-                *([name, *(amount(result["hunts"].get(h), h) for h in HUNTS),
-                   next((hunt["how"] for hunt in result["hunts"].values() if hunt["killed"]), "")] for name, result in rows)], right=())
+def told_empty(result, kept="hunts"):
+    hunts = empties(result, kept)
+    killed = [h for h in hunts if h["killed"]]
+    text = f"{len(killed)} of {len(hunts)}"
+    return text + (f", {median([h['seconds'] for h in killed]):.1f} s, {median([h['executions'] for h in killed]):,.0f}" if killed else "")
+
+
+def told_repro(result):
+    repro = result.get("repro")
+    if repro is None or repro["ops"] is None:
+        return "-" if repro is None else "NO TRACE"
+    verdict = "ok" if repro["fails_on_mutant"] and repro["passes_on_engine"] else \
+        "TEST PASSES ON THE MUTANT" if not repro["fails_on_mutant"] else "TEST FAILS ON THE ENGINE"
+    return f"{repro['ops']} ops, {repro['seconds']:.0f} s, {verdict}"
+
+
+def is_killed(result):
+    """From the corpus, or from nothing with every seed; or, where those were not asked, by a test."""
+    hunts = empties(result)
+    return result["hunts"]["corpus"]["killed"] or (bool(hunts) and all(h["killed"] for h in hunts))
+
+
+def first_how(result):
+    return next((hunt["how"] for hunt in result["hunts"].values() if hunt["killed"]), "")
+
+
+def tell(rows, options):
+    head = ["mutant", "corpus: s, runs", "from nothing: seeds, s, runs"]
+    if options.ablation:
+        head += ["unjudged corpus", "unjudged from nothing"]
+    head += [*(TESTS if options.tests else ()), "repro: ops, s, test", "first noticed as"]
+    table = [head]
+    for name, result in rows:
+        row = [name, told(result["hunts"]["corpus"]), told_empty(result)]
+        if options.ablation:
+            row += [told(result.get("unjudged", {}).get("corpus")), told_empty(result, "unjudged")]
+        table.append([*row, *(told(result["hunts"].get(test)) for test in (TESTS if options.tests else ())), told_repro(result), first_how(result)])
+    print()
+    fuzz.table(table, right=())
+    mutants = [result for name, result in rows if name != CONTROL]
+    from_corpus = [r["hunts"]["corpus"] for r in mutants if r["hunts"]["corpus"]["killed"]]
+    print(f"\nfrom the corpus: {len(from_corpus)} of {len(mutants)} killed, median {median([h['seconds'] for h in from_corpus]):.2f} s")
+    seeds = max((len(empties(r)) for r in mutants), default=0)
+    for seed in range(1, seeds + 1):
+        hunts = [r["hunts"].get(f"empty {seed}") for r in mutants]
+        killed = [h for h in hunts if h and h["killed"]]
+        both = [r for r in mutants if r["hunts"]["corpus"]["killed"] or r["hunts"].get(f"empty {seed}", {}).get("killed")]
+        print(f"from nothing, seed {seed}: {len(killed)} of {len(mutants)} killed, median {median([h['seconds'] for h in killed]):.2f} s; "
+              f"with the corpus {len(both)}")
+    if options.ablation:
+        corpus = [r for r in mutants if r.get("unjudged", {}).get("corpus", {}).get("killed")]
+        nothing = [r for r in mutants if any(h["killed"] for h in empties(r, "unjudged"))]
+        print(f"without the model (ASan and UBSan only): {len(corpus)} of {len(mutants)} from the corpus, {len(nothing)} from nothing")
+    repros = [r["repro"] for r in mutants if r.get("repro")]
+    small = [r["ops"] for r in repros if r["ops"] is not None]
+    good = [r for r in repros if r["fails_on_mutant"] and r["passes_on_engine"]]
+    print(f"tests by ci/repro.sh: {len(good)} of {len(repros)} fail on the mutant and pass on the engine; ops: median {median(small):g}, "
+          f"most {max(small, default=0)}; most time {max((r['seconds'] for r in repros), default=0):.0f} s")
 
 
 def load_results():
@@ -316,6 +440,32 @@ def load_results():
         return json.loads(RESULTS.read_text())
     except (OSError, ValueError):
         return {}
+
+
+def hunt_one(name, patch, tree, result, options, progress):
+    """Adds to `result` what is missing in it."""
+    missing = [hunt for hunt in wanted(name, options) if not is_there(result, hunt)]
+    needs_repro = patch is not None and "repro" not in result
+    if not missing and not needs_repro and (patch or CLEAN.is_dir()):
+        return False
+    (WORK / "logs").mkdir(parents=True, exist_ok=True)
+    if patch:
+        tree.plant(patch)
+    else:
+        tree.restore()
+    progress("builds")
+    started = time.monotonic()
+    build(name, options)
+    result["build"] = round(time.monotonic() - started, 1)
+    if not patch:
+        keep_clean_engine()
+    progress(f"hunted, {len(missing)} hunts")
+    carry_out(name, result, missing, progress)
+    saved = next((h["input"] for h in result["hunts"].values() if h.get("input")), None)
+    if needs_repro and saved:
+        progress("repro")
+        result["repro"] = try_repro(name, *saved)
+    return True
 
 
 def run_all(options):
@@ -326,49 +476,50 @@ def run_all(options):
     chosen = options.mutant or list(known)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    tree = Tree()
+    tree = Tree(TREE)
     results = {} if options.again else load_results()
     rows, bad = [], []
     started = time.monotonic()
-    print(f"== mutants: {len(chosen)} in {fuzz.shown(TREE)}, at most {options.seconds} s of fuzzing each")
+    print(f"== mutants: {len(chosen)} in {fuzz.shown(TREE)}; the corpus, then {options.seeds} times {options.seconds} s from nothing each")
     try:
         for i, name in enumerate([CONTROL, *chosen]):
             patch = known.get(name)
-            key = tree.key(patch, [options.seconds, options.quick])
-            done = results.get(name, {}).get("key") == key
+            key = tree.key(patch)
+            result = results.get(name, {})
+            if result.get("key") != key:
+                result = results[name] = {"key": key, "hunts": {}}
             try:
-                if not done:
-                    if patch:
-                        tree.plant(patch)
-                    else:
-                        tree.restore()
-                    results[name] = {"key": key, **hunt_all(
-                        name, options, lambda what: say(f"[{i}/{len(chosen)}] {name} {what}, {time.monotonic() - started:.0f} s so far", True))}
-                    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                done = not hunt_one(name, patch, tree, result, options, lambda what: say(
+                    f"[{i}/{len(chosen)}] {name} {what}, {time.monotonic() - started:.0f} s so far", True))
             except BadPatch as problem:
                 say(f"[{i}/{len(chosen)}] {problem}")
                 bad.append(name)
                 continue
-            rows.append((name, results[name]))
-            seen = ", ".join(f"{h} {results[name]['hunts'][h]['seconds']:.1f} s" for h in killers(results[name]))
-            verdict = (f"KILLED BY {seen}" if seen else "quiet") if name == CONTROL else (f"killed: {seen}" if seen else "SURVIVED")
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            rows.append((name, result))
+            alarms = [h for kept in ("hunts", "unjudged") for h, found in result.get(kept, {}).items() if found["killed"]]
+            if name == CONTROL:
+                verdict = f"KILLED BY {', '.join(alarms)}" if alarms else "quiet, as it should"
+            else:
+                verdict = "killed" if is_killed(result) else "SURVIVED"
+                verdict += f": corpus {told(result['hunts']['corpus'])}; from nothing {told_empty(result)}; repro {told_repro(result)}"
             say(f"[{i}/{len(chosen)}] {name}: {verdict}{' (earlier run)' if done else ''}")
-            if name == CONTROL and seen:
+            if name == CONTROL and alarms:
                 print(f"\nthe unchanged tree isn't quiet, so no kill would mean anything; logs: {fuzz.shown(WORK / 'logs')}/")
                 return 1
     except KeyboardInterrupt:
-        say("interrupted")
+        say("interrupted; the same command goes on from here")
     finally:
         tree.restore()
 
-    print()
-    tell_table(rows)
-    survivors = [name for name, result in rows if name != CONTROL and not killers(result)]
+    tell(rows, options)
+    survivors = [name for name, result in rows if name != CONTROL and not is_killed(result)]
     for name in survivors:
         print(f"survived: {name}: {mistake(known[name])}\n  {fuzz.shown(known[name])}")
     killed = len([name for name, _ in rows if name != CONTROL]) - len(survivors)
     print(f"\n{killed} mutants killed, {len(survivors)} survived" + (f", {len(bad)} unusable: {' '.join(bad)}" if bad else "") +
           (", interrupted" if interrupted.is_set() else ""))
+    print(f"more seeds: ci/mutants.sh --seeds {options.seeds + 7}" + ("" if options.ablation else "; without the model: ci/mutants.sh --ablation"))
     if survivors:
         return 1
     return 130 if interrupted.is_set() else 2 if bad else 0
@@ -396,7 +547,7 @@ def check_all(_):
 
 def refresh_all(_):
     """patch(1) finds moved and changed surroundings that git apply does not."""
-    tree = Tree()
+    tree = Tree(TREE)
     bad = 0
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(WORK)}
     for name, path in patches().items():
@@ -428,7 +579,9 @@ def main():
     commands = parser.add_subparsers(required=True, metavar="run|list|check|refresh")
     command = commands.add_parser("run")
     command.add_argument("--seconds", type=int, default=60)
-    command.add_argument("--quick", action="store_true")
+    command.add_argument("--seeds", type=int, default=3)
+    command.add_argument("--ablation", action="store_true")
+    command.add_argument("--tests", action="store_true")
     command.add_argument("--again", action="store_true")
     command.add_argument("mutant", nargs="*")
     command.set_defaults(call=run_all)

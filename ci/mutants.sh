@@ -1,26 +1,24 @@
 #!/usr/bin/env bash
-# usage: ci/mutants.sh [--seconds N] [--quick] [--again] [MUTANT...]
+# usage: ci/mutants.sh [--seconds N] [--seeds N] [--ablation] [--tests] [--again] [MUTANT...]
 #        ci/mutants.sh list | check | refresh
 #
-# Is the harness blind? Plants the bugs of ci/mutants/*.patch in a copy of the tree (build/mutants/tree), one at a time,
-# and lets everything that should notice hunt each:
+# Is the harness blind? Plants the bugs of ci/mutants/*.patch in a copy of the tree (build/mutants/tree), one at a time, and
+# hunts each, one hunt a core:
 #
-#   seeds        corpus/ and corpus/seeds/ through each fuzz target, plain build
-#   fuzz         libFuzzer, plain build, N seconds in all over the lockstep targets; from the corpus if that alone didn't
-#                notice, else from nothing
-#   unit         the unit tests of lib/ and reference/, schedules included
-#   property     proptest/lockstep_property_test
-#   exhaustive   proptest/exhaustive_test
-#   schedule     fuzz/schedule search: every schedule of the scenarios, then 10 s of random ones
+#   corpus         corpus/ and corpus/seeds/ through each fuzz target, plain build
+#   from nothing   libFuzzer, plain build, N seconds in all over the targets, from an empty corpus; once a seed
 #
-# The unchanged tree goes first and must stay quiet. Only files that a patch changes are built again. Ends with a table: who
-# noticed, after how long and how many executions.
+# and takes what noticed it through ci/repro.sh: how many operations the minimal trace has, how long it took, and whether the
+# C++ test it wrote fails on the mutant and passes on the engine. The unchanged tree goes first and must stay quiet. Ends with
+# a table: seconds to the kill and executions. A mutant counts as killed if the corpus does it, or every seed from nothing.
 #
 #   MUTANT       by name, as list shows them (default: all)
-#   --seconds N  most fuzzing a mutant (default 60)
-#   --quick      stop hunting a mutant at its first kill
+#   --seconds N  most fuzzing a mutant and seed (default 60)
+#   --seeds N    hunts from nothing, by different random numbers (default 3; 0: only the corpus)
+#   --ablation   the same hunts once more with the model's judgement off, under ASan and UBSan: what would they alone notice?
+#   --tests      also the unit tests, properties, enumerations and schedules
 #   --again      forget earlier results (build/mutants/results.json); without it, what was run on the same sources is kept,
-#                so an interrupted run goes on where it stopped
+#                so an interrupted run, or one with more seeds, goes on where it stopped
 #   list         the mutants, and what mistake each imitates
 #   check        whether each patch applies to this tree
 #   refresh      rewrite the patches whose surroundings have moved, where patch(1) still finds their place

@@ -1,10 +1,20 @@
 // The schedule tool: shows and runs concurrent traces, searches their schedules, measures how many it runs a second.
 
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <optional>
 #include <random>
 #include <string>
@@ -12,6 +22,7 @@
 #include <vector>
 
 #include "fuzz/trace_files.h"
+#include "reference/schedule/minimise.h"
 #include "reference/schedule/runner.h"
 #include "reference/schedule/scenarios.h"
 
@@ -29,6 +40,8 @@ constexpr char kHelp[] =
     "  show FILE...     print each concurrent trace as text\n"
     "  run FILE...      run each by its own choices; print the interleaving and the verdict of those that fail\n"
     "  encode FILE...   write each as a fuzzer input to the file or, for several, the directory after -o\n"
+    "  minimise FILE    write the smallest trace found that fails like FILE to the file after -o, as text\n"
+    "  test FILE        write it as a C++ test (GoogleTest, linked with guestmem_schedule) to the file after -o\n"
     "  search [FILE...] run every schedule with up to --preemptions (2) preemptions of each FILE, or of the built-in\n"
     "                   scenarios; then random schedules of random traces for --seconds (10). Stops at the first failure,\n"
     "                   prints it, and writes it to the file after -o\n"
@@ -156,6 +169,72 @@ int EachFile(Runner& runner, const Arguments& arguments) {
   return status;
 }
 
+// What a trace does, seen from outside: it may crash or hang.
+std::optional<Failing> FindInChild(const Trace& trace, int preemptions) {
+  constexpr unsigned kMostSeconds = 5;
+  int ends[2];
+  if (pipe(ends) != 0) {
+    std::abort();
+  }
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(kMostSeconds);
+    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);  // the engine's last words, a thousand times
+    Runner runner;
+    std::optional<Failing> failing = FindFailing(runner, trace, -1);
+    (void)!write(ends[1], failing ? "!" : ".", 1);  // a crash in what follows is not the trace's own
+    if (!failing && preemptions >= 0) {
+      failing = FindFailing(runner, trace, preemptions);
+    }
+    const std::string text =
+        failing ? static_cast<char>('0' + static_cast<int>(failing->verdict.end)) + ToText(failing->trace) + '\0' + failing->verdict.text : "";
+    (void)!write(ends[1], text.data(), text.size());
+    _exit(0);
+  }
+  close(ends[1]);
+  std::string text;
+  char part[4096];
+  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) {
+    text.append(part, static_cast<size_t>(n));
+  }
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (WIFSIGNALED(status)) {
+    const bool hangs = WTERMSIG(status) == SIGALRM;
+    return text.empty() ? std::optional(Failing{trace, {End::kFinished, hangs ? "hangs" : strsignal(WTERMSIG(status))}}) : std::nullopt;
+  }
+  const size_t zero = text.find('\0');
+  if (zero == text.npos) {
+    return std::nullopt;
+  }
+  return Failing{std::get<Trace>(FromText(text.substr(2, zero - 2))), {static_cast<End>(text[1] - '0'), text.substr(zero + 1)}};
+}
+
+bool WriteText(const std::string& file, const std::string& text) { return Write(file, {text.begin(), text.end()}); }
+
+int MinimiseCommand(const Arguments& arguments) {
+  const auto trace = Load(arguments.files[0]);
+  if (!trace) {
+    return kBadInput;
+  }
+  const auto failing = FindInChild(WithoutHangs(*trace), 2);
+  if (!failing) {
+    std::printf("%s: nothing wrong\n", arguments.files[0].c_str());
+    return kRight;
+  }
+  const Failing minimal = Minimise(FindInChild, *failing);
+  std::printf("%s\nverdict: %s\n", ToText(minimal.trace).c_str(), minimal.verdict.text.c_str());
+  return WriteText(arguments.out, ToText(minimal.trace)) ? kWrong : kBadInput;
+}
+
+int TestCommand(const Arguments& arguments) {
+  const auto trace = Load(arguments.files[0]);
+  const std::string name = std::filesystem::path(arguments.files[0]).stem().string();
+  return trace && WriteText(arguments.out, ToTestSource(*trace, name)) ? kRight : kBadInput;
+}
+
 bool Parse(int argc, char** argv, Arguments& arguments) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
@@ -198,6 +277,14 @@ int main(int argc, char** argv) {
   }
   if (!Parse(argc, argv, arguments)) {
     return kBadInput;
+  }
+  const bool minimises = arguments.command == "minimise";
+  if (minimises || arguments.command == "test") {
+    if (arguments.files.size() != 1 || arguments.out.empty()) {
+      std::fprintf(stderr, "%s", kHelp);
+      return kBadInput;
+    }
+    return minimises ? MinimiseCommand(arguments) : TestCommand(arguments);
   }
   Runner runner;
   if (arguments.command == "search") {

@@ -1,13 +1,22 @@
 // The trace tool: shows traces as text, runs them against the engine and the model, turns texts into fuzzer inputs.
 
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -15,7 +24,9 @@
 
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
+#include "reference/lockstep/minimise.h"
 #include "reference/lockstep/trace.h"
+#include "reference/lockstep/trace_gtest.h"
 
 namespace {
 
@@ -24,9 +35,11 @@ constexpr int kAgree = 0, kDiverge = 1, kBadInput = 2;
 constexpr char kHelp[] =
     "usage: trace COMMAND FILE... [-o OUT]\n"
     "\n"
-    "  show    print each trace as text (decode is the same)\n"
-    "  run     run each trace on the engine and on the model, and say where they first differ\n"
-    "  encode  write each trace as a fuzzer input to OUT: a file, or for several traces a directory\n"
+    "  show      print each trace as text (decode is the same)\n"
+    "  run       run each trace on the engine and on the model, and say where they first differ\n"
+    "  encode    write each trace as a fuzzer input to OUT: a file, or for several traces a directory\n"
+    "  minimise  write the smallest trace found that diverges, crashes or hangs like FILE to OUT, as text\n"
+    "  test      write each trace as a C++ test (GoogleTest, the engine's public headers) to OUT or to standard output\n"
     "\n"
     "FILE is a trace in either spelling: text (see corpus/seeds) or bytes (a fuzzer's input or crash file).\n"
     "Exit status: 0 all agree, 1 a divergence, 2 an unusable argument or file.\n";
@@ -87,13 +100,85 @@ int Run(const std::string& file, const reference::Trace& trace) {
   return kDiverge;
 }
 
-int Encode(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
-  const std::vector<uint8_t> bytes = reference::ToBytes(trace);
+int Write(const std::string& file, std::string_view content, const std::filesystem::path& out) {
   std::ofstream stream(out, std::ios::binary);
-  // Safe because any object may be read as char.
-  stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  stream.write(content.data(), static_cast<std::streamsize>(content.size()));
   stream.close();
   return stream ? kAgree : Complain(file, "cannot write " + out.string());
+}
+
+int Encode(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
+  const std::vector<uint8_t> bytes = reference::ToBytes(trace);
+  // Safe because any object may be read as char.
+  return Write(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, out);
+}
+
+// What a trace does, seen from outside: it may crash or hang.
+reference::Verdict RunInChild(const reference::Trace& trace) {
+  constexpr itimerval kMostProcessorTime = {{0, 0}, {0, 100'000}};
+  constexpr unsigned kMostSeconds = 5;
+  int ends[2];
+  if (pipe(ends) != 0) std::abort();
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    setitimer(ITIMER_PROF, &kMostProcessorTime, nullptr);
+    alarm(kMostSeconds);
+    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);  // the engine's last words, a thousand times
+    const std::unique_ptr<reference::Subject> subject = reference::MakeEngineSubject();
+    const reference::Verdict verdict = reference::Lockstep(*subject).Run(trace);
+    const std::string zero(1, '\0');
+    const std::string text =
+        verdict ? std::to_string(verdict->step) + zero + verdict->field + zero + verdict->expected + zero + verdict->actual : "";
+    (void)!write(ends[1], text.data(), text.size());
+    _exit(kAgree);
+  }
+  close(ends[1]);
+  std::string text;
+  char part[4096];
+  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<size_t>(n));
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (WIFSIGNALED(status)) {
+    const bool hangs = WTERMSIG(status) == SIGPROF || WTERMSIG(status) == SIGALRM;
+    return reference::Divergence{trace.ops.size(), hangs ? "hang" : "crash", "an end", hangs ? "no end" : strsignal(WTERMSIG(status))};
+  }
+  if (text.empty()) return std::nullopt;
+  std::istringstream parts(text);
+  std::string step;
+  reference::Divergence divergence;
+  std::getline(parts, step, '\0');
+  std::getline(parts, divergence.field, '\0');
+  std::getline(parts, divergence.expected, '\0');
+  std::getline(parts, divergence.actual, '\0');
+  divergence.step = std::stoul(step);
+  return divergence;
+}
+
+int Minimise(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
+  constexpr uint64_t kMostRuns = 4000;
+  const reference::Verdict verdict = RunInChild(trace);
+  if (!verdict) {
+    std::printf("%s: agree (%zu ops)\n", file.c_str(), trace.ops.size());
+    return kAgree;
+  }
+  const reference::Minimised minimal = reference::Minimise(RunInChild, trace, *verdict, verdict->field == "hang" ? kMostRuns / 20 : kMostRuns);
+  if (verdict->field == "hang" || verdict->field == "crash") {
+    std::printf("%s\nthe process: %s\n", reference::ToText(minimal.trace).c_str(), minimal.divergence.actual.c_str());
+  } else {
+    std::printf("%s", reference::Report(minimal.trace, minimal.divergence).c_str());
+  }
+  const int written = Write(file, reference::ToText(minimal.trace), out);
+  return written == kAgree ? kDiverge : written;
+}
+
+int Test(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
+  const reference::TestSource source = reference::ToTestSource(trace, std::filesystem::path(file).stem().string());
+  if (!source.problem.empty()) return Complain(file, source.problem);
+  if (!out.empty()) return Write(file, source.text, out);
+  std::fputs(source.text.c_str(), stdout);
+  return kAgree;
 }
 
 struct Arguments {
@@ -114,9 +199,9 @@ std::optional<Arguments> ParseArguments(int argc, char** argv) {
     }
   }
   const std::string& command = arguments.command;
-  const bool encode = command == "encode";
-  if (!encode && command != "show" && command != "decode" && command != "run") return std::nullopt;
-  if (arguments.files.empty() || encode == arguments.out.empty()) return std::nullopt;
+  const bool test = command == "test", writes = command == "encode" || command == "minimise";
+  if (!writes && !test && command != "show" && command != "decode" && command != "run") return std::nullopt;
+  if (arguments.files.empty() || (!test && writes == arguments.out.empty())) return std::nullopt;
   return arguments;
 }
 
@@ -146,6 +231,11 @@ int main(int argc, char** argv) {
       status = Run(file, *trace);
     } else if (trace && arguments->command == "encode") {
       status = Encode(file, *trace, into_directory ? arguments->out / std::filesystem::path(file).stem() : arguments->out);
+    } else if (trace && arguments->command == "minimise") {
+      status = Minimise(file, *trace, into_directory ? arguments->out / (std::filesystem::path(file).stem().string() + ".trace") : arguments->out);
+    } else if (trace && arguments->command == "test") {
+      const std::string name = std::filesystem::path(file).stem().string() + "_test.cc";
+      status = Test(file, *trace, into_directory ? arguments->out / name : arguments->out);
     } else if (trace) {
       status = Show(file, *trace, several);
     }

@@ -18,8 +18,8 @@ bool Any(std::initializer_list<bool> tries) { return std::find(tries.begin(), tr
 
 class Minimiser {
  public:
-  Minimiser(Lockstep& lockstep, const Trace& trace, const Divergence& divergence, uint64_t most_runs)
-      : lockstep_(lockstep), field_(Subject(divergence.field)), most_runs_(most_runs), best_{trace, divergence, 0} {}
+  Minimiser(const Judge& judge, const Trace& trace, const Divergence& divergence, uint64_t most_runs)
+      : judge_(judge), field_(Subject(divergence.field)), most_runs_(most_runs), best_{trace, divergence, 0} {}
 
   Minimised Run() {
     Trace shorter = best_.trace;
@@ -43,7 +43,7 @@ class Minimiser {
       return false;
     }
     ++best_.runs;
-    Verdict verdict = lockstep_.Run(candidate);
+    Verdict verdict = judge_(candidate);
     if (!verdict || Subject(verdict->field) != field_) {
       return false;
     }
@@ -89,6 +89,7 @@ class Minimiser {
     bool smaller = TryChange([](Trace& t) { t.world = World(); });
     smaller |= TryChange([](Trace& t) { t.world.failing_host_call = 0; });
     smaller |= TryChange([](Trace& t) { t.world.region_pages = 0; });
+    smaller |= TryChange([](Trace& t) { t.world.region_pages = t.world.region_pages / 2; });
     smaller |= TryChange([](Trace& t) { t.world.backings.resize(std::max<size_t>(t.world.backings.size() - 1, 1)); });
     smaller |= Any({ShortenScript(&World::handler), ShortenScript(&World::fallback), ShortenScript(&World::lock),
                     ShortenScript(&World::subrange)});
@@ -98,6 +99,8 @@ class Minimiser {
       smaller |= with([](Backing& b) { b.trim = 0; });
       smaller |= with([](Backing& b) { b.has_iova = false; });
       smaller |= with([](Backing& b) { b.mapped = true; });
+      smaller |= with([](Backing& b) { b.lockable = true; });
+      smaller |= with([](Backing& b) { b.fickle = false; });
       smaller |= with([](Backing& b) { b.has_bitmap = false; });
       smaller |= with([](Backing& b) { b.bit_offset = 0; });
       smaller |= with([](Backing& b) { b.null_bitmap = {}; });
@@ -105,40 +108,79 @@ class Minimiser {
       for (size_t page = 0; page < kMaxPages; ++page) {
         smaller |= with([&](Backing& b) { b.page[page] = PageSetup(); });
         smaller |= with([&](Backing& b) { b.page[page].state = PageState::kRam; });
+        smaller |= with([&](Backing& b) { b.page[page].readable = true; });
+        smaller |= with([&](Backing& b) { b.page[page].writable = true; });
+        smaller |= with([&](Backing& b) { b.page[page].executable = true; });
       }
     }
     return smaller;
   }
 
+  // Each number toward 0, the halves first.
   bool SimplifyOps() {
     bool smaller = false;
     for (size_t i = 0; i < best_.trace.ops.size(); ++i) {
       const auto with = [&](auto change) { return TryChange([&](Trace& t) { change(t.ops[i]); }); };
-      smaller |= with([](Op& op) { op.target = 0; });
-      smaller |= with([](Op& op) { op.choice = 0; });
-      smaller |= with([](Op& op) { op.form = 0; });
-      smaller |= with([](Op& op) { op.value = 0; });
-      smaller |= with([](Op& op) { op.value = 1; });
-      smaller |= with([](Op& op) { op.desired = 0; });
+      // To 0, or by halves and ones as far as it goes; `field` is a reference to a number of the op.
+      const auto lower = [&](auto field) {
+        bool lowered = with([&](Op& op) { field(op) = {}; });
+        while (with([&](Op& op) { Halve(field(op)); }) || with([&](Op& op) { Decrement(field(op)); })) {
+          lowered = true;
+        }
+        return lowered;
+      };
+      smaller |= lower([](Op& op) -> uint8_t& { return op.target; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.choice; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.form; });
+      smaller |= with([](Op& op) { op.slot = 1; });
       smaller |= with([](Op& op) { op.seen = false; });
+      smaller |= LowerValue(i, &Op::value);
+      smaller |= LowerValue(i, &Op::desired);
       smaller |= with([](Op& op) { op.at = Address(); });
-      smaller |= with([](Op& op) { op.at.delta = 0; });
-      smaller |= with([](Op& op) { op.at.delta = static_cast<int8_t>(op.at.delta / 2); });
-      smaller |= with([](Op& op) { op.at.index = op.at.index / 2; });
-      smaller |= with([](Op& op) { op.offset = 0; });
-      smaller |= with([](Op& op) { op.size = 0; });
-      smaller |= with([](Op& op) { op.object = 0; });
+      smaller |= with([](Op& op) { op.at.anchor = Anchor::kPage; });
+      smaller |= lower([](Op& op) -> int8_t& { return op.at.delta; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.at.index; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.offset; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.size; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.object; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.backing; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.page; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.count; });
+      smaller |= with([](Op& op) { op.access = Access::kRead; });
       for (size_t gpn = best_.trace.ops[i].gpns.size(); gpn > 0; --gpn) {
         smaller |= with([&](Op& op) { op.gpns.erase(op.gpns.begin() + static_cast<ptrdiff_t>(gpn - 1)); });
       }
-      while (with([](Op& op) { op.length = op.length / 2; }) || with([](Op& op) { op.length -= op.length > 0; })) {
-        smaller = true;
+      for (size_t gpn = 0; gpn < best_.trace.ops[i].gpns.size(); ++gpn) {
+        smaller |= lower([gpn](Op& op) -> uint8_t& { return op.gpns[gpn]; });
       }
+      smaller |= lower([](Op& op) -> uint8_t& { return op.length; });
     }
     return smaller;
   }
 
-  Lockstep& lockstep_;
+  template <typename Number>
+  static void Halve(Number& number) {
+    number = static_cast<Number>(number / 2);
+  }
+  template <typename Number>
+  static void Decrement(Number& number) {
+    number = static_cast<Number>(number > 0 ? number - 1 : number < 0 ? number + 1 : 0);
+  }
+
+  // Data matters byte by byte: 0, 1, then fewer and fewer bytes that are not 0.
+  bool LowerValue(size_t i, uint64_t Op::*value) {
+    const auto with = [&](auto change) { return TryChange([&](Trace& t) { t.ops[i].*value = change(t.ops[i].*value); }); };
+    if (with([](uint64_t) { return 0; }) || with([](uint64_t) { return 1; })) {
+      return true;
+    }
+    bool smaller = false;
+    for (unsigned byte = 0; byte < 8; ++byte) {
+      smaller |= with([&](uint64_t v) { return v & ~(uint64_t{0xff} << byte * 8); });
+    }
+    return smaller;
+  }
+
+  const Judge& judge_;
   const std::string field_;
   const uint64_t most_runs_;
   Minimised best_;
@@ -146,8 +188,12 @@ class Minimiser {
 
 }  // namespace
 
+Minimised Minimise(const Judge& judge, const Trace& trace, const Divergence& divergence, uint64_t most_runs) {
+  return Minimiser(judge, trace, divergence, most_runs).Run();
+}
+
 Minimised Minimise(Lockstep& lockstep, const Trace& trace, const Divergence& divergence, uint64_t most_runs) {
-  return Minimiser(lockstep, trace, divergence, most_runs).Run();
+  return Minimise([&](const Trace& candidate) { return lockstep.Run(candidate); }, trace, divergence, most_runs);
 }
 
 }  // namespace reference
