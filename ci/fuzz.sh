@@ -84,9 +84,11 @@ case $engine-$sanitizer in
   afl-memory | afl-thread) die 2 "afl with the $sanitizer sanitizer is not supported: use libfuzzer for it" ;;
   *) dir+=-$sanitizer && flags+=("-DGUESTMEM_SANITIZE=$sanitizer") ;;
 esac
-if [ "$sanitizer" = memory ]; then  # libFuzzer's own runtime wants libstdc++ beside
+# libFuzzer's own runtime wants libstdc++ beside, which must not find libc++'s parts: MSan would see half of what it does.
+if [ "$sanitizer" = memory ]; then
   libcxx=$root/build/msan-libcxx
-  flags+=("-DCMAKE_CXX_FLAGS=-nostdinc++ -isystem $libcxx/include/c++/v1" "-DCMAKE_EXE_LINKER_FLAGS=-nostdlib++ -L$libcxx/lib"
+  flags+=("-DCMAKE_CXX_FLAGS=-nostdinc++ -isystem $libcxx/include/c++/v1"
+    "-DCMAKE_EXE_LINKER_FLAGS=-nostdlib++ -L$libcxx/lib -Wl,--exclude-libs,libc++.a:libc++abi.a"
     "-DCMAKE_CXX_STANDARD_LIBRARIES=-lc++ -lc++abi -lstdc++")
 fi
 
