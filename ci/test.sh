@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: ci/test.sh [--compiler=clang|gcc] [--sanitize] [-- CTEST_ARGUMENT...]
+# usage: ci/test.sh [--compiler=clang|gcc] [--sanitize|--integer] [-- CTEST_ARGUMENT...]
 #
 # Does everything for the tests: installs what is missing (ci/setup.sh), configures, builds, and runs ctest: unit tests,
 # properties, exhaustive enumerations, the checked-in corpus. Ends with ctest's own summary and exit status.
@@ -7,6 +7,7 @@
 #   --compiler=clang   clang-19 in build/default (the default)
 #   --compiler=gcc     g++ in build/gcc
 #   --sanitize         the same under ASan and UBSan, in build/asan or build/gcc-asan
+#   --integer          the same, and clang's integer checks (unsigned wrap, narrowing), in build/integer; clang only
 #   -- ...             handed to ctest, for example: ci/test.sh -- -R replay
 #
 # Works from any directory.
@@ -21,6 +22,7 @@ while [ $# -gt 0 ]; do
     --compiler=clang | --compiler=gcc) compiler=${1#*=} ;;
     --compiler=*) die 2 "unknown compiler '${1#*=}'; known: clang, gcc" ;;
     --sanitize) sanitize=true ;;
+    --integer) sanitize=integer ;;
     --help | -h) show_help && exit ;;
     --) shift && break ;;
     *) die 2 "unknown argument '$1'; see --help" ;;
@@ -32,6 +34,8 @@ options=()
 case $compiler-$sanitize in
   clang-false) preset=default build=default ;;
   clang-true) preset=asan build=asan ;;
+  clang-integer) preset=integer build=integer ;;
+  gcc-integer) die 2 "the integer checks are clang's" ;;
   gcc-false) preset=gcc build=gcc ;;
   gcc-true) preset=gcc build=gcc-asan options=("-DGUESTMEM_SANITIZE=address,undefined") ;;
 esac

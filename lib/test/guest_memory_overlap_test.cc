@@ -35,7 +35,7 @@ TEST(Overlap, IsMemmoveInBothDirections) {
         for (size_t i = 0; i < expected.size(); ++i) {
           expected[i] = *ram->At(i) = static_cast<std::byte>(i * 7 + i / 251);
         }
-        const uint64_t gpa = 8192, buffer = gpa + static_cast<uint64_t>(shift);
+        const uint64_t gpa = 8192, buffer = static_cast<uint64_t>(int64_t{gpa} + shift);
         std::memmove(&expected[write ? gpa : buffer], &expected[write ? buffer : gpa], length);
         const std::span<std::byte> host(ram->At(buffer), length);
         EXPECT_TRUE(Ok(write ? Over(ram).WriteAt(gpa, host) : Over(ram).ReadAt(gpa, host)));

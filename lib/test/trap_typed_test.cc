@@ -26,7 +26,7 @@ using test::Pages;
 
 template <typename T>
 T Value(uint64_t seed) {
-  return static_cast<T>(0x8796a5b4c3d2e1f0 + seed * 0x1010101010101011);
+  return static_cast<T>(0x8796a5b4c3d2e1f0 + static_cast<unsigned __int128>(seed) * 0x1010101010101011);
 }
 
 bool SameFault(const std::optional<Fault>& fault, const Pages& pages, const std::byte* start, size_t offset,

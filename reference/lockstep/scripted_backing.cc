@@ -269,8 +269,8 @@ std::span<const uint8_t> ScriptedBacking::SlowPage(uint64_t page) const {
 }
 
 std::optional<uint64_t> ScriptedBacking::AddressOf(const void* host) const {
-  const auto address = reinterpret_cast<uintptr_t>(host) - reinterpret_cast<uintptr_t>(arena_->mapping());
-  return address < kArenaSize ? std::optional<uint64_t>(address) : std::nullopt;
+  const auto address = reinterpret_cast<uintptr_t>(host), start = reinterpret_cast<uintptr_t>(arena_->mapping());
+  return address >= start && address - start < kArenaSize ? std::optional<uint64_t>(address - start) : std::nullopt;
 }
 
 std::byte* ScriptedBacking::mapping() const { return setup_.mapped != lies_ ? arena_->mapping() : nullptr; }

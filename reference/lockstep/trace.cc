@@ -58,7 +58,7 @@ Step Resolve(const World& world, const Op& op, uint64_t seen) {
   step.kind = op.kind;
   step.target = op.target;
   step.slot = op.slot;
-  step.gpa = AnchorAddress(world, op.at) + static_cast<uint64_t>(int64_t{op.at.delta});  // modulo 2^64 by intent
+  (void)__builtin_add_overflow(AnchorAddress(world, op.at), op.at.delta, &step.gpa);  // modulo 2^64 by intent
   step.length = kLengths[op.length % kLengthCount];
   step.size = static_cast<uint8_t>(1u << (op.size % 4));
   step.value = op.seen ? seen & ValueMask(op) : op.value;

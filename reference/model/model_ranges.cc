@@ -48,7 +48,7 @@ std::vector<RangePart> Model::Show(const Buffer& buffer) {
     if (first) shown.push_back({.offset = page.offset});
     member = page.member;
     RangePart& part = shown.back();
-    const bool next_page = !first && page.gpn == part.gpns.back() + 1;
+    const bool next_page = !first && page.gpn > part.gpns.back() && page.gpn - part.gpns.back() == 1;
     part.length += page.length;
     part.gpns.push_back(page.gpn);
     if (part.invalid_gpn) continue;

@@ -145,7 +145,7 @@ inline uint8_t FilePattern(uint64_t offset) {
 }
 // Byte i of what a write with seed `value` stores.
 inline uint8_t DataPattern(uint64_t value, uint64_t i) {
-  return static_cast<uint8_t>((value >> (i % 8 * 8)) + i * 3);
+  return static_cast<uint8_t>((value >> (i % 8 * 8)) % 256 + i * 3);
 }
 // A host buffer is kGuardBytes of kUntouched, `length` bytes (a read's: kUntouched; a write's: DataPattern), and
 // kGuardBytes of kUntouched again. Outcome::data is all of it, after the step.

@@ -5,7 +5,7 @@
 namespace reference::schedule {
 namespace {
 
-uint64_t Random(uint64_t& state) {  // xorshift64* (Vigna 2016)
+GUESTMEM_WRAPS uint64_t Random(uint64_t& state) {  // xorshift64* (Vigna 2016)
   state ^= state >> 12;
   state ^= state << 25;
   state ^= state >> 27;
@@ -26,7 +26,7 @@ int RandomWalk::Choose(const Options& options) {
   return static_cast<int>(Random(state_) % static_cast<uint64_t>(options.count));
 }
 
-Pct::Pct(uint64_t seed, int depth, uint64_t points) {
+GUESTMEM_WRAPS Pct::Pct(uint64_t seed, int depth, uint64_t points) {
   uint64_t state = seed * 0x9e3779b97f4a7c15 | 1;
   for (int i = 0; i < kThreads; ++i) {
     priority_[i] = i + 1;

@@ -9,6 +9,13 @@
 #include <span>
 #include <vector>
 
+// On a function whose unsigned arithmetic is meant modulo 2^64: -fsanitize=integer leaves it alone.
+#if defined(__clang__)
+#define GUESTMEM_WRAPS __attribute__((no_sanitize("unsigned-integer-overflow", "unsigned-shift-base")))
+#else
+#define GUESTMEM_WRAPS
+#endif
+
 namespace reference::schedule {
 
 // Who could go on now, in turn from the current thread on (or, if that one can't, from the next).
@@ -39,7 +46,7 @@ class Replay final : public Choices {
 // Any choice with equal chance, but stays with the current thread more often than not: long stretches reach deep states.
 class RandomWalk final : public Choices {
  public:
-  explicit RandomWalk(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15 | 1) {}
+  GUESTMEM_WRAPS explicit RandomWalk(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15 | 1) {}
   int Choose(const Options& options) override;
 
  private:

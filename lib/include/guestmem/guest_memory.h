@@ -245,7 +245,7 @@ class GuestMemory {
         if (result.info == 0) [[likely]] {
           return {};
         }
-      } else if (length - 1 < detail::kSectionBytes) [[likely]] {  // 0 has no page to ask for
+      } else if (length != 0 && length <= detail::kSectionBytes) [[likely]] {  // 0 has no page to ask for
         const detail::ReadSection section;
         if (region->OnOnePage(offset, length) ? region->Allows(bitmap, offset)
                                               : region->FirstRefused(bitmap, offset, length) == offset + length) [[likely]] {

@@ -99,7 +99,7 @@ int TakeEvent(int file, bool wait) {
   }
   while (true) {
     uint64_t count;
-    if (read(file, &count, sizeof count) == sizeof count) {
+    if (read(file, &count, sizeof count) == ssize_t{sizeof count}) {
       return 1;
     }
     if (errno == EAGAIN) {

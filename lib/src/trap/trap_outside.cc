@@ -40,7 +40,7 @@ std::mutex& TableMutex() {
 }
 
 uint64_t Absolute(const int32_t& offset) {
-  return reinterpret_cast<uint64_t>(&offset) + static_cast<uint64_t>(int64_t{offset});
+  return static_cast<uint64_t>(reinterpret_cast<int64_t>(&offset) + offset);
 }
 
 struct OwnedTable : RecoveryTable {

@@ -135,9 +135,8 @@ std::string Status::ToString() const {
   }
   std::string text = "guest memory '" + *rep_->name + "': " + Name(info.operation) + " error: failed to access ";
   if (info.range) {
-    const uint64_t end = info.range->start + info.range->length;
-    const bool wraps = end < info.range->start;
-    text += Hex(info.range->start) + (wraps ? "+" + Hex(info.range->length) : "-" + Hex(end));
+    const auto [start, length] = *info.range;
+    text += Hex(start) + (length > ~uint64_t{0} - start ? "+" + Hex(length) : "-" + Hex(start + length));
   } else {
     text += "memory";
   }

@@ -78,7 +78,7 @@ inline constexpr uint64_t kSectionBytes = uint64_t{1} << 20;
 inline bool Overlaps(const void* host, const void* guest, uint64_t length) noexcept {
   const auto a = reinterpret_cast<uintptr_t>(host);
   const auto b = reinterpret_cast<uintptr_t>(guest);
-  return a - b < length || b - a < length;
+  return (a < b ? b - a : a - b) < length;
 }
 
 }  // namespace guestmem::detail
