@@ -36,6 +36,7 @@ LIVE = sys.stdout.isatty()
 
 EXECUTED = re.compile(rb"^(?:#(\d+)\t|stat::number_of_executed_units:\s+(\d+))", re.M)
 FIELD = re.compile(r"^\s+field:\s+(.+)$", re.M)
+SANITIZED = re.compile(r"ERROR: (?:libFuzzer|\w+Sanitizer): (.{0,40})")
 CASES = re.compile(r", case (\d+) and on:|(?:Falsifiable|failed) after (\d+) test")
 SCHEDULES = re.compile(r"wrong after (\d+) schedules|nothing wrong in (\d+) schedules")
 PASSED = re.compile(r"ran (\d+) cases|OK, passed (\d+) tests")
@@ -235,13 +236,13 @@ def fuzz_once(hunt, target, folders, seconds, seed=1):
     environment = fuzz.merged_environment(target)
     if hunt.builds == ASAN_BUILD:
         environment["GUESTMEM_UNJUDGED"] = "1"
-    noticed = hunt.command(command, timeout=STUCK + seconds, env=environment)
+    noticed = hunt.command(command, timeout=seconds + 60, env=environment)
     said = hunt.log.read_bytes()[before:]
     hunt.executions += max((int(a or b) for a, b in EXECUTED.findall(said)), default=0)
     if noticed:
-        reasons = FIELD.findall(hunt.text()) or re.findall(r"ERROR: (?:libFuzzer|\w+Sanitizer): (\S+)|^verdict: (.{0,50})", hunt.text(), re.M)
-        reason = reasons[-1] if reasons else ""
-        hunt.how = hunt.how or " ".join(filter(None, [target.removesuffix("_fuzzer"), *([reason] if isinstance(reason, str) else reason)]))
+        text = hunt.text()
+        reasons = FIELD.findall(text) or re.findall(r"^verdict: (.{0,50})", text, re.M) or SANITIZED.findall(text) or [""]
+        hunt.how = hunt.how or f"{target.removesuffix('_fuzzer')} {reasons[-1]}".strip()
         if written := re.findall(rb"Test unit written to (\S+)", said):
             hunt.input = [target, os.fsdecode(written[-1])]
     return noticed

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from fuzz import ROOT, laid_over, options_file, table
+from fuzz_common import ROOT, laid_over, options_file, table
 
 MEMORY_MIB = 2048
 SECONDS_AN_INPUT = 25

@@ -12,7 +12,6 @@
 
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
-#include "reference/lockstep/minimise.h"
 #include "reference/lockstep/trace.h"
 
 namespace fuzz {
@@ -21,24 +20,12 @@ namespace fuzz {
 using Profile = void (*)(reference::Trace& trace);
 
 // GUESTMEM_SAVE_TRACE, if set, names a file that gets each trace as text before it runs, so that whatever ends the process leaves
-// it there (ci/repro.sh). False: it isn't set.
-inline bool SaveTrace(const reference::Trace& trace) {
+// it there (ci/repro.sh).
+inline void SaveTrace(const reference::Trace& trace) {
   static const char* const path = std::getenv("GUESTMEM_SAVE_TRACE");
   if (path != nullptr) {
     std::ofstream(path) << reference::ToText(trace);
   }
-  return path != nullptr;
-}
-
-[[noreturn]] inline void ReportAndAbort(const char* target, reference::Lockstep& lockstep, const reference::Trace& trace,
-                                        const reference::Divergence& divergence) {
-  std::fprintf(stderr, "%s\n", reference::Report(trace, divergence).c_str());
-  if (!SaveTrace(trace)) {
-    const reference::Minimised minimal = reference::Minimise(lockstep, trace, divergence);
-    std::fprintf(stderr, "minimal trace that diverges alike:\n\n%s\n", reference::Report(minimal.trace, minimal.divergence).c_str());
-  }
-  std::fprintf(stderr, "The engine and the model disagree (%s). From the saved input to a test:\n  ci/repro.sh %s FILE\n", target, target);
-  std::abort();
 }
 
 // GUESTMEM_UNJUDGED, if set, leaves the model out (ci/mutants.sh --ablation): then only sanitizers and crashes tell.
@@ -68,7 +55,9 @@ inline int RunInLockstep(const char* target, Profile profile, const uint8_t* dat
     return 0;
   }
   if (const reference::Verdict verdict = lockstep.Run(trace)) {
-    ReportAndAbort(target, lockstep, trace, *verdict);
+    std::fprintf(stderr, "%s\nThe engine and the model disagree (%s). From the saved input to a minimal trace and a test:\n  ci/repro.sh %s FILE\n",
+                 reference::Report(trace, *verdict).c_str(), target, target);
+    std::abort();
   }
   return 0;
 }

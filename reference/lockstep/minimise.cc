@@ -86,7 +86,17 @@ class Minimiser {
   }
 
   bool SimplifyWorld() {
-    bool smaller = TryChange([](Trace& t) { t.world = World(); });
+    // As many pages as now: else the number would go up and down for ever.
+    const auto plain = [](const Backing& backing) {
+      Backing out;
+      out.pages = backing.pages;
+      return out;
+    };
+    bool smaller = TryChange([&](Trace& t) {
+      const Backing first = plain(t.world.backings[0]);
+      t.world = World();
+      t.world.backings = {first};
+    });
     smaller |= TryChange([](Trace& t) { t.world.failing_host_call = 0; });
     smaller |= TryChange([](Trace& t) { t.world.region_pages = 0; });
     smaller |= TryChange([](Trace& t) { t.world.region_pages = t.world.region_pages / 2; });
@@ -95,7 +105,7 @@ class Minimiser {
                     ShortenScript(&World::subrange)});
     for (size_t i = 0; i < best_.trace.world.backings.size(); ++i) {
       const auto with = [&](auto change) { return TryChange([&](Trace& t) { change(t.world.backings[i]); }); };
-      smaller |= with([](Backing& b) { b = Backing(); });
+      smaller |= with([&](Backing& b) { b = plain(b); });
       smaller |= with([](Backing& b) { b.trim = 0; });
       smaller |= with([](Backing& b) { b.has_iova = false; });
       smaller |= with([](Backing& b) { b.mapped = true; });
@@ -170,7 +180,7 @@ class Minimiser {
   // Data matters byte by byte: 0, 1, then fewer and fewer bytes that are not 0.
   bool LowerValue(size_t i, uint64_t Op::*value) {
     const auto with = [&](auto change) { return TryChange([&](Trace& t) { t.ops[i].*value = change(t.ops[i].*value); }); };
-    if (with([](uint64_t) { return 0; }) || with([](uint64_t) { return 1; })) {
+    if (with([](uint64_t) { return 0; }) || with([](uint64_t v) { return v > 1 ? 1 : v; })) {
       return true;
     }
     bool smaller = false;
