@@ -102,7 +102,7 @@ void EngineRanges::Forget() {
   }
 }
 
-bool EngineRanges::Run(const GuestMemory& memory, const Step& step, Outcome& outcome) {
+bool EngineRanges::Run(const GuestMemory& memory, const Step& step, const ScriptedBacking* host, Outcome& outcome) {
   if (!IsRangeStep(step.kind) && !IsReaderStep(step.kind) && !IsWriterStep(step.kind)) {
     return false;
   }
@@ -117,7 +117,7 @@ bool EngineRanges::Run(const GuestMemory& memory, const Step& step, Outcome& out
   }
   Buffer& buffer = buffers_[step.object];
   if (step.kind >= StepKind::kRangeRead) {
-    Access(memory, step, buffer, outcome);
+    Access(memory, step, buffer, host, outcome);
   } else {
     RunBuffer(step, buffer, outcome);
   }
@@ -211,24 +211,29 @@ std::span<uint8_t> EngineRanges::HostBytes(uint64_t length) {
   return std::span(host_).subspan(kGuardBytes, length);
 }
 
-void EngineRanges::Access(const GuestMemory& memory, const Step& step, const Buffer& buffer, Outcome& outcome) {
+void EngineRanges::Access(const GuestMemory& memory, const Step& step, const Buffer& buffer, const ScriptedBacking* host,
+                          Outcome& outcome) {
   std::visit([&](const auto& view) {
     if (step.kind == StepKind::kRangeFill) {
       Observe(step.form == 1 ? memory.ZeroRange(view) : memory.FillRange(view, static_cast<uint8_t>(step.value)), outcome);
       return;
     }
     const uint64_t length = view.length();
-    const std::span<uint8_t> bytes = HostBytes(step.choice == 1 ? length + 1 : step.choice == 2 && length != 0 ? length - 1 : length);
+    const uint64_t size = step.choice == 1 ? length + 1 : step.choice == 2 && length != 0 ? length - 1 : length;
+    uint8_t* const within = host != nullptr && step.choice == 0 ? host->PlainRam(step.HostAddress(), size) : nullptr;
+    const std::span<uint8_t> bytes = within != nullptr ? std::span(within, size) : HostBytes(size);
     const std::span<std::atomic<uint8_t>> atomics(Atomic(bytes.data()), bytes.size());
     if (step.kind == StepKind::kRangeRead) {
       Observe(step.form == 1 ? memory.ReadRangeToAtomic(view, atomics) : memory.ReadRange(view, std::as_writable_bytes(bytes)), outcome);
     } else {
-      for (uint64_t i = 0; i < bytes.size(); ++i) {
+      for (uint64_t i = 0; within == nullptr && i < bytes.size(); ++i) {
         bytes[i] = DataPattern(step.value, i);
       }
       Observe(step.form == 1 ? memory.WriteRangeFromAtomic(view, atomics) : memory.WriteRange(view, std::as_bytes(bytes)), outcome);
     }
-    KeepHostBytes(outcome);
+    if (within == nullptr) {
+      KeepHostBytes(outcome);
+    }
   }, buffer.view);
 }
 

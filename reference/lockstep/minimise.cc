@@ -88,6 +88,7 @@ class Minimiser {
   bool SimplifyWorld() {
     bool smaller = TryChange([](Trace& t) { t.world = World(); });
     smaller |= TryChange([](Trace& t) { t.world.failing_host_call = 0; });
+    smaller |= TryChange([](Trace& t) { t.world.host_error = HostError::kNoMemory; });
     smaller |= TryChange([](Trace& t) { t.world.region_pages = 0; });
     smaller |= TryChange([](Trace& t) { t.world.backings.resize(std::max<size_t>(t.world.backings.size() - 1, 1)); });
     smaller |= Any({ShortenScript(&World::handler), ShortenScript(&World::fallback), ShortenScript(&World::lock),
@@ -101,6 +102,10 @@ class Minimiser {
       smaller |= with([](Backing& b) { b.has_bitmap = false; });
       smaller |= with([](Backing& b) { b.bit_offset = 0; });
       smaller |= with([](Backing& b) { b.null_bitmap = {}; });
+      smaller |= with([](Backing& b) { b.fickle = false; });
+      smaller |= with([](Backing& b) { b.wrapped = false; });
+      smaller |= with([](Backing& b) { b.managed = false; });
+      smaller |= with([](Backing& b) { b.sharing = Sharing::kNone; });
       smaller |= with([](Backing& b) { b.pages = static_cast<uint8_t>(std::max(b.pages - 1, 1)); });
       for (size_t page = 0; page < kMaxPages; ++page) {
         smaller |= with([&](Backing& b) { b.page[page] = PageSetup(); });
@@ -128,6 +133,8 @@ class Minimiser {
       smaller |= with([](Op& op) { op.offset = 0; });
       smaller |= with([](Op& op) { op.size = 0; });
       smaller |= with([](Op& op) { op.object = 0; });
+      smaller |= with([](Op& op) { op.bytes = 0; });
+      smaller |= with([](Op& op) { op.within = 0; });
       for (size_t gpn = best_.trace.ops[i].gpns.size(); gpn > 0; --gpn) {
         smaller |= with([&](Op& op) { op.gpns.erase(op.gpns.begin() + static_cast<ptrdiff_t>(gpn - 1)); });
       }

@@ -62,12 +62,34 @@ Status ScriptedBacking::AnswerLock(const Call& call) {
 }
 
 Status ScriptedBacking::LockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) {
-  return AnswerLock({CallKind::kLockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+  Status status =
+      AnswerLock({CallKind::kLockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+  return status.ok() && bits_ != nullptr ? bits_->Lock(gpns) : status;
 }
 
 void ScriptedBacking::UnlockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) {
   script_.calls->push_back(
       {CallKind::kUnlockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+  if (bits_ != nullptr) {
+    (void)bits_->Unlock(gpns);  // fails if a step has taken a count away; then nothing changes
+  }
+}
+
+Status ScriptedBacking::ChangeBitmap(const Step& step) {
+  if (bits_ == nullptr) {
+    return {};
+  }
+  const guestmem::PageRange pages = {step.page, step.count};
+  switch (step.kind) {
+    case StepKind::kRevoke:
+      return bits_->Revoke(pages, step.choice);
+    case StepKind::kGrant:
+      return bits_->Grant(pages, step.choice);
+    case StepKind::kWaitUnlocked:
+      return bits_->WaitUnlocked(pages, {});
+    default:
+      return step.form == 0 ? bits_->Lock(step.gpns) : bits_->Unlock(step.gpns);
+  }
 }
 
 Status ScriptedBacking::ExposeVa(uint64_t address, uint64_t length) {

@@ -7,10 +7,6 @@
 
 namespace reference {
 
-const char* Model::NameOf(const Handle& handle) {
-  return !handle.parts.empty() && handle.parts[0].own ? kOwnName : kWorldName;
-}
-
 bool Model::CanLock(const Handle& handle) const {
   for (const Part& part : handle.parts) {
     const Backing& setup = memories_[part.backing].setup;
@@ -23,7 +19,7 @@ void Model::MakeLock(const Handle& handle, const Step& step, Outcome& outcome) {
   Lock& held = locks_[step.object];
   Unlock(held, held.pages.size(), outcome);
   held = {};
-  Lock lock = {step.access, {}, {}};
+  Lock lock = {step.access, {}, {}, handle.name};
   if (!PagesToLock(handle, step, outcome, lock.pages) || lock.pages.empty()) return;
   if (!HostCall()) {
     Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
@@ -104,12 +100,17 @@ bool Model::TryLock(Lock& lock, bool expose, Outcome& outcome, bool& again) {
 }
 
 bool Model::LockCall(Call call, std::span<const Piece> pages, Outcome& outcome) {
+  Memory& memory = memories_[call.backing];
+  if (memory.made) return true;
   outcome.calls.push_back(call);
   ErrorKind kind = ErrorKind::kBackend;
   std::optional<uint64_t> named;
   const bool scripted = lock_calls_ < lock_.size();
   switch (scripted ? lock_[lock_calls_++] : LockAnswer::kOk) {
-    case LockAnswer::kOk: return true;
+    case LockAnswer::kOk: {
+      Hold(memory, call.gpns);
+      return true;
+    }
     case LockAnswer::kFail: break;
     case LockAnswer::kFailNotMapped: kind = ErrorKind::kNotMapped; break;
     case LockAnswer::kFailAt:
@@ -137,6 +138,8 @@ void Model::Unlock(const Lock& lock, size_t pages, Outcome& outcome) {
     for (; pages > 0 && lock.pages[pages - 1].backing == call.backing; --pages)
       call.gpns.push_back(lock.pages[pages - 1].address / kPageSize);
     std::reverse(call.gpns.begin(), call.gpns.end());
+    if (memories_[call.backing].made) continue;
+    Release(memories_[call.backing], call.gpns);
     outcome.calls.push_back(call);
   }
 }
@@ -159,6 +162,10 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
   const std::vector<Piece>& spans = locks_[step.object].spans;
   if (spans.empty()) return std::nullopt;
   const Piece& span = spans[step.count % spans.size()];
+  if (step.choice == 3) {
+    LockedByte(span, step, outcome);
+    return std::nullopt;
+  }
   const StepKind kind = kKinds[step.choice % kKinds.size()];
   std::span<uint8_t> host;
   if (kind != StepKind::kFill) {
@@ -181,6 +188,15 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
   return Range{piece.gpa, piece.length};
 }
 
+void Model::LockedByte(const Piece& span, const Step& step, Outcome& outcome) {
+  const uint64_t address = span.address + step.offset;
+  Memory& memory = memories_[span.backing];
+  if (step.offset >= span.length || StateOf(memory, address / kPageSize) != PageState::kRam) return;
+  outcome.number = memory.mapped[address];
+  memory.mapped[address] = ByteOf(step.value, 0);
+  touched_.push_back({span.backing, address / kPageSize});
+}
+
 void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
   std::optional<Part> found;
   for (const Part& part : handle.parts) {
@@ -193,7 +209,7 @@ void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
     return;
   }
   if (!found->own && !AskHook(*found, step, outcome)) return;
-  const Handle view = {{*found}, true};
+  const Handle view = {{*found}, true, found->own ? kOwnName : handle.name};
   if (step.kind == StepKind::kLockableSubrange && !CanLock(view))
     Fail(outcome, ErrorKind::kNotLockable, std::nullopt);
   else
@@ -201,6 +217,7 @@ void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
 }
 
 bool Model::AskHook(Part& view, const Step& step, Outcome& outcome) {
+  if (memories_[view.backing].made) return true;
   Call call = {};
   call.kind = CallKind::kSubrange;
   call.backing = static_cast<uint8_t>(view.backing);
