@@ -138,7 +138,7 @@ rc::Gen<StepKind> Kinds() {
                                            {2, KindFrom(StepKind::kReaderOpen, StepKind::kWriterPlain)},
                                            {3, KindFrom(StepKind::kLockGpns, StepKind::kLockableSubrange)},
                                            {2, KindFrom(StepKind::kMake, StepKind::kInnerBuffer)},
-                                           {1, KindFrom(StepKind::kRevoke, StepKind::kHold)}});
+                                           {1, KindFrom(StepKind::kRevoke, StepKind::kForeignFault)}});
 }
 
 // Mostly pages of a small world: one that is not there fails the whole list.

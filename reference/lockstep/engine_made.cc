@@ -12,6 +12,7 @@
 #include "guestmem/shared_memory.h"
 #include "guestmem/sparse_mapping.h"
 #include "reference/lockstep/engine_observe.h"
+#include "reference/lockstep/engine_trap.h"
 
 namespace reference {
 namespace {
@@ -29,6 +30,17 @@ class Guarded final : public guestmem::SharedBacking<SparseMapping> {
 
  private:
   const std::shared_ptr<AccessBitmap> bits_;
+};
+
+// No mapping, and every other method as it is inherited.
+class Bare final : public guestmem::GuestMemoryAccess {
+ public:
+  explicit Bare(uint64_t size) : size_(size) {}
+  std::byte* mapping() const override { return nullptr; }
+  uint64_t max_address() const override { return size_; }
+
+ private:
+  const uint64_t size_;
 };
 
 // The result's value; if there is none, the outcome says why.
@@ -65,6 +77,12 @@ void EngineMade::Run(const Step& step, Handles& handles, Outcome& outcome) {
       }
       break;
     }
+    case StepKind::kTry:
+      Try(step, *(*scripted_)[step.backing], outcome);
+      break;
+    case StepKind::kForeignFault:
+      outcome.number = HandlesForeignFault(step.choice) ? 1 : 0;
+      break;
     default:
       Observe((*scripted_)[step.backing]->ChangeBitmap(step), outcome);
       break;
@@ -140,6 +158,12 @@ void EngineMade::Make(const Step& step, std::optional<GuestMemory>& slot, Outcom
         outcome.number = (*bits)->pages();
       }
       break;
+    case Made::kBare:
+      if (auto memory = ValueOf(GuestMemory::Create(kMadeName, std::make_shared<Bare>(step.bytes)), outcome)) {
+        Keep({nullptr, 0, -1, false}, outcome);
+        slot = *std::move(memory);
+      }
+      break;
   }
 }
 
@@ -163,8 +187,10 @@ void EngineMade::Create(const Step& step, std::optional<GuestMemory>& slot, Outc
   } else {
     (*scripted_)[step.backing]->Break(promise);
   }
-  auto memory = ValueOf(step.form == 1 ? GuestMemory::CreateMultiRegion(kMadeName, step.bytes, backings)
-                                       : GuestMemory::Create(kMadeName, backings[step.backing]),
+  // The handler is installed already, so that nobody may notice.
+  const guestmem::CreateOptions options = {.install_fault_handler = step.slot != 1};
+  auto memory = ValueOf(step.form == 1 ? GuestMemory::CreateMultiRegion(kMadeName, step.bytes, backings, options)
+                                       : GuestMemory::Create(kMadeName, backings[step.backing], options),
                         outcome);
   if (memory) {
     slot = *std::move(memory);
@@ -194,7 +220,7 @@ std::optional<Span> EngineMade::PlaceOf(const void* host) const {
   for (size_t i = made_.size(); i > 0; --i) {  // the newest first: it is alive where places coincide
     const auto address = reinterpret_cast<uintptr_t>(host) - reinterpret_cast<uintptr_t>(made_[i - 1].base);
     if (address < made_[i - 1].size) {
-      return Span{static_cast<uint8_t>(kMaxBackings + i - 1), address, 0};
+      return Span{static_cast<uint8_t>(kMaxBackings + i - 1), address, 0, 0};
     }
   }
   return std::nullopt;

@@ -23,11 +23,12 @@ RangePart Show(const PagedRange& range) {
   part.offset = range.offset();
   part.length = range.length();
   part.gpns.assign(range.gpns().begin(), range.gpns().end());
-  for (const auto& [run, invalid_gpn] : range.ranges()) {
-    if (invalid_gpn) {
-      part.invalid_gpn = invalid_gpn;
+  const auto runs = range.ranges();
+  for (auto run = runs.begin(); run != runs.end(); run++) {
+    if (run->invalid_gpn) {
+      part.invalid_gpn = run->invalid_gpn;
     } else {
-      part.runs.push_back({run.start, run.length});
+      part.runs.push_back({run->range.start, run->range.length});
     }
   }
   return part;
@@ -198,8 +199,8 @@ void EngineRanges::RunBuffer(const Step& step, Buffer& buffer, Outcome& outcome)
             outcome.parts.push_back(Show(view));
           }
         } else {
-          for (const PagedRange& part : view) {
-            outcome.parts.push_back(Show(part));
+          for (auto part = view.begin(); part != view.end(); part++) {
+            outcome.parts.push_back(part->empty() ? RangePart() : Show(*part));
           }
         }
     }

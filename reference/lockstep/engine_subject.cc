@@ -31,6 +31,9 @@ unsigned g_calls_to_failure = 0;
 int g_host_error = 0;
 bool g_fail_second = false;
 
+// The copy that a host buffer inside guest memory may need is none to a trace.
+bool g_copies_may_be_needed = false;
+
 // One change of a mapping is one host call to a trace, also where the library needs a second one to put it in place.
 bool FailHostCall(guestmem::detail::HostCall call) {
   errno = g_host_error;
@@ -38,7 +41,7 @@ bool FailHostCall(guestmem::detail::HostCall call) {
   bool fails = false;
   if (call == guestmem::detail::HostCall::kMremap) {
     fails = std::exchange(second_fails, false);
-  } else if (g_calls_to_failure != 0) {
+  } else if (g_calls_to_failure != 0 && !(g_copies_may_be_needed && call == guestmem::detail::HostCall::kAllocate)) {
     const bool now = --g_calls_to_failure == 0;
     second_fails = now && g_fail_second && g_two_host_calls;
     fails = now && !second_fails;
@@ -209,6 +212,7 @@ class EngineSubject final : public Subject {
       host_calls_armed_ = true;
     }
     script_.calls = &outcome.calls;
+    g_copies_may_be_needed = step.within != 0;
     const auto& target = handles_[step.target];
     const GuestMemory& memory = target ? *target : *handles_[0];
     if (ranges_.Run(memory, step, HostBacking(step), outcome)) {
@@ -385,11 +389,12 @@ class EngineSubject final : public Subject {
     } else {
       outcome.refused = true;
     }
-    for (const iovec& vector : lock.iovecs()) {
-      outcome.spans.push_back({255, 0, vector.iov_len});
-      for (uint8_t i = 0; i < kMaxBackings; ++i) {
-        if (const auto address = pool_[i]->AddressOf(vector.iov_base)) {
-          outcome.spans.back().backing = i;
+    for (size_t i = 0; i < lock.spans().size(); ++i) {
+      const iovec& vector = lock.iovecs()[i];
+      outcome.spans.push_back({255, 0, vector.iov_len, lock.spans()[i].gpa()});
+      for (uint8_t b = 0; b < kMaxBackings; ++b) {
+        if (const auto address = pool_[b]->AddressOf(vector.iov_base)) {
+          outcome.spans.back().backing = b;
           outcome.spans.back().address = *address;
         }
       }
@@ -414,7 +419,9 @@ class EngineSubject final : public Subject {
       return;
     }
     if (step.choice == 2) {
-      Observe(span.Fill(static_cast<uint8_t>(step.value), step.offset, step.length), outcome);
+      const auto value = static_cast<uint8_t>(step.value);
+      const bool whole = step.offset == 0 && step.length == span.size();
+      Observe(whole ? span.Fill(value) : span.Fill(value, step.offset, step.length), outcome);
       return;
     }
     outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);

@@ -79,7 +79,7 @@ std::string Text(const std::vector<RangePart>& parts) {
 std::string Text(const std::vector<Span>& spans) {
   std::string text = spans.empty() ? "none" : "";
   for (const Span& span : spans) {
-    text += "\n      backing=" + std::to_string(span.backing) + " " + Hex(span.address) + "+" + Hex(span.length);
+    text += "\n      backing=" + std::to_string(span.backing) + " " + Hex(span.address) + "+" + Hex(span.length) + " gpa=" + Hex(span.gpa);
   }
   return text;
 }
@@ -229,7 +229,7 @@ struct Lockstep::State {
   }
 
   void TakeOverUnspecified() {
-    for (const auto& [backing, start, length] : model.Unspecified()) {
+    for (const auto& [backing, start, length, gpa] : model.Unspecified()) {
       for (uint64_t address = start; address < start + length; ++address) {
         const std::span<const uint8_t> seen = subject.MappedPage(backing, address / kPageSize, false);
         if (!seen.empty()) {

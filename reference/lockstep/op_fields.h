@@ -53,13 +53,14 @@ struct OpFields {
   uint32_t fields;
   uint8_t lengths = 0;                               // the length's index is below this
   uint8_t choices = 0;                               // the choice is below this
-  std::array<std::string_view, 5> choice_names = {};  // in texts; empty: choices are numbers
+  std::array<std::string_view, 6> choice_names = {};  // in texts; empty: choices are numbers
 
   constexpr bool Uses(Field field) const { return (fields & field) != 0; }
 };
 
 inline constexpr uint8_t kAnyLength = uint8_t{kLengthCount};
 inline constexpr uint8_t kBufferLength = uint8_t{kBufferLengths};
+inline constexpr uint8_t kForeignFaults = 8;
 inline constexpr uint8_t kMisalignments = 16;  // one vector register's worth of host buffer alignments
 
 // In the order of StepKind.
@@ -122,8 +123,8 @@ inline constexpr OpFields kOpFields[] = {
     {StepKind::kBindToNode, "bind_to_node", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice, 0, 3, {"first", "missing", "beyond"}},
     {StepKind::kUnmapBytes, "unmap_bytes", kFieldBacking | kFieldOffset | kFieldLength, kAnyLength},
     {StepKind::kMapFileBytes, "map_file_bytes", kFieldBacking | kFieldOffset | kFieldLength, kAnyLength},
-    {StepKind::kMake, "make", kFieldSlot | kFieldBytes | kFieldForm | kFieldValue | kFieldChoice, 0, 5,
-     {"empty", "heap", "shared", "sparse", "bitmap"}},
+    {StepKind::kMake, "make", kFieldSlot | kFieldBytes | kFieldForm | kFieldValue | kFieldChoice, 0, 6,
+     {"empty", "heap", "shared", "sparse", "bitmap", "bare"}},
     {StepKind::kCreate, "create", kFieldSlot | kFieldBacking | kFieldBytes | kFieldForm | kFieldChoice, 0, 5,
      {"honest", "null", "size", "mapping", "bit_offset"}},
     {StepKind::kSharing, "sharing", kFieldTarget},
@@ -132,6 +133,10 @@ inline constexpr OpFields kOpFields[] = {
     {StepKind::kGrant, "grant", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice, 0, 8},
     {StepKind::kWaitUnlocked, "wait_unlocked", kFieldBacking | kFieldPage | kFieldCount},
     {StepKind::kHold, "hold", kFieldBacking | kFieldGpns | kFieldForm},
+    {StepKind::kTry, "try",
+     kFieldBacking | kFieldPage | kFieldOffset | kFieldLength | kFieldSize | kFieldValue | kFieldDesired | kFieldForm | kFieldChoice,
+     kBufferLength, 6, {"copy_from", "copy_to", "fill", "read", "write", "exchange"}},
+    {StepKind::kForeignFault, "foreign_fault", kFieldChoice, 0, kForeignFaults},
 };
 inline constexpr size_t kStepKinds = std::size(kOpFields);
 

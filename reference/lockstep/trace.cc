@@ -13,7 +13,7 @@ constexpr bool TableIsInOrder() {
   for (size_t i = 0; i < kStepKinds; ++i) {
     if (kOpFields[i].kind != static_cast<StepKind>(i)) return false;
   }
-  return static_cast<size_t>(StepKind::kHold) + 1 == kStepKinds;
+  return static_cast<size_t>(StepKind::kForeignFault) + 1 == kStepKinds;
 }
 static_assert(TableIsInOrder());
 static_assert(kLengthCount < 256 && kGpnCount < 256, "an index is a byte");

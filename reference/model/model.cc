@@ -307,6 +307,8 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
   if (request.kind == StepKind::kProbeWritable) call.kind = CallKind::kCompareExchangeFallback;
   if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback) call.value = request.value;
   if (call.kind == CallKind::kCompareExchangeFallback) call.desired = request.desired;
+  if (memories_[piece.backing].made)
+    return Fail(request.outcome, ErrorKind::kNoFallback, piece.gpa, IsProbe(request.kind) ? 0 : piece.gpa - request.gpa);
   request.outcome.calls.push_back(call);
 
   Bytes& slow = memories_[piece.backing].slow;

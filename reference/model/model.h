@@ -146,6 +146,7 @@ class Model {
   bool RunMade(const Step& step, Outcome& outcome);
   void Make(const Step& step, Outcome& outcome);
   void Create(const Step& step, Outcome& outcome);
+  void Try(const Step& step, Outcome& outcome);
   void ShowFiles(const Handle& handle, Outcome& outcome);
   void InnerBuffer(const Step& step, Outcome& outcome);
   bool IsShared(uint64_t memory) const;

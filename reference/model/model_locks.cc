@@ -154,7 +154,7 @@ void Model::MakeSpans(Lock& lock, bool merge, Outcome& outcome) {
       lock.spans.push_back(page);
   }
   for (const Piece& span : lock.spans)
-    outcome.spans.push_back({static_cast<uint8_t>(span.backing), span.address, span.length});
+    outcome.spans.push_back({static_cast<uint8_t>(span.backing), span.address, span.length, span.gpa});
 }
 
 std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {

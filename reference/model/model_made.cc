@@ -37,6 +37,8 @@ bool Model::RunMade(const Step& step, Outcome& outcome) {
     case StepKind::kCreate: Create(step, outcome); break;
     case StepKind::kSharing: ShowFiles(target.held ? target : handles_[0], outcome); break;
     case StepKind::kInnerBuffer: InnerBuffer(step, outcome); break;
+    case StepKind::kTry: Try(step, outcome); break;
+    case StepKind::kForeignFault: outcome.number = 0; break;
     default: ChangeBitmap(step, outcome); break;
   }
   return true;
@@ -78,10 +80,15 @@ void Model::Make(const Step& step, Outcome& outcome) {
       outcome.operation = Outcome().operation;
       outcome.number = step.bytes;
       return;
+    case Made::kBare:
+      if (step.bytes < k2To63) break;
+      Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
+      Describe(outcome, kMadeName);
+      return;
   }
   Memory memory;
   memory.made = made;
-  memory.setup.mapped = step.bytes > 0;
+  memory.setup.mapped = step.bytes > 0 && made != Made::kBare;
   memory.setup.has_bitmap = step.form == 1;
   if (step.form == 1) memory.refused_page = step.value;
   memory.mapped.own.assign(kMaxPages * kPageSize, 0);
@@ -94,10 +101,48 @@ void Model::Make(const Step& step, Outcome& outcome) {
     memories_.back().slow.ShowOwn(page);
   }
   const uint64_t pages = step.bytes / kPageSize + (step.bytes % kPageSize != 0 ? 1 : 0);
-  handles_[step.slot] = {{{memories_.size() - 1, 0, 0, pages * kPageSize}}, true, name};
+  const uint64_t size = made == Made::kBare ? step.bytes : pages * kPageSize;
+  handles_[step.slot] = {{{memories_.size() - 1, 0, 0, size}}, true, name};
   handles_[step.slot].owns_heap = made == Made::kHeap;
   outcome.operation = Outcome().operation;
   outcome.number = 0;
+}
+
+void Model::Try(const Step& step, Outcome& outcome) {
+  constexpr std::array<StepKind, 6> kKinds = {StepKind::kRead,      StepKind::kWrite,      StepKind::kFill,
+                                              StepKind::kReadPlain, StepKind::kWritePlain, StepKind::kCompareExchange};
+  const StepKind kind = kKinds[step.choice];
+  const uint64_t length = step.choice < 3 ? step.length : step.size;
+  const uint64_t page_start = step.page * kPageSize;
+  const uint64_t room = kMaxPages * kPageSize - page_start;
+  if (step.offset > room || length > room - step.offset) return;
+  const uint64_t start = page_start + step.offset;
+  if (kind == StepKind::kCompareExchange && start % step.size != 0) return;
+  std::vector<uint8_t> object(8);
+  std::span<uint8_t> host = std::span(object).first(step.choice < 3 ? 0 : step.size);
+  if (step.choice < 2) {
+    outcome.data.assign(kGuardBytes + length + kGuardBytes, kUntouched);
+    host = std::span(outcome.data).subspan(kGuardBytes, length);
+  }
+  if (kind == StepKind::kWrite)
+    for (uint64_t i = 0; i < length; ++i) host[i] = DataPattern(step.value, i);
+  if (length == 0) return;
+  Memory& memory = memories_[step.backing % backings_];
+  const Piece piece = {step.backing % backings_, start, start, length};
+  const bool stores = kind != StepKind::kRead && kind != StepKind::kReadPlain;
+  const std::optional<uint64_t> fault = FirstFaulting(memory, piece, stores);
+  const bool whole = step.choice >= 3;
+  const uint64_t moved = !fault ? length : whole ? 0 : *fault - start;
+  Move({kind, start, length, LowBytes(step.value, whole ? step.size : 1), LowBytes(step.desired, step.size), host, outcome}, piece, moved,
+       memory.mapped);
+  if (!fault) {
+    if (whole && kind != StepKind::kWritePlain) outcome.number = LittleEndian(host);
+    return;
+  }
+  Fail(outcome, ErrorKind::kNotMapped, fault, *fault - start);
+  outcome.range = Range{start, length};
+  outcome.operation = stores ? Operation::kWrite : Operation::kRead;
+  outcome.swapped = false;
 }
 
 void Model::Create(const Step& step, Outcome& outcome) {

@@ -36,10 +36,10 @@ bool Model::CarryWithin(const Handle& handle, const Step& step, std::span<const 
     FindPieces(handle, part.gpn * kPageSize + part.offset, part.length);
     for (const Piece& piece : pieces_) {
       overlap = overlap || meets(piece, host, length);
-      unspecified_.push_back({static_cast<uint8_t>(piece.backing), piece.address, piece.length});
+      unspecified_.push_back({static_cast<uint8_t>(piece.backing), piece.address, piece.length, piece.gpa});
     }
   }
-  unspecified_.push_back({static_cast<uint8_t>(step.HostBacking()), host, length});
+  unspecified_.push_back({static_cast<uint8_t>(step.HostBacking()), host, length, 0});
 
   uint64_t done = 0;
   const auto carry_part = [&](const PagePart& part) {
@@ -51,8 +51,6 @@ bool Model::CarryWithin(const Handle& handle, const Step& step, std::span<const 
     if (!FindPieces(handle, gpa, part.length)) return Fail(outcome, ErrorKind::kOutOfRange, gpa, done);
     const std::vector<Piece> pieces = pieces_;
     for (const Piece& piece : pieces) {
-      if (meets(piece, host + done, piece.length) && !HostCall())
-        return Fail(outcome, ErrorKind::kResourceExhausted, piece.gpa, done);
       std::vector<uint8_t> moved(piece.length);
       for (uint64_t i = 0; i < piece.length; ++i) moved[i] = bytes[host + done + i];
       const bool ok = CarryPiece({write ? StepKind::kWrite : StepKind::kRead, piece.gpa, piece.length, 0, 0, moved, outcome}, piece);

@@ -188,8 +188,8 @@ enum class StepKind : uint8_t {
   // `within` not 0: the host buffer is guest memory itself, from (Step::HostBacking, HostAddress + choice) on, without guards or
   // Outcome::data, if the world has that backing and its mapping is kRam and not the file's all along it, and no handler
   // answers kVanishRetry; else it is as ever. What a piece moves is what was there before the piece. If the two ranges overlap,
-  // each overlapping piece costs one host call first (kResourceExhausted at the piece), and a failure has `transferred` 0 and
-  // leaves both unspecified: the model takes over what the subject then has there.
+  // a failure has `transferred` 0 and leaves both unspecified: the model takes over what the subject then has there. A copy that
+  // an overlap may need is no host call of the trace's: which ones do depends on the machine's vectors.
   kRead,              // ReadAt(gpa, length bytes)
   kWrite,             // WriteAt(gpa, length bytes of DataPattern(value))
   kFill,              // FillAt(gpa, low byte of value, length)
@@ -273,6 +273,7 @@ enum class StepKind : uint8_t {
   // kSharedCalls host calls, then none. 3: over a SparseMapping of `bytes` with nothing allocated, one host call; form 1: behind
   // an AccessBitmap (one more) that refuses nothing but page `value`.
   // 4: no memory, but an AccessBitmap of as many pages as `bytes` says, one host call; outcome.number: its pages.
+  // 5: over a backing of `bytes` that has no mapping and overrides nothing else either.
   kMake,
   // Handle `slot` := memory over backings of the world as they are now, named kMadeName. form 0: Create over `backing`; 1:
   // CreateMultiRegion of all, region size `bytes`. choice: which promise `backing` breaks meanwhile: 0 none, 1 it is null, 2 its
@@ -290,10 +291,18 @@ enum class StepKind : uint8_t {
   kGrant,             // likewise, never kLocked
   kWaitUnlocked,      // of those pages, with a deadline in the past: kLocked
   kHold,              // form 0: Lock(gpns); 1: Unlock(gpns), kInvalidArgument and nothing changed if one of them is not locked by then
+
+  // The primitives under all accesses, on the mapping of backing `backing` (used or not), whatever its bits say: byte `offset` of
+  // page `page` on. choice: 0 TryCopy from there and 1 to there (form 1: TryCopyShared), 2 TryFill, `length` bytes each; 3 TryRead,
+  // 4 TryWrite, 5 TryCompareExchange of `size` bytes. Nothing beyond the mapping's end; no compare-exchange that is not aligned.
+  // A fault is kNotMapped, with the range, but no text; operation: kRead or kWrite by its side.
+  kTry,
+  // TryHandleFault of a fault that is no Try access's: its `choice` says which signal and code. outcome.number: 0, not handled.
+  kForeignFault,
 };
 inline constexpr uint64_t kSharedCalls = 5;
 // Their choices.
-enum class Made : uint8_t { kEmpty, kHeap, kShared, kSparse, kBitmap };
+enum class Made : uint8_t { kEmpty, kHeap, kShared, kSparse, kBitmap, kBare };
 enum class Promise : uint8_t { kNone, kNull, kSize, kMapping, kBitOffset };
 
 // One operation with every number filled in.
@@ -372,6 +381,7 @@ struct Span {
   uint8_t backing = 0;  // as File::file
   uint64_t address = 0;
   uint64_t length = 0;
+  uint64_t gpa = 0;     // in the coordinates of the handle that was locked
   bool operator==(const Span&) const = default;
 };
 
