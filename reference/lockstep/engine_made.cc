@@ -83,9 +83,15 @@ void EngineMade::Run(const Step& step, Handles& handles, Outcome& outcome) {
     case StepKind::kForeignFault:
       outcome.number = HandlesForeignFault(step.choice) ? 1 : 0;
       break;
-    default:
-      Observe((*scripted_)[step.backing]->ChangeBitmap(step), outcome);
+    default: {
+      const guestmem::Status status = (*scripted_)[step.backing]->ChangeBitmap(step);
+      Observe(status, outcome);
+      if (status.ok()) {  // 0 and "OK" are what a status that is no error has
+        outcome.code = static_cast<int>(status.code());
+        outcome.text = status.ToString() == "OK" ? "" : "not OK";
+      }
       break;
+    }
   }
 }
 
@@ -141,10 +147,12 @@ void EngineMade::Make(const Step& step, std::optional<GuestMemory>& slot, Outcom
       }
       std::shared_ptr<guestmem::GuestMemoryAccess> backing = *sparse;
       if (step.form == 1) {
-        const auto bits = ValueOf(AccessBitmap::Create(kBitmapName, (*sparse)->max_address() / kPageSize, true), outcome);
+        const uint64_t pages = (*sparse)->max_address() / kPageSize;
+        const auto bits = ValueOf(AccessBitmap::Create(kBitmapName, pages, false), outcome);
         if (!bits) {
           break;
         }
+        Observe((*bits)->Grant({0, pages}, guestmem::kAllAccess), outcome);
         // Beyond the last page it is refused, and nothing is to be refused.
         (void)(*bits)->Revoke({step.value, 1}, guestmem::kAllAccess);
         backing = std::make_shared<Guarded>(*sparse, *bits);

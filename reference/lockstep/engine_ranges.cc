@@ -23,13 +23,19 @@ RangePart Show(const PagedRange& range) {
   part.offset = range.offset();
   part.length = range.length();
   part.gpns.assign(range.gpns().begin(), range.gpns().end());
-  const auto runs = range.ranges();
-  for (auto run = runs.begin(); run != runs.end(); run++) {
-    if (run->invalid_gpn) {
-      part.invalid_gpn = run->invalid_gpn;
+  for (const auto& [run, invalid_gpn] : range.ranges()) {
+    if (invalid_gpn) {
+      part.invalid_gpn = invalid_gpn;
     } else {
-      part.runs.push_back({run->range.start, run->range.length});
+      part.runs.push_back({run.start, run.length});
     }
+  }
+  // The same walk in an iterator's other spelling.
+  size_t i = 0;
+  const auto runs = range.ranges();
+  for (auto run = runs.begin(); run != runs.end(); run++, ++i) {
+    const bool same = run->invalid_gpn ? i == part.runs.size() : i < part.runs.size() && run->range.start == part.runs[i].start;
+    part.length = same ? part.length : ~part.length;
   }
   return part;
 }
@@ -199,8 +205,12 @@ void EngineRanges::RunBuffer(const Step& step, Buffer& buffer, Outcome& outcome)
             outcome.parts.push_back(Show(view));
           }
         } else {
-          for (auto part = view.begin(); part != view.end(); part++) {
-            outcome.parts.push_back(part->empty() ? RangePart() : Show(*part));
+          for (const PagedRange& part : view) {
+            outcome.parts.push_back(Show(part));
+          }
+          size_t i = 0;
+          for (auto part = view.begin(); part != view.end(); part++, ++i) {
+            outcome.refused |= i >= outcome.parts.size() || part->length() != outcome.parts[i].length;
           }
         }
     }
@@ -271,7 +281,9 @@ void EngineRanges::RunReader(const GuestMemory& memory, const Step& step, Outcom
         const Buffer& buffer = buffers_[step.object];
         chain.storage = buffer.storage;
         chain.stream = std::visit([&]<typename Range>(const Range& range) -> std::unique_ptr<MemoryReader> {
-          return std::make_unique<guestmem::BasicPagedReader<Range>>(memory, range);
+          auto reader = std::make_unique<guestmem::BasicPagedReader<Range>>(memory, range);
+          outcome.refused = reader->rest().length() != range.length();
+          return reader;
         }, buffer.view);
       }
       break;
@@ -313,7 +325,9 @@ void EngineRanges::RunWriter(const GuestMemory& memory, const Step& step, Outcom
         const Buffer& buffer = buffers_[step.object];
         chain.storage = buffer.storage;
         chain.stream = std::visit([&]<typename Range>(const Range& range) -> std::unique_ptr<MemoryWriter> {
-          return std::make_unique<guestmem::BasicPagedWriter<Range>>(memory, range);
+          auto writer = std::make_unique<guestmem::BasicPagedWriter<Range>>(memory, range);
+          outcome.refused = writer->rest().length() != range.length();
+          return writer;
         }, buffer.view);
       }
       break;
@@ -329,7 +343,7 @@ void EngineRanges::RunWriter(const GuestMemory& memory, const Step& step, Outcom
       break;
     }
     case StepKind::kWriterFill:
-      Observe(writer.Fill(static_cast<uint8_t>(step.value), step.length), outcome);
+      Observe(step.value % 256 == 0 ? writer.Zero(step.length) : writer.Fill(static_cast<uint8_t>(step.value), step.length), outcome);
       break;
     default:
       WithObject(step.size, [&]<typename T>(T) { Observe(writer.WritePlain<T>(static_cast<T>(step.value)), outcome); });

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
@@ -51,8 +52,8 @@ bool FailHostCall(guestmem::detail::HostCall call) {
 }
 
 int Errno(HostError error) {
-  constexpr int kErrnos[] = {ENOMEM, EACCES, EBADF, EFAULT, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM};
-  static_assert(std::size(kErrnos) == kHostErrors);
+  constexpr int kErrnos[] = {0, EACCES, EBADF, EFAULT, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM};
+  static_assert(std::size(kErrnos) == kHostErrors);  // the library's own choice, ENOMEM, is the first
   return kErrnos[static_cast<size_t>(error)];
 }
 
@@ -71,6 +72,15 @@ ErrorKind Kind(guestmem::ErrorKind kind) {
     case guestmem::ErrorKind::kBackend: break;
   }
   return ErrorKind::kBackend;
+}
+
+// The library's name of it, as the harness would write it.
+std::string SpellingOf(guestmem::ErrorKind kind) {
+  std::string name = guestmem::Name(kind);
+  for (char& c : name) {
+    c = c == ' ' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  }
+  return name;
 }
 
 Operation OperationOf(guestmem::Operation operation) {
@@ -97,7 +107,7 @@ void Observe(const Status& status, Outcome& outcome) {
     return;
   }
   const guestmem::ErrorInfo& info = status.info();
-  outcome.kind = Kind(info.kind);
+  outcome.kind = SpellingOf(info.kind) == Name(Kind(info.kind)) ? Kind(info.kind) : static_cast<ErrorKind>(255);
   outcome.operation = OperationOf(info.operation);
   if (info.range) {
     outcome.range = Range{info.range->start, info.range->length};
@@ -389,8 +399,9 @@ class EngineSubject final : public Subject {
     } else {
       outcome.refused = true;
     }
-    for (size_t i = 0; i < lock.spans().size(); ++i) {
-      const iovec& vector = lock.iovecs()[i];
+    const std::span<const iovec> iovecs = lock.iovecs();
+    for (size_t i = 0; i < iovecs.size(); ++i) {
+      const iovec& vector = iovecs[i];
       outcome.spans.push_back({255, 0, vector.iov_len, lock.spans()[i].gpa()});
       for (uint8_t b = 0; b < kMaxBackings; ++b) {
         if (const auto address = pool_[b]->AddressOf(vector.iov_base)) {

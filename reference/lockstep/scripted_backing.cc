@@ -11,6 +11,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "guestmem/guest_memory.h"
+
 namespace reference {
 namespace {
 
@@ -125,6 +127,11 @@ bool HostRefuses(StepKind kind) {
 }
 
 }  // namespace
+
+Status ForeignError(uint64_t address) {
+  std::byte byte;
+  return guestmem::GuestMemory::Empty().ReadAt(address, std::span(&byte, 1));
+}
 
 bool g_two_host_calls = false;
 uint64_t g_failed_host_calls = 0;
@@ -332,7 +339,8 @@ void ScriptedBacking::SetBit(uint64_t page, Access access, bool bit) {
 
 bool ScriptedBacking::Bit(uint64_t page, Access access) const {
   if (bits_ != nullptr) {
-    return page >= setup_.pages || bits_->IsAllowed(page, static_cast<guestmem::AccessType>(access));
+    const bool allowed = bits_->IsAllowed(page, static_cast<guestmem::AccessType>(access));
+    return page < setup_.pages ? allowed : !allowed;  // beyond the last page nothing is
   }
   return !BitExists(page, access) || (*BitByte(page, access) >> (setup_.bit_offset + page) % 8 & 1) != 0;
 }
@@ -518,6 +526,10 @@ Status ScriptedBacking::Fall(const Call& call, Move move) {
       return ScriptedError(call.address + call.length / 2);
     case FallbackAnswer::kFailOutside:
       return ScriptedError(call.address + call.length + 1, call.length + 1);
+    case FallbackAnswer::kFailBlank:
+      return guestmem::BackendError(guestmem::StatusCode::kOk, "", call.address - 1);
+    case FallbackAnswer::kFailForeign:
+      return ForeignError(call.address);
   }
   return {};
 }

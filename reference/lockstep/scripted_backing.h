@@ -112,6 +112,9 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   std::shared_ptr<guestmem::AccessBitmap> bits_;  // instead of those, where the bits are managed
 };
 
+// What no backing makes up by itself: the error of a read at `address` of the empty memory.
+guestmem::Status ForeignError(uint64_t address);
+
 // True while a mapping is changed by two host calls of the library, which a trace counts as one.
 extern bool g_two_host_calls;
 // How many host calls have been made to fail.

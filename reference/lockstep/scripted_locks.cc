@@ -57,6 +57,8 @@ Status ScriptedBacking::AnswerLock(const Call& call) {
     case LockAnswer::kFailOutside:
       return fail(call.gpns.empty() ? call.address + call.length
                                     : (*std::max_element(call.gpns.begin(), call.gpns.end()) + 1) * kPageSize);
+    case LockAnswer::kFailForeign:
+      return ForeignError(call.gpns.empty() ? call.address + 1 : call.gpns.front() * kPageSize + 1);
   }
   return {};
 }
@@ -111,13 +113,20 @@ guestmem::Result<std::optional<GuestMemory>> ScriptedBacking::Subrange(uint64_t 
     case SubrangeAnswer::kOwn:
       return std::optional(own().Subrange(offset, length).value());
     case SubrangeAnswer::kWrongSize:
-      return std::optional(length == setup_.max_address() ? own().Subrange(0, length - 1).value() : own());
+      if (length == setup_.max_address()) {
+        return std::optional(own().Subrange(0, length - 1).value());
+      }
+      return std::optional(GuestMemory::CreateMultiRegion(kOwnName, kMaxPages * kPageSize, {std::make_shared<Own>(*this), nullptr}).value());
     case SubrangeAnswer::kFail:
       return fail(std::nullopt);
     case SubrangeAnswer::kFailAt:
       return fail(offset + length / 2);
     case SubrangeAnswer::kFailOutside:
       return fail(offset + length + 1);
+    case SubrangeAnswer::kFailBelow:
+      return fail(offset - 1);
+    case SubrangeAnswer::kFailForeign:
+      return ForeignError(offset);
   }
   return std::optional<GuestMemory>();
 }

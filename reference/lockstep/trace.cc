@@ -238,19 +238,20 @@ std::string_view Name(HandlerAnswer answer) {
 }
 
 std::string_view Name(FallbackAnswer answer) {
-  static constexpr std::string_view kNames[] = {"do", "none", "fail", "fail_moved", "fail_at", "fail_outside"};
+  static constexpr std::string_view kNames[] = {"do", "none", "fail", "fail_moved", "fail_at", "fail_outside", "fail_blank", "fail_foreign"};
   static_assert(std::size(kNames) == kFallbackAnswers);
   return NameIn(kNames, answer);
 }
 
 std::string_view Name(LockAnswer answer) {
-  static constexpr std::string_view kNames[] = {"ok", "fail", "fail_not_mapped", "fail_at", "fail_outside"};
+  static constexpr std::string_view kNames[] = {"ok", "fail", "fail_not_mapped", "fail_at", "fail_outside", "fail_foreign"};
   static_assert(std::size(kNames) == kLockAnswers);
   return NameIn(kNames, answer);
 }
 
 std::string_view Name(SubrangeAnswer answer) {
-  static constexpr std::string_view kNames[] = {"default", "own", "wrong_size", "fail", "fail_at", "fail_outside"};
+  static constexpr std::string_view kNames[] = {"default", "own",          "wrong_size", "fail",
+                                                "fail_at", "fail_outside", "fail_below", "fail_foreign"};
   static_assert(std::size(kNames) == kSubrangeAnswers);
   return NameIn(kNames, answer);
 }

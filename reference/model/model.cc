@@ -315,6 +315,7 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
   ErrorKind kind = ErrorKind::kBackend;
   uint64_t named = piece.address;
   uint64_t counted = 0;
+  int code = kScriptedCode;
   const bool scripted = fallback_calls_ < fallback_.size();
   switch (scripted ? fallback_[fallback_calls_++] : FallbackAnswer::kDo) {
     case FallbackAnswer::kDo:
@@ -338,11 +339,17 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
       named = piece.address + piece.length + 1;
       counted = piece.length + 1;
       break;
+    case FallbackAnswer::kFailBlank:
+      code = kUnknownCode;
+      break;
+    case FallbackAnswer::kFailForeign:
+      code = kOutOfRangeCode;
+      break;
   }
   if (named >= piece.address + piece.length) named = piece.address;
   if (counted > piece.length) counted = 0;
   const uint64_t transferred = IsProbe(request.kind) ? 0 : piece.gpa - request.gpa + counted;
-  return Fail(request.outcome, kind, piece.gpa + (named - piece.address), transferred, kScriptedCode);
+  return Fail(request.outcome, kind, piece.gpa + (named - piece.address), transferred, code);
 }
 
 Model::Answer Model::AskHandler(Outcome& outcome, Access access, uint64_t backing, uint64_t address, uint64_t length,

@@ -104,6 +104,7 @@ bool Model::LockCall(Call call, std::span<const Piece> pages, Outcome& outcome) 
   if (memory.made) return true;
   outcome.calls.push_back(call);
   ErrorKind kind = ErrorKind::kBackend;
+  int code = kScriptedCode;
   std::optional<uint64_t> named;
   const bool scripted = lock_calls_ < lock_.size();
   switch (scripted ? lock_[lock_calls_++] : LockAnswer::kOk) {
@@ -120,13 +121,14 @@ bool Model::LockCall(Call call, std::span<const Piece> pages, Outcome& outcome) 
       named = call.address + call.length;
       for (uint64_t gpn : call.gpns) named = std::max(*named, (gpn + 1) * kPageSize);
       break;
+    case LockAnswer::kFailForeign: code = kOutOfRangeCode; break;
   }
   std::optional<uint64_t> fault;
   for (const Piece& page : pages) {
     const bool inside = named && *named >= page.address && *named < page.address + page.length;
     if (inside && !fault) fault = page.gpa + (*named - page.address);
   }
-  return Fail(outcome, kind, fault.value_or(pages[0].gpa), 0, kScriptedCode);
+  return Fail(outcome, kind, fault.value_or(pages[0].gpa), 0, code);
 }
 
 void Model::Unlock(const Lock& lock, size_t pages, Outcome& outcome) {
@@ -231,8 +233,10 @@ bool Model::AskHook(Part& view, const Step& step, Outcome& outcome) {
     case SubrangeAnswer::kOwn: view.own = true; return true;
     case SubrangeAnswer::kWrongSize: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kWrongSizeCode);
     case SubrangeAnswer::kFailAt: return Fail(outcome, ErrorKind::kBackend, step.gpa + step.length / 2, 0, kScriptedCode);
+    case SubrangeAnswer::kFailForeign: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kOutOfRangeCode);
     case SubrangeAnswer::kFail:
-    case SubrangeAnswer::kFailOutside: break;
+    case SubrangeAnswer::kFailOutside:
+    case SubrangeAnswer::kFailBelow: break;
   }
   return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kScriptedCode);
 }

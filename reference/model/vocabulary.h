@@ -104,8 +104,12 @@ enum class FallbackAnswer : uint8_t {
   kFailMoved,    // moves min(3, length) bytes; its status says so and names start + min(3, length)
   kFailAt,       // moves nothing; its status names start + length / 2
   kFailOutside,  // moves nothing; its status names start + length + 1 and a count of length + 1: both to be ignored
+  kFailBlank,    // moves nothing; its status has no text, code OK (UNKNOWN counts), and names start - 1
+  kFailForeign,  // moves nothing; the status of a read at `start` of the empty memory: not one of the backing's own, so that what it
+                 // says of addresses is ignored, and of code kOutOfRangeCode
 };
-inline constexpr int kFallbackAnswers = 6;
+inline constexpr int kFallbackAnswers = 8;
+inline constexpr int kOutOfRangeCode = 11;  // absl's OUT_OF_RANGE
 // A compare-exchange fallback moves nothing in kFailMoved either: its status says 0 and names the start.
 
 // What each LockGpns and ExposeVa call does, in call order; after the last one, kOk for ever. One script for all backings.
@@ -115,8 +119,9 @@ enum class LockAnswer : uint8_t {
   kFailNotMapped,  // NotMapped(), which keeps its kind
   kFailAt,         // as kFail; names the middle of the range, or of the page listed last
   kFailOutside,    // as kFail; names the first byte behind the range, or behind the highest page listed
+  kFailForeign,    // as FallbackAnswer's, a read at byte 1 of the range, or of the first page listed
 };
-inline constexpr int kLockAnswers = 5;
+inline constexpr int kLockAnswers = 6;
 
 // What each Subrange call of a backing gives, in call order; after the last one, kDefault for ever.
 enum class SubrangeAnswer : uint8_t {
@@ -126,8 +131,10 @@ enum class SubrangeAnswer : uint8_t {
   kFail,         // kScriptedCode, kScriptedText; names nothing
   kFailAt,       // as kFail; names start + length / 2
   kFailOutside,  // as kFail; names start + length + 1
+  kFailBelow,    // as kFail; names start - 1
+  kFailForeign,  // as FallbackAnswer's, a read at start
 };
-inline constexpr int kSubrangeAnswers = 6;
+inline constexpr int kSubrangeAnswers = 8;
 inline constexpr int kWrongSizeCode = 13;  // absl's INTERNAL
 
 // How a host call fails: the machine has no more (kResourceExhausted), or the caller is to blame (kInvalidArgument: the others).
