@@ -5,7 +5,7 @@ Prints what ci/coverage.sh measured: the table by file, as llvm-cov counts; then
 instantiation reached, less those that EXCEPTIONS explains. A branch outcome is one of the two ways of one condition.
 
 EXCEPTIONS has one entry a line: FILE | FROM | TO | REASON. It explains what is uncovered from the first line of FILE that
-contains FROM to the next that contains TO (empty: that line alone). An entry that explains nothing any more is reported; the
+contains FROM to the next that contains TO (empty: that line alone; "^X": that is X and no more, so that ^} ends a function). An entry that explains nothing any more is reported; the
 exit status is 1 then, else 0. Works from any directory.
 """
 
@@ -71,7 +71,7 @@ def explained_places(root, path):
         if not line.strip() or line.startswith("#"):
             continue
         where = f"{os.path.relpath(path, root)}:{number}"
-        parts = [part.strip() for part in line.split(" | ")]
+        parts = [part.strip() for part in re.split(r" \|(?= )", line)]
         if len(parts) != 4 or not parts[3]:
             sys.exit(f"{where}: an entry is FILE | FROM | TO | REASON")
         name, start, end, _ = parts
@@ -82,7 +82,8 @@ def explained_places(root, path):
         first = next((i for i, text in enumerate(source, 1) if start in text), None)
         last = first
         if first is not None and end:
-            last = next((i for i in range(first, len(source) + 1) if end in source[i - 1]), None)
+            ends = (lambda text: text == end[1:]) if end.startswith("^") else (lambda text: end in text)
+            last = next((i for i in range(first, len(source) + 1) if ends(source[i - 1])), None)
         found = first is not None and last is not None
         entries.append((f"{where}: {name}: {start}", name, range(first, last + 1) if found else range(0)))
     return entries

@@ -325,7 +325,7 @@ constexpr NamedMode kModes[] = {
     {"ReadBackSeesWhatIsInForce", 0, ReadBackSeesWhatIsInForce},
     {"CreateInstalls", 0, CreateInstalls},
     {"AProgramsOwnHandlerRecoversAndRefuses", 0, OwnHandlerRecovers},
-    {"ChainsWithAddressAndContext", 0, ChainsWithInfo},
+    {"D19_ChainsWithAddressAndContext", 0, ChainsWithInfo},
     {"ChainsToAHandlerThatJumpsAway", 0, ChainsToAHandlerThatJumpsAway},
     {"ChainsWithTheMaskOfASimpleHandler", 0, ChainsWithItsMask<false, false>},
     {"ChainsWithTheMaskOfAnInfoHandler", 0, ChainsWithItsMask<false, true>},
@@ -338,7 +338,7 @@ constexpr NamedMode kModes[] = {
     {"ASegvSentToTheThreadKillsByDefault", SIGSEGV, SentSignalKillsByDefault<SIGSEGV, true>},
     {"ABusSentToTheProcessKillsByDefault", SIGBUS, SentSignalKillsByDefault<SIGBUS, false>},
     {"SentSignalsAreIgnoredWhereTheyWere", 0, SentSignalIsIgnored},
-    {"AWildStoreKillsByDefault", SIGSEGV, WildStoreKills<&g_default>},
+    {"D19_AWildStoreKillsByDefault", SIGSEGV, WildStoreKills<&g_default>},
     {"AWildStoreKillsWhereTheSignalWasIgnored", SIGSEGV, WildStoreKills<&g_ignore>},
 };
 

@@ -88,6 +88,7 @@ bool HandlesForeignFault(uint8_t which) {
   info.si_signo = kFaults[which].first;
   info.si_code = kFaults[which].second;
   ucontext_t context = {};
+  context.uc_mcontext.gregs[REG_RIP] = which % 2 == 0 ? 0 : -1;  // below and above all that can recover
   const uint64_t before = guestmem::RecoveredFaults();
   const bool handled = guestmem::TryHandleFault(info.si_signo, &info, &context);
   return handled || guestmem::RecoveredFaults() != before || !guestmem::FaultHandlerIsInstalled();
