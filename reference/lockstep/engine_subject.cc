@@ -208,7 +208,7 @@ class EngineSubject final : public Subject {
     }
     backings_ = world.backings.size();
     ranges_.Forget();
-    made_.Start(pool_, backings);
+    made_.Start(pool_, std::move(backings));
     buffers_within_ = std::find(world.handler.begin(), world.handler.end(), HandlerAnswer::kVanishRetry) == world.handler.end();
     failing_host_call_ = world.failing_host_call;
     g_host_error = Errno(world.host_error);
