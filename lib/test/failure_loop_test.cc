@@ -1,7 +1,12 @@
 // Failure loops: for every public call that needs something of the host, let its first host call fail, then its second, and
 // so on until it succeeds. Each time: a clear error, nothing leaked, nothing changed, and the same call works afterwards.
+// A backing's callbacks that fail: callback_loop_test.cc.
 
+#include <errno.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -11,15 +16,20 @@
 #include <vector>
 
 #include "child.h"
+#include "guestmem/access_bitmap.h"
 #include "guestmem/detail/host_calls.h"
+#include "guestmem/fault.h"
 #include "guestmem/guest_memory.h"
 #include "guestmem/heap_memory.h"
 #include "guestmem/in_process_guest.h"
+#include "guestmem/paged_range.h"
 #include "guestmem/rcu.h"
 #include "guestmem/shared_memory.h"
 #include "guestmem/sparse_mapping.h"
+#include "guestmem/stream.h"
 #include "host_state.h"
 #include "pages.h"
+#include "refuse.h"
 
 namespace guestmem {
 namespace {
@@ -104,6 +114,9 @@ struct Scenario {
 void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
 
 constexpr uint64_t kSize = World::kSize;
+constexpr uint64_t kGpns[] = {2, 0, 1};
+
+PagedRange Range() { return PagedRange::Create(100, 2 * kPage, kGpns).value(); }
 
 const Scenario kScenarios[] = {
     {"SparseMappingCreate", [](World& w) { return Keep(w, SparseMapping::Create(3 << 20)); }, 1},
@@ -132,6 +145,27 @@ const Scenario kScenarios[] = {
     {"WriteOverItself",
      [](World& w) { return w.memory.WriteAt(100, {w.ram->mapping() + 50, 3 * kPage}); },
      1},
+    {"ReadRangeOverItself",
+     [](World& w) { return w.memory.ReadRange(Range(), {w.ram->mapping() + 50, 2 * kPage}); },
+     1},
+    {"WriteRangeOverItself",
+     [](World& w) { return w.memory.WriteRange(Range(), {w.ram->mapping() + 50, 2 * kPage}); },
+     1},
+    {"ReadArray",
+     [](World& w) {
+       PagedReader reader(w.memory, Range());
+       const Status status = reader.ReadArray<uint32_t>(1000).status();
+       EXPECT_EQ(reader.remaining(), status.ok() ? 2 * kPage - 4000 : 2 * kPage);
+       return status;
+     },
+     1},
+    {"ReadAll", [](World& w) { return PagedReader(w.memory, Range()).ReadAll().status(); }, 1},
+    {"LockGpns", [](World& w) { return Keep(w, w.memory.LockGpns(AccessType::kWrite, true, kGpns)); }, 1},
+    {"LockRange", [](World& w) { return Keep(w, w.memory.LockRange(AccessType::kRead, Range())); }, 1},
+    {"LockGpnsOfTheGuest",
+     [](World& w) { return Keep(w, w.vm.LockGpns(AccessType::kRead, false, std::array<uint64_t, 2>{0, 16})); },
+     1},
+    {"AccessBitmapCreate", [](World& w) { return Keep(w, AccessBitmap::Create("bits", 1000, true)); }, 1},
     {"EventCreate", [](World& w) { return Keep(w, Event::Create()); }, 1},
     {"EventClone", [](World& w) { return Keep(w, w.event.Clone()); }, 1},
     {"EventWait", [](World& w) { return w.event.Wait(); }, 1},
@@ -226,6 +260,19 @@ TEST(FailureLoop, WhatCannotBeTakenOutKeepsItsPlace) {
   EXPECT_NE(refused.ToString().find("'rom' is there"), std::string::npos);
 }
 
+// What the library's filter does not reach, the kernel refuses, in a child.
+constexpr int kNoSeccomp = 7;
+constexpr int kHostsHandler = 5;  // the exit status of a child whose own handler was called
+
+// True: the child could not be made to fail here, and has said so.
+bool Skipped(const test::ChildResult& child) { return child.Exited(kNoSeccomp); }
+
+void RefuseOrLeave(uint32_t call, uint32_t argument) {
+  if (!test::Refuse(call, argument, ENOMEM)) {
+    _exit(kNoSeccomp);
+  }
+}
+
 // membarrier is asked for once, when the library is loaded: a kernel that refuses it costs readers a fence, nothing else.
 void SynchronizeAndRing() {
   const World world;
@@ -236,10 +283,48 @@ void SynchronizeAndRing() {
   CHILD_CHECK(world.event.TryWait().value());
 }
 
+void WithoutMembarrier() {
+  RefuseOrLeave(SYS_membarrier, test::kAnyArgument);
+  execl("/proc/self/exe", "/proc/self/exe", "--child", "SynchronizeAndRing", nullptr);
+  _exit(9);
+}
+
 TEST(FailureLoop, AKernelWithoutMembarrierIsNoFailure) {
   for (const char* variable : {"GUESTMEM_MEMBARRIER=0", "GUESTMEM_MEMBARRIER=1"}) {
     const test::ChildResult child = test::RunSelf({"--child", "SynchronizeAndRing"}, {variable});
     EXPECT_TRUE(child.Exited(0)) << child;
+  }
+  const test::ChildResult refused = test::RunMode("WithoutMembarrier");
+  if (Skipped(refused)) {
+    GTEST_SKIP() << "no seccomp here: membarrier cannot be refused";
+  }
+  EXPECT_TRUE(refused.Exited(0)) << refused;
+}
+
+// sigaction is called for one signal, then for the other. Whichever is refused, the error says so, and memory is not created.
+template <int kSignal>
+void WithoutSigaction() {
+  struct sigaction hosts = {};
+  hosts.sa_handler = [](int) { _exit(kHostsHandler); };
+  CHILD_CHECK(sigaction(SIGSEGV, &hosts, nullptr) == 0);
+  RefuseOrLeave(SYS_rt_sigaction, kSignal);
+  for (int i = 0; i < 2; ++i) {
+    const Status status = InstallFaultHandler();
+    CHILD_CHECK(!status.ok() && status.kind() == ErrorKind::kResourceExhausted);
+    CHILD_CHECK(status.ToString().ends_with("sigaction: Cannot allocate memory"));
+    CHILD_CHECK(GuestMemory::Allocate(kPage).status().kind() == ErrorKind::kResourceExhausted);
+  }
+  // A fault of the host's own still reaches the host's handler, whatever part of ours is in force.
+  *static_cast<volatile char*>(nullptr) = 1;
+}
+
+TEST(FailureLoop, AKernelThatRefusesTheHandlerIsAnErrorAndTheHostsOwnStays) {
+  for (const char* mode : {"WithoutSegv", "WithoutBus"}) {
+    const test::ChildResult child = test::RunMode(mode);
+    if (Skipped(child)) {
+      GTEST_SKIP() << "no seccomp here: sigaction cannot be refused";
+    }
+    EXPECT_TRUE(child.Exited(kHostsHandler)) << mode << " " << child;
   }
 }
 
@@ -248,5 +333,8 @@ TEST(FailureLoop, AKernelWithoutMembarrierIsNoFailure) {
 
 int main(int argc, char** argv) {
   using namespace guestmem;
-  return test::TestMain(argc, argv, {{"SynchronizeAndRing", SynchronizeAndRing}});
+  return test::TestMain(argc, argv, {{"SynchronizeAndRing", SynchronizeAndRing},
+                                     {"WithoutMembarrier", WithoutMembarrier},
+                                     {"WithoutSegv", WithoutSigaction<SIGSEGV>},
+                                     {"WithoutBus", WithoutSigaction<SIGBUS>}});
 }

@@ -33,7 +33,7 @@ namespace guestmem {
 // Installs the SIGSEGV and SIGBUS handler of this process, once; later calls do nothing and succeed. What was
 // installed before is called for faults that are not ours. GuestMemory::Create does this.
 // Errors: kResourceExhausted if the kernel refused; kInvalidArgument if it was accepted but is not in force afterwards
-// (a sanitizer run with handle_segv=2 does that: use handle_segv=1).
+// (a sanitizer run with handle_segv=2 does that: use handle_segv=1). After a failure it may be called again.
 Status InstallFaultHandler();
 
 // Whether the handler in force for both signals is this library's, read back from the kernel.

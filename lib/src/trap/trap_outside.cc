@@ -223,7 +223,8 @@ Status Install(int signal, struct sigaction& previous) {
   ours.sa_sigaction = trap::HandleSignal;
   ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   sigemptyset(&ours.sa_mask);
-  if (sigaction(signal, nullptr, &previous) != 0 || sigaction(signal, &ours, nullptr) != 0) {
+  // After an installation that went half-way it is ours, and what was there before is remembered already.
+  if ((!IsOurs(signal) && sigaction(signal, nullptr, &previous) != 0) || sigaction(signal, &ours, nullptr) != 0) {
     return InstallError(ErrorKind::kResourceExhausted, std::string("sigaction: ") + std::strerror(errno));
   }
   if (!IsOurs(signal)) {

@@ -13,7 +13,6 @@ enum class HostCall : uint8_t {
   kMprotect,
   kMemfdCreate,
   kFtruncate,
-  kMembarrier,
   kEventfd,
   kAllocate,
   kMremap,     // the second half of putting a new mapping in an old one's place
