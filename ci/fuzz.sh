@@ -7,7 +7,8 @@
 #
 #   --seconds N, --minutes N   in all, shared out over the targets (default 60 s)
 #   --engine=E      libfuzzer (default), or afl: AFL++, persistent, with CmpLog; it must find a target 99 % stable
-#   --sanitizer=S   address (default: ASan and UBSan), undefined, memory, thread, or none
+#   --sanitizer=S   address (default: ASan and UBSan), integer (the same and clang's integer checks), undefined, memory,
+#                   thread, or none
 #   --seed N        the engine's random seed (default: a new one each time); on several cores timing decides, too
 #   --report DIR    write DIR/index.html, now and then and at the end: one page, from the history of all runs so far
 #   list            name the targets
@@ -51,8 +52,8 @@ while [ $# -gt 0 ]; do
       engine=$2 && shift
       ;;
     --sanitizer)
-      [[ ${2-} =~ ^(address|undefined|memory|thread|none)$ ]] ||
-        die 2 "--sanitizer can be address, undefined, memory, thread or none, not '${2-}'"
+      [[ ${2-} =~ ^(address|integer|undefined|memory|thread|none)$ ]] ||
+        die 2 "--sanitizer can be address, integer, undefined, memory, thread or none, not '${2-}'"
       sanitizer=$2 && shift
       ;;
     --report)
@@ -79,6 +80,10 @@ if [ "$engine" = afl ]; then dir+=-afl; fi
 flags=("-DGUESTMEM_FUZZ_ENGINE=$engine")
 case $engine-$sanitizer in
   *-address) flags+=(-DGUESTMEM_SANITIZE=address,undefined) ;;
+  *-integer)
+    [ -f "$root/ci/integer.ignorelist" ] || die 2 "integer needs ci/integer.ignorelist, which this tree lacks"
+    dir+=-integer && flags+=(-DGUESTMEM_SANITIZE=address,undefined,integer)
+    ;;
   libfuzzer-none) dir+=-plain && flags+=(-DGUESTMEM_SANITIZE=) ;;
   *-none) dir+=-none && flags+=(-DGUESTMEM_SANITIZE=) ;;
   afl-memory | afl-thread) die 2 "afl with the $sanitizer sanitizer is not supported: use libfuzzer for it" ;;

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fuzz_common import dictionary, fuzzer_arguments, input_folders, merged, merged_environment, options_file, options_of
 
-GRACE = 60  # seconds past its time after which a process counts as hung
+GRACE = 300  # seconds past its time after which a process counts as hung; a corpus on a busy machine takes its time
 LEAST_STABILITY = 99.0  # percent of edges that the same input reaches every time
 
 
@@ -98,7 +98,7 @@ class Turn:
             self.failure = "FAILED: " + ", ".join(sorted({path.name.split("-")[0] for path in self.artifacts}))
         elif self.hung:
             self.failure = "FAILED: hung"
-        elif status != 0 and not (self.stopped and status == self.INTERRUPTED):
+        elif status != 0 and not (self.stopped and status in (self.INTERRUPTED, -signal.SIGINT)):  # the latter before it listens
             self.failure = f"FAILED: exit status {status}"
         elif self.stability is not None and self.stability < LEAST_STABILITY:
             self.failure = f"FAILED: stability {self.stability:g} %, below {LEAST_STABILITY:g} %"
@@ -155,7 +155,8 @@ class Afl(Turn):
 
     def environment(self):
         environment = {**super().environment(), "AFL_NO_UI": "1", "AFL_NO_COLOR": "1", "AFL_SKIP_CPUFREQ": "1", "AFL_NO_AFFINITY": "1",
-                       "AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES": "1", "AFL_CMPLOG_ONLY_NEW": "1"}
+                       "AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES": "1", "AFL_CMPLOG_ONLY_NEW": "1",
+                       "AFL_FAST_CAL": "1"}
         # how afl-fuzz wants to learn of a report: by a signal, and of MSan's by this status
         for variable, options in (("ASAN_OPTIONS", {"abort_on_error": "1", "symbolize": "0", "detect_leaks": "0"}),
                                   ("UBSAN_OPTIONS", {"abort_on_error": "1", "symbolize": "0", "halt_on_error": "1"}),
@@ -199,8 +200,19 @@ class Afl(Turn):
         if entries and (found := re.search(r",execs:(\d+)", entries[-1].name)):
             self.executions = max(self.executions, int(found[1]))
 
+    def end_left_over(self):
+        """afl-fuzz may leave a stopped child of its fork server behind, in a session of its own: known by our environment."""
+        mark = f"GUESTMEM_SAVE_TRACE={self.trace}".encode()
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if mark in environment.read_bytes().split(b"\0"):
+                    os.kill(int(environment.parent.name), signal.SIGKILL)
+            except OSError:  # gone, or another user's
+                continue
+
     def collect(self):
         """Queue entries become finds; failing inputs become artifacts, and the first one's report is made by running it."""
+        self.end_left_over()
         queue = self.out / "default" / "queue"
         for path in queue.iterdir() if queue.is_dir() else ():
             if path.is_file() and ",orig:" not in path.name:

@@ -114,6 +114,7 @@ class Scripts(unittest.TestCase):
             return turn.failure
         self.assertEqual(judged(0), "")
         self.assertEqual(judged(72, stopped=True), "")
+        self.assertEqual(judged(-2, stopped=True), "")
         self.assertEqual(judged(72), "FAILED: exit status 72")
         self.assertEqual(judged(0, hung=True), "FAILED: hung")
         self.assertEqual(judged(0, stability=99.0), "")
@@ -130,7 +131,9 @@ class Scripts(unittest.TestCase):
         (turn.out / "default" / "fuzzer_stats").write_text("execs_done        : 700\nstability         : 99.50%\nedges_found       : 44\n")
         turn.look()
         self.assertEqual((turn.executions, turn.coverage, turn.stability, turn.loaded), (700, 44, 99.5, True))
+        left_over = subprocess.Popen(["sleep", "60"], env=turn.environment(), start_new_session=True)
         turn.collect()
+        self.assertEqual(left_over.wait(10), -9)
         self.assertEqual([path.read_bytes() for path in turn.finds.iterdir()], [b"found"])
 
     def test_report_of_nothing(self):

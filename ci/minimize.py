@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzz import ROOT, fuzzer_arguments, merged_environment, shown, table
+from fuzz_common import ROOT, fuzzer_arguments, merged_environment, shown, table
 
 MAX_FILES = 300
 MAX_BYTES = 256 * 1024
@@ -67,16 +67,17 @@ def choose(features, free, candidates):
     return chosen, left_out
 
 
-def minimize(build, target, dry_run):
+def minimize(build, target, more, dry_run):
     corpus = ROOT / "corpus" / target
     corpus.mkdir(parents=True, exist_ok=True)
     before = files_of(corpus)
-    features, crashed = features_of(build, target, [corpus, build / "corpus" / target, build / "seeds"])
+    found = [folder for folder in (build / "corpus" / target, *more) if folder.is_dir()]
+    features, crashed = features_of(build, target, [corpus, *found, build / "seeds"])
     seeds = files_of(build / "seeds")
     kept = [path for path in before if path.name.startswith(KEPT_FOR_EVER)]
     # one of several equal files is enough, and the checked-in one is the one to keep
     candidates = {}
-    for path in [*before, *files_of(build / "corpus" / target)]:
+    for path in [*before, *(path for folder in found for path in files_of(folder))]:
         if path not in kept:
             candidates.setdefault(hashlib.sha1(path.read_bytes()).hexdigest(), path)
     chosen, left_out = choose(features, seeds + kept, candidates.values())
@@ -98,6 +99,7 @@ def minimize(build, target, dry_run):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, required=True)
+    parser.add_argument("--more", type=Path, action="append", default=[], help="a folder of inputs for any target")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("target", nargs="+")
     arguments = parser.parse_args()
@@ -105,7 +107,7 @@ def main():
     rows = [["target", "files before", "bytes", "files now", "bytes", "features", "left out", "failing"]]
     for target in arguments.target:
         print(f"{target}: running every input once", flush=True)
-        rows.append(minimize(build, target, arguments.dry_run))
+        rows.append(minimize(build, target, arguments.more, arguments.dry_run))
     print()
     table(rows, right=range(1, 8))
     if arguments.dry_run:
