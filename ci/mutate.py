@@ -190,10 +190,10 @@ class Place:
         tests = [*self.unit_tests, "lockstep_property_test", "schedule"]
         if not self.make("trace", *tests):
             raise mutants.BadPatch("the unchanged engine doesn't build:\n" + self.tail())
-        self.clean = self.code()
         for judge in self.judges("rcu.cc"):
             if judge[2]() != 0:
                 raise mutants.BadPatch(f"the unchanged engine doesn't pass {judge[0]}:\n" + self.tail())
+        self.clean = self.code()
 
     def tail(self):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
@@ -208,8 +208,7 @@ class Place:
     def judges(self, file):
         """(name, targets to build, how to ask it), the fast ones first."""
         def unit():
-            names = "|".join(self.unit_tests)
-            return self.run(["ctest", "--test-dir", str(self.build), "-R", f"^({names})/", "--stop-on-failure", "--no-tests=error", "--timeout", "20"], 4 * SECONDS)
+            return next((1 for name in self.unit_tests if self.run([str(self.build / "lib" / name), "--gtest_fail_fast", "--gtest_brief=1"]) != 0), 0)
 
         def properties():
             return self.run([str(self.build / "proptest" / "lockstep_property_test"), "--gtest_filter=*EngineAndModelAgree*"],
@@ -318,6 +317,9 @@ def run_all(options):
             if place.clean is None:
                 place.prepare()
             result = {**place.hunt(mutant), "tree": digest, "operator": mutant.operator, "diff": mutant.diff()}
+        except mutants.BadPatch:
+            mutants.interrupt()  # the others needn't try
+            raise
         finally:
             with lock:
                 free.append(place)
@@ -333,7 +335,6 @@ def run_all(options):
             for _ in pool.map(one, todo):
                 pass
     except (KeyboardInterrupt, mutants.BadPatch) as problem:
-        mutants.interrupt()
         mutants.say(f"{problem}\nstopped; the same command goes on from here" if str(problem) else "interrupted; the same command goes on from here")
     status = tell([m for m in chosen if m.key in results], results, known_survivors())
     print(f"classify a survivor: a line 'KEY CLASS REASON' in {mutants.fuzz.shown(KNOWN)}, CLASS one of {', '.join(CLASSES)}")

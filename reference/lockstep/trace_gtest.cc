@@ -98,6 +98,10 @@ Facts::Facts(const Trace& trace) : world(trace.world) {
   }
   handler |= !world.handler.empty();
   fixes = std::any_of(world.handler.begin(), world.handler.end(), IsFix);
+  for (const Ran& ran : steps) {
+    tracks |= fixes && FieldsOf(ran.step.kind).Uses(kFieldPage) && ran.step.kind != StepKind::kSetBit;
+  }
+  tracks |= std::find(world.handler.begin(), world.handler.end(), HandlerAnswer::kVanishRetry) != world.handler.end();
   own = std::find(world.subrange.begin(), world.subrange.end(), SubrangeAnswer::kOwn) != world.subrange.end() ||
         std::find(world.subrange.begin(), world.subrange.end(), SubrangeAnswer::kWrongSize) != world.subrange.end();
   const bool answers = std::find(world.handler.begin(), world.handler.end(), HandlerAnswer::kFallback) != world.handler.end();
@@ -106,9 +110,11 @@ Facts::Facts(const Trace& trace) : world(trace.world) {
     bitmaps |= backing.present && backing.has_bitmap;
     unmapped |= backing.present && !backing.mapped;
     iova |= backing.has_iova;
+    unlockable |= backing.present && !backing.lockable;
     fickle |= backing.fickle;
     for (uint64_t page = 0; page < backing.pages; ++page) {
       bus |= backing.present && backing.page[page].state == PageState::kBus;
+      tracks |= fixes && backing.page[page].state != PageState::kRam;
     }
     mapped.emplace_back();
     slow.emplace_back();
@@ -174,39 +180,28 @@ std::string Enumerator(std::string_view name) {
 }
 
 std::string Noted(const Call& call) {
-  std::string text = std::string(Name(call.kind)) + " of backing " + DecimalText(call.backing) + ":";
-  const auto add = [&](uint64_t number) { text += " " + HexText(number); };
+  std::string text(Name(call.kind));
+  std::vector<uint64_t> numbers = {call.address, call.length};
   switch (call.kind) {
     case CallKind::kLockGpns:
     case CallKind::kUnlockGpns:
-      add(static_cast<uint64_t>(call.access));
-      for (const uint64_t gpn : call.gpns) {
-        add(gpn);
-      }
-      return text;
-    case CallKind::kPageFault:
-      add(call.address);
-      add(call.length);
-      add(static_cast<uint64_t>(call.access));
-      add(call.bitmap_failure ? 1 : 0);
-      return text;
+      text += " to " + std::string(Name(call.access));
+      numbers = call.gpns;
+      break;
+    case CallKind::kPageFault: text += " on " + std::string(Name(call.access)) + (call.bitmap_failure ? " by the bitmap" : ""); break;
     case CallKind::kFillFallback:
-    case CallKind::kSubrange:
-      add(call.address);
-      add(call.length);
-      add(call.value);
-      return text;
+    case CallKind::kSubrange: numbers.push_back(call.value); break;
     case CallKind::kCompareExchangeFallback:
-      add(call.address);
-      add(call.length);
-      add(call.value);
-      add(call.desired);
-      return text;
-    default:
-      add(call.address);
-      add(call.length);
-      return text;
+      numbers.push_back(call.value);
+      numbers.push_back(call.desired);
+      break;
+    default: break;
   }
+  text += " of backing " + DecimalText(call.backing) + ":";
+  for (const uint64_t number : numbers) {
+    text += " " + HexText(number);
+  }
+  return text;
 }
 
 namespace {
@@ -355,9 +350,14 @@ std::string Show(const PagedRange& range) {
 }
 
 )"},
+    {"AccessName(", R"(std::string AccessName(AccessType access) {
+  return access == AccessType::kRead ? "read" : access == AccessType::kWrite ? "write" : "execute";
+}
+
+)"},
     {"Calls", R"(// What the backings were asked. TakeAll: since it was last called.
 struct Calls {
-  void Note(const std::string& what, std::initializer_list<uint64_t> numbers) {
+  void Note(const std::string& what, std::span<const uint64_t> numbers) {
     std::ostringstream text;
     text << what << ":";
     for (const uint64_t number : numbers) {
@@ -365,11 +365,6 @@ struct Calls {
     }
     noted.push_back(text.str());
   }
-?NoteMore?  void NoteMore(uint64_t number) {
-?NoteMore?    std::ostringstream text;
-?NoteMore?    text << " 0x" << std::hex << number;
-?NoteMore?    noted.back() += text.str();
-?NoteMore?  }
   std::vector<std::string> TakeAll() { return std::exchange(noted, {}); }
 
   std::vector<std::string> noted;

@@ -38,9 +38,10 @@ struct Facts {
   std::set<uint64_t> seeds;                        // of DataPattern
   uint64_t longest = 0;                            // host buffer
 
-  bool bitmaps = false, unmapped = false, iova = false, fickle = false;
+  bool bitmaps = false, unmapped = false, iova = false, fickle = false, unlockable = false;
   bool handler = false;   // PageFault
   bool fixes = false;     // the handler puts pages in order
+  bool tracks = false;    // and must know what each page is
   std::set<CallKind> fallbacks;  // asked for
   bool locks = false, hooks = false, own = false;
   bool host_calls = false;

@@ -298,7 +298,7 @@ class Steps {
       return;
     }
     Call(self + "->ram->" + call);
-    for (uint64_t page = step().page; facts_.fixes && outcome().ok && page < uint64_t{step().page} + step().count; ++page) {
+    for (uint64_t page = step().page; facts_.tracks && outcome().ok && page < uint64_t{step().page} + step().count; ++page) {
       out_.Line({self, "->page[", std::to_string(page), "] = Backing::Page::", Enumerator(Name(ran_->states[step().backing][page])), ";"});
     }
   }

@@ -64,7 +64,7 @@ void HandlerStatements(HandlerAnswer answer, bool bitmaps, Source& out) {
 void Handler(const Facts& facts, Source& out) {
   out.Blank();
   out.Line("PageFaultAction PageFault(const PageFaultInfo& fault) override {");
-  out.Line("Note(\"page_fault\", {fault.address, fault.length, static_cast<uint64_t>(fault.access), fault.bitmap_failure});");
+  out.Line("Note(\"page_fault on \" + AccessName(fault.access) + (fault.bitmap_failure ? \" by the bitmap\" : \"\"), {{fault.address, fault.length}});");
   if (!facts.world.handler.empty()) {
     out.Line("switch (calls_.handler++) {");
     Cases<HandlerAnswer>(facts.world.handler, HandlerAnswer::kDefault, out,
@@ -86,12 +86,14 @@ void PutInOrder(const Facts& facts, Source& out) {
     out.Line("continue;");
     out.Line("}");
   }
-  out.Line("if (page[i] == Page::kRam) continue;");
-  out.Line("const bool missing = page[i] == Page::kBus;");
-  out.Line("Status status = missing ? ram->Allocate(i * kPageSize, kPageSize)");
-  out.Line("                        : ram->Protect(i * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite);");
-  out.Line("if (!status.ok()) return status;");
-  out.Line("page[i] = Page::kRam;");
+  if (facts.tracks) {
+    out.Line("if (page[i] == Page::kRam) continue;");
+    out.Line("const bool missing = page[i] == Page::kBus;");
+    out.Line("Status status = missing ? ram->Allocate(i * kPageSize, kPageSize)");
+    out.Line("                        : ram->Protect(i * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite);");
+    out.Line("if (!status.ok()) return status;");
+    out.Line("page[i] = Page::kRam;");
+  }
   out.Line("}");
   out.Line("return {};");
   out.Line("}");
@@ -126,7 +128,7 @@ void NextFallback(const Facts& facts, Source& out) {
 void Fallback(const Facts& facts, Source& out, std::string_view method, std::string_view parameters, std::string_view name,
               std::string_view length, std::string_view noted, std::string_view move) {
   out.Line({"Status ", method, "(uint64_t address, ", parameters, ") override {"});
-  out.Line({"Note(\"", name, "\", {address, ", length, noted, "});"});
+  out.Line({"Note(\"", name, "\", {{address, ", length, noted, "}});"});
   if (facts.world.fallback.empty()) {
     out.Line({"const uint64_t moved = ", length, ";"});
   } else {
@@ -164,7 +166,7 @@ void Fallbacks(const Facts& facts, Source& out) {
   out.Line("uint64_t words[2] = {};");
   out.Line("std::memcpy(&words[0], current.data(), current.size());");
   out.Line("std::memcpy(&words[1], desired.data(), desired.size());");
-  out.Line("Note(\"compare_exchange_fallback\", {address, desired.size(), words[0], words[1]});");
+  out.Line("Note(\"compare_exchange_fallback\", {{address, desired.size(), words[0], words[1]}});");
   if (!facts.world.fallback.empty()) {
     out.Line("if (Status status = NextFallback(address, desired.size(), 0).second; !status.ok()) return status;");
   }
@@ -196,16 +198,20 @@ void Locks(const Facts& facts, Source& out) {
     out.Line("}");
   }
   out.Blank();
-  out.Line("bool supports_locking() const override { return lockable; }");
+  if (facts.unlockable || facts.fickle) {
+    out.Line({"bool supports_locking() const override { return lockable", facts.fickle ? " != lies; }" : "; }"});
+  }
   out.Line("Status LockGpns(AccessType access, std::span<const uint64_t> gpns) override {");
-  out.Line("NoteList(\"lock_gpns\", access, gpns);");
+  out.Line("Note(\"lock_gpns to \" + AccessName(access), gpns);");
   out.Line(script.empty() ? "return {};"
                           : "return NextLock(gpns.back() * kPageSize + kPageSize / 2, "
                             "(*std::max_element(gpns.begin(), gpns.end()) + 1) * kPageSize);");
   out.Line("}");
-  out.Line("void UnlockGpns(AccessType access, std::span<const uint64_t> gpns) override { NoteList(\"unlock_gpns\", access, gpns); }");
+  out.Line("void UnlockGpns(AccessType access, std::span<const uint64_t> gpns) override {");
+  out.Line("Note(\"unlock_gpns to \" + AccessName(access), gpns);");
+  out.Line("}");
   out.Line("Status ExposeVa(uint64_t address, uint64_t length) override {");
-  out.Line("Note(\"expose_va\", {address, length});");
+  out.Line("Note(\"expose_va\", {{address, length}});");
   out.Line(script.empty() ? "return {};" : "return NextLock(address + length / 2, address + length);");
   out.Line("}");
 }
@@ -213,7 +219,7 @@ void Locks(const Facts& facts, Source& out) {
 void Hook(const Facts& facts, Source& out) {
   out.Blank();
   out.Line("Result<std::optional<GuestMemory>> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking) override {");
-  out.Line("Note(\"subrange\", {offset, length, allow_preemptive_locking});");
+  out.Line("Note(\"subrange\", {{offset, length, allow_preemptive_locking}});");
   if (!facts.world.subrange.empty()) {
     out.Line("switch (calls_.subrange++) {");
     Cases<SubrangeAnswer>(facts.world.subrange, SubrangeAnswer::kDefault, out, [&](SubrangeAnswer answer) {
@@ -318,7 +324,7 @@ void SetUpBacking(const Facts& facts, size_t i, Source& out) {
   set(backing.has_iova, "iova", Number(kIovaBase));
   for (uint64_t page = 0; page < backing.pages; ++page) {
     SetUpPage(self + "->ram->", page, backing.page[page].state, out);
-    set(facts.fixes && backing.page[page].state != PageState::kRam, Variable("page[", page) + "]",
+    set(facts.tracks && backing.page[page].state != PageState::kRam, Variable("page[", page) + "]",
         "Backing::Page::" + Enumerator(Name(backing.page[page].state)));
   }
   if (!backing.has_bitmap) {
@@ -406,7 +412,7 @@ std::string BackingClass(const Facts& facts) {
   if (facts.unmapped || facts.fickle) {
     out.Line("bool mapped = true;");
   }
-  if (facts.locks) {
+  if (facts.locks && (facts.unlockable || facts.fickle)) {
     out.Line("bool lockable = true;");
   }
   if (facts.fickle) {
@@ -418,7 +424,7 @@ std::string BackingClass(const Facts& facts) {
   if (facts.bitmaps || facts.fickle) {
     out.Line("std::optional<BitmapInfo> bitmap;");
   }
-  if (facts.fixes) {
+  if (facts.tracks) {
     out.Line("enum class Page : uint8_t { kRam, kReadOnly, kHole, kBus };");
     out.Line("std::array<Page, 4> page = {};  // what each is now");
   }
@@ -430,16 +436,8 @@ std::string BackingClass(const Facts& facts) {
     out.Line("private:");
   }
   if (facts.calls) {
-    out.Line("void Note(const std::string& what, std::initializer_list<uint64_t> numbers) {");
+    out.Line("void Note(const std::string& what, std::span<const uint64_t> numbers) {");
     out.Line("calls_.Note(what + \" of backing \" + std::to_string(index_), numbers);");
-    out.Line("}");
-  }
-  if (facts.locks) {
-    out.Line("void NoteList(const std::string& what, AccessType access, std::span<const uint64_t> gpns) {");
-    out.Line("Note(what, {static_cast<uint64_t>(access)});");
-    out.Line("for (const uint64_t gpn : gpns) {");
-    out.Line("calls_.NoteMore(gpn);");
-    out.Line("}");
     out.Line("}");
   }
   if (facts.calls) {
