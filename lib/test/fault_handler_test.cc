@@ -154,6 +154,24 @@ void OwnHandler(int signal, siginfo_t* info, void* context) {
   }
 }
 
+// As the kernel reports memory that has gone bad: at the start of its page.
+void PoisonHandler(int signal, siginfo_t* info, void* context) {
+  info->si_code = BUS_MCEERR_AR;
+  info->si_addr = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(info->si_addr) & ~uintptr_t{kPage - 1});
+  CHILD_CHECK(TryHandleFault(signal, info, context));
+  ++g_recovered;
+}
+
+void MachineCheckBelowTheAccessIsRecovered() {
+  Set(SIGBUS, Action(PoisonHandler));
+  const Pages pages(1, 2, Hole::kTruncated);
+  for (const size_t page : {0, 1}) {  // of an even and of an odd number
+    uint64_t value = 0;
+    CHILD_CHECK(TryRead(pages.hole() + page * kPage + 8, value).has_value());
+  }
+  CHILD_CHECK(g_recovered == 2);
+}
+
 void OwnHandlerRecovers() {
   Set(SIGSEGV, Action(OwnHandler));
   Set(SIGBUS, Action(OwnHandler));
@@ -325,6 +343,7 @@ constexpr NamedMode kModes[] = {
     {"ReadBackSeesWhatIsInForce", 0, ReadBackSeesWhatIsInForce},
     {"CreateInstalls", 0, CreateInstalls},
     {"AProgramsOwnHandlerRecoversAndRefuses", 0, OwnHandlerRecovers},
+    {"AMachineCheckBelowTheAccessIsRecovered", 0, MachineCheckBelowTheAccessIsRecovered},
     {"ChainsWithAddressAndContext", 0, ChainsWithInfo},
     {"ChainsToAHandlerThatJumpsAway", 0, ChainsToAHandlerThatJumpsAway},
     {"ChainsWithTheMaskOfASimpleHandler", 0, ChainsWithItsMask<false, false>},

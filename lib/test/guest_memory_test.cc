@@ -323,6 +323,23 @@ void ExpectMisalignedEverywhereElse() {
   }
 }
 
+TEST(CompareExchange, TakesTwoValuesOfOnePossibleSize) {
+  const auto backing = std::make_shared<ScriptedBacking>(1, 1);
+  const GuestMemory memory = Over(backing);
+  std::array<std::byte, 16> current{}, desired;
+  desired.fill(std::byte{1});
+  for (size_t first = 0; first <= current.size(); ++first) {
+    for (size_t second = 0; second <= desired.size(); ++second) {
+      const bool possible = first == second && (first == 1 || first == 2 || first == 4 || first == 8);
+      const Result<bool> result = memory.CompareExchangeBytes(16, std::span(current).first(first), std::span(desired).first(second));
+      EXPECT_TRUE(possible ? Ok(result.status()) : Failed(result.status(), ErrorKind::kInvalidArgument, std::nullopt)) << first << " " << second;
+      EXPECT_EQ(backing->Byte(16), possible ? 1 : 0) << first << " " << second;
+      EXPECT_TRUE(Ok(memory.FillAt(16, 0, 16)));
+      current = {};
+    }
+  }
+}
+
 TEST(CompareExchange, D3_AnUnalignedAddressIsMisaligned) {
   ExpectMisalignedEverywhereElse<uint8_t>();
   ExpectMisalignedEverywhereElse<uint16_t>();
