@@ -91,6 +91,8 @@ class Tree:
             put(folder / path.relative_to(ROOT), path.read_bytes(), path.stat().st_mode)
         digest = hashlib.sha256()
         for name, (content, _) in self.files.items():
+            if "test" in name:
+                continue  # a new test is no reason to hunt again
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
         self.digest = digest.hexdigest()
         for name in SOURCES:

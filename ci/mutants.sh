@@ -17,8 +17,8 @@
 #   --seeds N    hunts from nothing, by different random numbers (default 3; 0: only the corpus)
 #   --ablation   the same hunts once more with the model's judgement off, under ASan and UBSan: what would they alone notice?
 #   --tests      also the unit tests, properties, enumerations and schedules
-#   --again      forget earlier results (build/mutants/results.json); without it, what was run on the same sources is kept,
-#                so an interrupted run, or one with more seeds, goes on where it stopped
+#   --again      forget earlier results (build/mutants/results.json); without it, what was run on the same sources (but for
+#                tests) is kept, so an interrupted run, or one with more seeds, goes on where it stopped
 #   list         the mutants, and what mistake each imitates
 #   check        whether each patch applies to this tree
 #   refresh      rewrite the patches whose surroundings have moved, where patch(1) still finds their place
