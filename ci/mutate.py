@@ -302,9 +302,9 @@ def run_all(options):
     print(f"== mutate: {len(chosen)} of {len(found)} mutants, {options.jobs} at a time, in {mutants.fuzz.shown(WORK)}")
     traces = traces_of_corpora()
     places = [Place(number, traces) for number in range(options.jobs)]
-    digest = places[0].tree.digest
+    digest = hashlib.sha256(b"".join(content for content, _ in places[0].tree.files.values())).hexdigest()  # tests too, unlike Tree's
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not options.again else {}
-    # Of other sources a kill is believed still; a survival is not.
+    # On other sources, or with other tests, a kill is believed still; a survival is not.
     todo = [m for m in chosen if m.key not in results or (options.again_survivors and results[m.key]["end"] == "survived")
             or (results[m.key]["end"] in ("survived", "same code") and results[m.key]["tree"] != digest)]
     started, done, lock, free = time.monotonic(), 0, threading.Lock(), list(places)
