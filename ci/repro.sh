@@ -79,6 +79,7 @@ else
   say "trace: $(shown "$trace"); run it again: $(shown "$dir/fuzz/$tool") run $(shown "$trace")"
   build_test || { cat "$log" >&2 && die 2 "the generated test doesn't build: $(shown "$test")"; }
   if timeout 5 "${test%.cc}" >"$out/$name.log" 2>&1; then
+    if grep -q '^\[  SKIPPED ' "$out/$name.log"; then say "test: skips, see above"; fi
     say "test: $(shown "$test"): IT PASSES, so it doesn't show the difference"
   else
     say "test: $(shown "$test"): fails, as it should ($(shown "$out/$name.log"))"

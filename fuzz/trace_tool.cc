@@ -175,7 +175,7 @@ int Minimise(const std::string& file, const reference::Trace& trace, const std::
 
 int Test(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
   const reference::TestSource source = reference::ToTestSource(trace, std::filesystem::path(file).stem().string());
-  if (!source.problem.empty()) return Complain(file, source.problem);
+  if (!source.problem.empty()) std::fprintf(stderr, "%s: %s\n", file.c_str(), source.problem.c_str());
   if (!out.empty()) return Write(file, source.text, out);
   std::fputs(source.text.c_str(), stdout);
   return kAgree;

@@ -13,7 +13,7 @@ namespace reference {
 
 struct TestSource {
   std::string text;     // C++20; several of different names may be compiled as one file
-  std::string problem;  // why there is none
+  std::string problem;  // why the text only skips, with this reason: something in the trace has no C++ (yet)
 };
 
 // `name`: any text; it becomes the test's name, TEST(Regression, Name).
