@@ -20,7 +20,8 @@ void OnlyRam(reference::Trace& trace) {
   }
   std::erase_if(trace.ops, [](const reference::Op& op) {
     return op.kind == StepKind::kAllocate || op.kind == StepKind::kMapZero || op.kind == StepKind::kProtect ||
-           op.kind == StepKind::kUnmap || op.kind == StepKind::kMapFile || op.kind == StepKind::kDecommit;
+           op.kind == StepKind::kUnmap || op.kind == StepKind::kMapFile || op.kind == StepKind::kDecommit ||
+           op.kind == StepKind::kUnmapBytes || op.kind == StepKind::kMapFileBytes;
   });
 }
 

@@ -16,7 +16,8 @@ void MappingsChange(reference::Trace& trace) {
   }
   trace.world = reference::Normal(trace.world);
   constexpr StepKind kChanges[] = {StepKind::kMapFile, StepKind::kDecommit, StepKind::kMapFile, StepKind::kAllocate,
-                                   StepKind::kMapZero, StepKind::kProtect,  StepKind::kUnmap};
+                                   StepKind::kMapZero, StepKind::kProtect,  StepKind::kUnmap,
+                                   StepKind::kUnmapBytes, StepKind::kMapFileBytes, StepKind::kAdviseHugePages, StepKind::kBindToNode};
   for (size_t i = 0; i < trace.ops.size(); i += 2) {
     // The numbers of an access that gives up its place: decoding has cleared those it had no use for.
     const reference::Op& op = trace.ops[i];
@@ -27,6 +28,8 @@ void MappingsChange(reference::Trace& trace) {
     change.count = op.size + 1;
     change.choice = static_cast<uint8_t>(op.at.delta);
     change.form = op.length % 2;
+    change.offset = op.offset != 0 ? op.offset : op.choice;
+    change.length = op.length;
     trace.ops[i] = reference::Normal(change);
   }
 }

@@ -19,6 +19,7 @@ using reference::LockAnswer;
 using reference::Op;
 using reference::PageSetup;
 using reference::PageState;
+using reference::Sharing;
 using reference::StepKind;
 using reference::SubrangeAnswer;
 using reference::Trace;
@@ -78,7 +79,8 @@ rc::Gen<Backing> Backings() {
       rc::gen::set(&Backing::null_bitmap, rc::gen::container<std::array<bool, 3>>(OnceIn(5))),
       rc::gen::set(&Backing::has_iova, OnceIn(4)),
       rc::gen::set(&Backing::lockable, rc::gen::map(OnceIn(8), [](bool unlockable) { return !unlockable; })),
-      rc::gen::set(&Backing::fickle, OnceIn(4)),
+      rc::gen::set(&Backing::fickle, OnceIn(4)), rc::gen::set(&Backing::wrapped, OnceIn(4)), rc::gen::set(&Backing::managed, OnceIn(3)),
+      rc::gen::set(&Backing::sharing, Mostly(Sharing::kNone, Any<Sharing>(reference::kSharings))),
       rc::gen::set(&Backing::page, rc::gen::container<std::array<PageSetup, reference::kMaxPages>>(Pages())));
 }
 
@@ -126,14 +128,17 @@ rc::Gen<StepKind> KindFrom(StepKind first, StepKind last) {
 rc::Gen<StepKind> Kinds() {
   // The file twice: only where two pages show it does a store show at a second place.
   const auto host_side = rc::gen::element(StepKind::kSetBit, StepKind::kAllocate, StepKind::kMapZero, StepKind::kProtect,
-                                          StepKind::kUnmap, StepKind::kMapFile, StepKind::kMapFile, StepKind::kDecommit);
+                                          StepKind::kUnmap, StepKind::kMapFile, StepKind::kMapFile, StepKind::kDecommit,
+                                          StepKind::kAdviseHugePages, StepKind::kBindToNode, StepKind::kUnmapBytes, StepKind::kMapFileBytes);
   return rc::gen::weightedOneOf<StepKind>({{4, KindFrom(StepKind::kRead, StepKind::kCompareExchange)},
                                            {2, KindFrom(StepKind::kProbeReadable, StepKind::kSubrange)},
                                            {2, host_side},
                                            {1, rc::gen::just(StepKind::kRangeSet)},
                                            {2, KindFrom(StepKind::kRangeSet, StepKind::kRangeFill)},
                                            {2, KindFrom(StepKind::kReaderOpen, StepKind::kWriterPlain)},
-                                           {3, KindFrom(StepKind::kLockGpns, StepKind::kLockableSubrange)}});
+                                           {3, KindFrom(StepKind::kLockGpns, StepKind::kLockableSubrange)},
+                                           {2, KindFrom(StepKind::kMake, StepKind::kInnerBuffer)},
+                                           {1, KindFrom(StepKind::kRevoke, StepKind::kForeignFault)}});
 }
 
 // Mostly pages of a small world: one that is not there fails the whole list.
@@ -162,7 +167,8 @@ rc::Gen<World> Worlds() {
       rc::gen::set(&World::fallback, Script(Any<FallbackAnswer>(reference::kFallbackAnswers))),
       rc::gen::set(&World::lock, Script(Mostly(LockAnswer::kOk, Any<LockAnswer>(reference::kLockAnswers)))),
       rc::gen::set(&World::subrange, Script(Mostly(SubrangeAnswer::kDefault, Any<SubrangeAnswer>(reference::kSubrangeAnswers)))),
-      rc::gen::set(&World::failing_host_call, Mostly(uint8_t{0}, UpTo(reference::kMaxFailingHostCall))));
+      rc::gen::set(&World::failing_host_call, Mostly(uint8_t{0}, UpTo(reference::kMaxFailingHostCall))),
+      rc::gen::set(&World::host_error, Any<reference::HostError>(reference::kHostErrors)));
   return rc::gen::resize(kFullSize, rc::gen::map(world, [](const World& w) { return reference::Normal(w); }));
 }
 
@@ -178,7 +184,9 @@ rc::Gen<Op> Ops() {
       rc::gen::set(&Op::choice, UpTo(uint8_t{reference::kMisalignments - 1})),
       rc::gen::set(&Op::access, Any<Access>(reference::kAccesses)), rc::gen::set(&Op::form, UpTo(uint8_t{1})),
       rc::gen::set(&Op::offset, UpTo(uint8_t{reference::kOffsetCount - 1})),
-      rc::gen::set(&Op::object, Mostly(uint8_t{0}, UpTo(uint8_t{reference::kObjects - 1}))));
+      rc::gen::set(&Op::object, Mostly(uint8_t{0}, UpTo(uint8_t{reference::kObjects - 1}))),
+      rc::gen::set(&Op::bytes, UpTo(uint8_t{reference::kSizeCount - 1})),
+      rc::gen::set(&Op::within, Mostly(uint8_t{0}, UpTo(uint8_t{reference::kHostPlaces}))));
   return rc::gen::resize(kFullSize, rc::gen::map(op, [](const Op& o) { return reference::Normal(o); }));
 }
 

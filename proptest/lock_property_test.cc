@@ -71,7 +71,7 @@ TEST(LockProperty, EveryGrantedLockIsUndoneExactlyOnce) {
   Ledger ledger(*engine);
   reference::Lockstep lockstep(ledger);
   rc::detail::TestParams params = rc::detail::configuration().testParams;
-  params.maxSuccess = std::max(params.maxSuccess, 10'000);
+  params.maxSuccess = std::max(params.maxSuccess, 20'000);
   const auto result = rc::detail::checkTestable(
       [&](const Trace& trace) {
         if (const reference::Verdict verdict = lockstep.Run(trace)) RC_FAIL(reference::Report(trace, *verdict));

@@ -344,7 +344,7 @@ constexpr NamedMode kModes[] = {
     {"CreateInstalls", 0, CreateInstalls},
     {"AProgramsOwnHandlerRecoversAndRefuses", 0, OwnHandlerRecovers},
     {"AMachineCheckBelowTheAccessIsRecovered", 0, MachineCheckBelowTheAccessIsRecovered},
-    {"ChainsWithAddressAndContext", 0, ChainsWithInfo},
+    {"D19_ChainsWithAddressAndContext", 0, ChainsWithInfo},
     {"ChainsToAHandlerThatJumpsAway", 0, ChainsToAHandlerThatJumpsAway},
     {"ChainsWithTheMaskOfASimpleHandler", 0, ChainsWithItsMask<false, false>},
     {"ChainsWithTheMaskOfAnInfoHandler", 0, ChainsWithItsMask<false, true>},
@@ -357,7 +357,7 @@ constexpr NamedMode kModes[] = {
     {"ASegvSentToTheThreadKillsByDefault", SIGSEGV, SentSignalKillsByDefault<SIGSEGV, true>},
     {"ABusSentToTheProcessKillsByDefault", SIGBUS, SentSignalKillsByDefault<SIGBUS, false>},
     {"SentSignalsAreIgnoredWhereTheyWere", 0, SentSignalIsIgnored},
-    {"AWildStoreKillsByDefault", SIGSEGV, WildStoreKills<&g_default>},
+    {"D19_AWildStoreKillsByDefault", SIGSEGV, WildStoreKills<&g_default>},
     {"AWildStoreKillsWhereTheSignalWasIgnored", SIGSEGV, WildStoreKills<&g_ignore>},
 };
 

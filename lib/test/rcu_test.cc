@@ -73,7 +73,7 @@ void ExpectHeldUp(bool nested) {
   EXPECT_TRUE(returned.load());
 }
 
-TEST(Rcu, SynchronizeWaitsForARunningSection) { ExpectHeldUp(false); }
+TEST(Rcu, D10_SynchronizeWaitsForARunningSection) { ExpectHeldUp(false); }
 TEST(Rcu, EndOfANestedSectionDoesNotEndTheOuterOne) { ExpectHeldUp(true); }
 
 TEST(Rcu, SynchronizeDoesNotWaitForSectionsThatBeganLater) {

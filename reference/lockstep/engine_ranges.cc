@@ -30,6 +30,13 @@ RangePart Show(const PagedRange& range) {
       part.runs.push_back({run.start, run.length});
     }
   }
+  // The same walk in an iterator's other spelling.
+  size_t i = 0;
+  const auto runs = range.ranges();
+  for (auto run = runs.begin(); run != runs.end(); run++, ++i) {
+    const bool same = run->invalid_gpn ? i == part.runs.size() : i < part.runs.size() && run->range.start == part.runs[i].start;
+    part.length = same ? part.length : ~part.length;
+  }
   return part;
 }
 
@@ -102,7 +109,7 @@ void EngineRanges::Forget() {
   }
 }
 
-bool EngineRanges::Run(const GuestMemory& memory, const Step& step, Outcome& outcome) {
+bool EngineRanges::Run(const GuestMemory& memory, const Step& step, const ScriptedBacking* host, Outcome& outcome) {
   if (!IsRangeStep(step.kind) && !IsReaderStep(step.kind) && !IsWriterStep(step.kind)) {
     return false;
   }
@@ -117,7 +124,7 @@ bool EngineRanges::Run(const GuestMemory& memory, const Step& step, Outcome& out
   }
   Buffer& buffer = buffers_[step.object];
   if (step.kind >= StepKind::kRangeRead) {
-    Access(memory, step, buffer, outcome);
+    Access(memory, step, buffer, host, outcome);
   } else {
     RunBuffer(step, buffer, outcome);
   }
@@ -201,6 +208,10 @@ void EngineRanges::RunBuffer(const Step& step, Buffer& buffer, Outcome& outcome)
           for (const PagedRange& part : view) {
             outcome.parts.push_back(Show(part));
           }
+          size_t i = 0;
+          for (auto part = view.begin(); part != view.end(); part++, ++i) {
+            outcome.refused |= i >= outcome.parts.size() || part->length() != outcome.parts[i].length;
+          }
         }
     }
   }, buffer.view);
@@ -211,24 +222,29 @@ std::span<uint8_t> EngineRanges::HostBytes(uint64_t length) {
   return std::span(host_).subspan(kGuardBytes, length);
 }
 
-void EngineRanges::Access(const GuestMemory& memory, const Step& step, const Buffer& buffer, Outcome& outcome) {
+void EngineRanges::Access(const GuestMemory& memory, const Step& step, const Buffer& buffer, const ScriptedBacking* host,
+                          Outcome& outcome) {
   std::visit([&](const auto& view) {
     if (step.kind == StepKind::kRangeFill) {
       Observe(step.form == 1 ? memory.ZeroRange(view) : memory.FillRange(view, static_cast<uint8_t>(step.value)), outcome);
       return;
     }
     const uint64_t length = view.length();
-    const std::span<uint8_t> bytes = HostBytes(step.choice == 1 ? length + 1 : step.choice == 2 && length != 0 ? length - 1 : length);
+    const uint64_t size = step.choice == 1 ? length + 1 : step.choice == 2 && length != 0 ? length - 1 : length;
+    uint8_t* const within = host != nullptr && step.choice == 0 ? host->PlainRam(step.HostAddress(), size) : nullptr;
+    const std::span<uint8_t> bytes = within != nullptr ? std::span(within, size) : HostBytes(size);
     const std::span<std::atomic<uint8_t>> atomics(Atomic(bytes.data()), bytes.size());
     if (step.kind == StepKind::kRangeRead) {
       Observe(step.form == 1 ? memory.ReadRangeToAtomic(view, atomics) : memory.ReadRange(view, std::as_writable_bytes(bytes)), outcome);
     } else {
-      for (uint64_t i = 0; i < bytes.size(); ++i) {
+      for (uint64_t i = 0; within == nullptr && i < bytes.size(); ++i) {
         bytes[i] = DataPattern(step.value, i);
       }
       Observe(step.form == 1 ? memory.WriteRangeFromAtomic(view, atomics) : memory.WriteRange(view, std::as_bytes(bytes)), outcome);
     }
-    KeepHostBytes(outcome);
+    if (within == nullptr) {
+      KeepHostBytes(outcome);
+    }
   }, buffer.view);
 }
 
@@ -265,7 +281,9 @@ void EngineRanges::RunReader(const GuestMemory& memory, const Step& step, Outcom
         const Buffer& buffer = buffers_[step.object];
         chain.storage = buffer.storage;
         chain.stream = std::visit([&]<typename Range>(const Range& range) -> std::unique_ptr<MemoryReader> {
-          return std::make_unique<guestmem::BasicPagedReader<Range>>(memory, range);
+          auto reader = std::make_unique<guestmem::BasicPagedReader<Range>>(memory, range);
+          outcome.refused = reader->rest().length() != range.length();
+          return reader;
         }, buffer.view);
       }
       break;
@@ -307,7 +325,9 @@ void EngineRanges::RunWriter(const GuestMemory& memory, const Step& step, Outcom
         const Buffer& buffer = buffers_[step.object];
         chain.storage = buffer.storage;
         chain.stream = std::visit([&]<typename Range>(const Range& range) -> std::unique_ptr<MemoryWriter> {
-          return std::make_unique<guestmem::BasicPagedWriter<Range>>(memory, range);
+          auto writer = std::make_unique<guestmem::BasicPagedWriter<Range>>(memory, range);
+          outcome.refused = writer->rest().length() != range.length();
+          return writer;
         }, buffer.view);
       }
       break;
@@ -323,7 +343,7 @@ void EngineRanges::RunWriter(const GuestMemory& memory, const Step& step, Outcom
       break;
     }
     case StepKind::kWriterFill:
-      Observe(writer.Fill(static_cast<uint8_t>(step.value), step.length), outcome);
+      Observe(step.value % 256 == 0 ? writer.Zero(step.length) : writer.Fill(static_cast<uint8_t>(step.value), step.length), outcome);
       break;
     default:
       WithObject(step.size, [&]<typename T>(T) { Observe(writer.WritePlain<T>(static_cast<T>(step.value)), outcome); });

@@ -13,6 +13,7 @@
 #include "guestmem/guest_memory.h"
 #include "guestmem/paged_range.h"
 #include "guestmem/stream.h"
+#include "reference/lockstep/scripted_backing.h"
 #include "reference/model/vocabulary.h"
 
 namespace reference {
@@ -21,8 +22,8 @@ class EngineRanges {
  public:
   // No buffers, no streams.
   void Forget();
-  // False: not a step of theirs.
-  bool Run(const guestmem::GuestMemory& memory, const Step& step, Outcome& outcome);
+  // False: not a step of theirs. `host` is where the step's host buffer is to be, if it can; null: it is one of its own.
+  bool Run(const guestmem::GuestMemory& memory, const Step& step, const ScriptedBacking* host, Outcome& outcome);
 
  private:
   // What the views of a buffer look at.
@@ -48,7 +49,7 @@ class EngineRanges {
   void RunBuffer(const Step& step, Buffer& buffer, Outcome& outcome);
   bool Set(const Step& step, Buffer& buffer);
   bool Append(const Step& step, Buffer& buffer);
-  void Access(const guestmem::GuestMemory& memory, const Step& step, const Buffer& buffer, Outcome& outcome);
+  void Access(const guestmem::GuestMemory& memory, const Step& step, const Buffer& buffer, const ScriptedBacking* host, Outcome& outcome);
   void RunReader(const guestmem::GuestMemory& memory, const Step& step, Outcome& outcome);
   void RunWriter(const guestmem::GuestMemory& memory, const Step& step, Outcome& outcome);
   template <typename T>

@@ -3,12 +3,18 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cctype>
+#include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "guestmem/detail/host_calls.h"
 #include "guestmem/guest_memory.h"
+#include "guestmem/shared_backing.h"
+#include "reference/lockstep/engine_made.h"
 #include "reference/lockstep/engine_observe.h"
 #include "reference/lockstep/engine_ranges.h"
 #include "reference/lockstep/scripted_backing.h"
@@ -22,9 +28,33 @@ using guestmem::Status;
 // Host calls left until one fails; 0: none will.
 unsigned g_calls_to_failure = 0;
 
+// The errno it fails with, and whether a change that takes two host calls fails at the second.
+int g_host_error = 0;
+bool g_fail_second = false;
+
+// The copy that a host buffer inside guest memory may need is none to a trace.
+bool g_copies_may_be_needed = false;
+
 // One change of a mapping is one host call to a trace, also where the library needs a second one to put it in place.
 bool FailHostCall(guestmem::detail::HostCall call) {
-  return call != guestmem::detail::HostCall::kMremap && g_calls_to_failure != 0 && --g_calls_to_failure == 0;
+  errno = g_host_error;
+  static bool second_fails = false;
+  bool fails = false;
+  if (call == guestmem::detail::HostCall::kMremap) {
+    fails = std::exchange(second_fails, false);
+  } else if (g_calls_to_failure != 0 && !(g_copies_may_be_needed && call == guestmem::detail::HostCall::kAllocate)) {
+    const bool now = --g_calls_to_failure == 0;
+    second_fails = now && g_fail_second && g_two_host_calls;
+    fails = now && !second_fails;
+  }
+  g_failed_host_calls += fails ? 1 : 0;
+  return fails;
+}
+
+int Errno(HostError error) {
+  constexpr int kErrnos[] = {0, EACCES, EBADF, EFAULT, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM};
+  static_assert(std::size(kErrnos) == kHostErrors);  // the library's own choice, ENOMEM, is the first
+  return kErrnos[static_cast<size_t>(error)];
 }
 
 ErrorKind Kind(guestmem::ErrorKind kind) {
@@ -42,6 +72,15 @@ ErrorKind Kind(guestmem::ErrorKind kind) {
     case guestmem::ErrorKind::kBackend: break;
   }
   return ErrorKind::kBackend;
+}
+
+// The library's name of it, as the harness would write it.
+std::string SpellingOf(guestmem::ErrorKind kind) {
+  std::string name = guestmem::Name(kind);
+  for (char& c : name) {
+    c = c == ' ' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  }
+  return name;
 }
 
 Operation OperationOf(guestmem::Operation operation) {
@@ -68,7 +107,7 @@ void Observe(const Status& status, Outcome& outcome) {
     return;
   }
   const guestmem::ErrorInfo& info = status.info();
-  outcome.kind = Kind(info.kind);
+  outcome.kind = SpellingOf(info.kind) == Name(Kind(info.kind)) ? Kind(info.kind) : static_cast<ErrorKind>(255);
   outcome.operation = OperationOf(info.operation);
   if (info.range) {
     outcome.range = Range{info.range->start, info.range->length};
@@ -102,6 +141,14 @@ void RunPlain(const GuestMemory& memory, const Step& step, Outcome& outcome) {
   } else if (step.kind == StepKind::kWritePlain) {
     Observe(memory.WritePlain<T>(step.gpa, value), outcome);
   } else {
+    if (step.choice != 0) {
+      std::array<std::byte, 9> current = {};
+      const std::array<std::byte, 9> desired = {};
+      const size_t size = step.choice == 1 ? sizeof(T) : 3;
+      const size_t more = step.choice == 1 ? 1 : 0;
+      Observe(memory.CompareExchangeBytes(step.gpa, std::span(current).first(size + more), std::span(desired).first(size)).status(), outcome);
+      return;
+    }
     if (step.form == 1) {
       T current = value;
       const auto desired = static_cast<T>(step.desired);
@@ -151,7 +198,7 @@ class EngineSubject final : public Subject {
     std::vector<std::shared_ptr<guestmem::GuestMemoryAccess>> backings;
     for (size_t i = 0; i < world.backings.size(); ++i) {
       pool_[i]->Reset(world.backings[i]);
-      backings.push_back(world.backings[i].present ? pool_[i] : nullptr);
+      backings.push_back(Hand(i));
     }
     handles_[0] = world.region_pages == 0
                       ? GuestMemory::Create(kWorldName, backings[0]).value()
@@ -161,7 +208,11 @@ class EngineSubject final : public Subject {
     }
     backings_ = world.backings.size();
     ranges_.Forget();
+    made_.Start(pool_, std::move(backings));
+    buffers_within_ = std::find(world.handler.begin(), world.handler.end(), HandlerAnswer::kVanishRetry) == world.handler.end();
     failing_host_call_ = world.failing_host_call;
+    g_host_error = Errno(world.host_error);
+    g_fail_second = failing_host_call_ % 2 == 0;
     host_calls_armed_ = false;
   }
 
@@ -171,9 +222,14 @@ class EngineSubject final : public Subject {
       host_calls_armed_ = true;
     }
     script_.calls = &outcome.calls;
+    g_copies_may_be_needed = step.within != 0;
     const auto& target = handles_[step.target];
     const GuestMemory& memory = target ? *target : *handles_[0];
-    if (ranges_.Run(memory, step, outcome)) {
+    if (ranges_.Run(memory, step, HostBacking(step), outcome)) {
+      return;
+    }
+    if (step.kind >= StepKind::kMake) {
+      made_.Run(step, handles_, outcome);
       return;
     }
     switch (step.kind) {
@@ -248,6 +304,14 @@ class EngineSubject final : public Subject {
       case StepKind::kDecommit:
         Observe(pool_[step.backing % backings_]->ChangeMapping(step), outcome);
         break;
+      case StepKind::kAdviseHugePages:
+      case StepKind::kBindToNode:
+        Observe(pool_[step.backing % backings_]->Advise(step), outcome);
+        break;
+      case StepKind::kUnmapBytes:
+      case StepKind::kMapFileBytes:
+        Observe(pool_[step.backing % backings_]->ChangeBytes(step), outcome);
+        break;
       default:
         break;
     }
@@ -257,30 +321,61 @@ class EngineSubject final : public Subject {
     if (final) {
       g_calls_to_failure = 0;
     }
+    if (backing >= kMaxBackings) {
+      return made_.Page(backing - kMaxBackings, page);
+    }
     return pool_[backing]->MappedPage(page, final);
   }
   std::span<const uint8_t> SlowPage(uint64_t backing, uint64_t page) override { return pool_[backing]->SlowPage(page); }
   bool Bit(uint64_t backing, uint64_t page, Access access) override { return pool_[backing]->Bit(page, access); }
 
  private:
-  void RunBulk(const GuestMemory& memory, const Step& step, Outcome& outcome) {
-    // `choice` moves the host buffer off its 64-byte boundary.
-    uint8_t* const buffer = host_.data() + step.choice;
-    const size_t size = kGuardBytes + step.length + kGuardBytes;
-    std::memset(buffer, kUntouched, size);
-    uint8_t* const bytes = buffer + kGuardBytes;
+  std::shared_ptr<guestmem::GuestMemoryAccess> Hand(size_t i) {
+    const Backing& backing = script_.world->backings[i];
+    if (!backing.present) {
+      return nullptr;
+    }
+    return backing.wrapped ? std::make_shared<guestmem::SharedBacking<ScriptedBacking>>(pool_[i])
+                           : std::shared_ptr<guestmem::GuestMemoryAccess>(pool_[i]);
+  }
+
+  // Where a step's host buffer is to be, if it can; null: it is one of its own.
+  const ScriptedBacking* HostBacking(const Step& step) const {
+    const bool within = step.within != 0 && step.HostBacking() < backings_ && buffers_within_;
+    return within ? pool_[step.HostBacking()].get() : nullptr;
+  }
+
+  // The host buffer is all that a read or write needs beside its step.
+  static void Bulk(const GuestMemory& memory, const Step& step, uint8_t* bytes, Outcome& outcome) {
     if (step.kind == StepKind::kRead) {
       Observe(step.form == 1 ? memory.ReadToAtomic(step.gpa, {Atomic(bytes), step.length})
                              : memory.ReadAt(step.gpa, std::as_writable_bytes(std::span(bytes, step.length))),
               outcome);
     } else {
-      for (uint64_t i = 0; i < step.length; ++i) {
-        bytes[i] = DataPattern(step.value, i);
-      }
       Observe(step.form == 1 ? memory.WriteFromAtomic(step.gpa, {Atomic(bytes), step.length})
                              : memory.WriteAt(step.gpa, std::as_bytes(std::span(bytes, step.length))),
               outcome);
     }
+  }
+
+  void RunBulk(const GuestMemory& memory, const Step& step, Outcome& outcome) {
+    if (const ScriptedBacking* const host = HostBacking(step)) {
+      if (uint8_t* const within = host->PlainRam(step.HostAddress() + step.choice, step.length)) {
+        Bulk(memory, step, within, outcome);
+        return;
+      }
+    }
+    // `choice` moves the host buffer off its 64-byte boundary.
+    uint8_t* const buffer = host_.data() + step.choice;
+    const size_t size = kGuardBytes + step.length + kGuardBytes;
+    std::memset(buffer, kUntouched, size);
+    uint8_t* const bytes = buffer + kGuardBytes;
+    if (step.kind == StepKind::kWrite) {
+      for (uint64_t i = 0; i < step.length; ++i) {
+        bytes[i] = DataPattern(step.value, i);
+      }
+    }
+    Bulk(memory, step, bytes, outcome);
     outcome.data.assign(buffer, buffer + size);
   }
 
@@ -304,13 +399,19 @@ class EngineSubject final : public Subject {
     } else {
       outcome.refused = true;
     }
-    for (const iovec& vector : lock.iovecs()) {
-      outcome.spans.push_back({255, 0, vector.iov_len});
-      for (uint8_t i = 0; i < kMaxBackings; ++i) {
-        if (const auto address = pool_[i]->AddressOf(vector.iov_base)) {
-          outcome.spans.back().backing = i;
+    const std::span<const iovec> iovecs = lock.iovecs();
+    for (size_t i = 0; i < iovecs.size(); ++i) {
+      const iovec& vector = iovecs[i];
+      outcome.spans.push_back({255, 0, vector.iov_len, lock.spans()[i].gpa()});
+      for (uint8_t b = 0; b < kMaxBackings; ++b) {
+        if (const auto address = pool_[b]->AddressOf(vector.iov_base)) {
+          outcome.spans.back().backing = b;
           outcome.spans.back().address = *address;
         }
+      }
+      if (const auto place = made_.PlaceOf(vector.iov_base)) {
+        outcome.spans.back().backing = place->backing;
+        outcome.spans.back().address = place->address;
       }
     }
   }
@@ -321,8 +422,17 @@ class EngineSubject final : public Subject {
       return;
     }
     const guestmem::GuestSpan& span = spans[step.count % spans.size()];
+    if (step.choice == 3) {
+      // At is for memory that is there; under a lock, that is the backing's business, which steps may have neglected.
+      if (step.offset < span.size() && IsRam(static_cast<std::byte*>(span.ToIovec().iov_base) + step.offset)) {
+        outcome.number = span.At(step.offset).exchange(static_cast<uint8_t>(step.value));
+      }
+      return;
+    }
     if (step.choice == 2) {
-      Observe(span.Fill(static_cast<uint8_t>(step.value), step.offset, step.length), outcome);
+      const auto value = static_cast<uint8_t>(step.value);
+      const bool whole = step.offset == 0 && step.length == span.size();
+      Observe(whole ? span.Fill(value) : span.Fill(value, step.offset, step.length), outcome);
       return;
     }
     outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
@@ -337,15 +447,27 @@ class EngineSubject final : public Subject {
     Observe(span.CopyFrom(std::as_bytes(host), step.offset), outcome);
   }
 
+  // Precondition: a byte of some mapping's. Memory that steps have made is always there.
+  bool IsRam(const std::byte* host) const {
+    for (const auto& backing : pool_) {
+      if (const auto address = backing->AddressOf(host)) {
+        return backing->IsRam(*address / kPageSize);
+      }
+    }
+    return true;
+  }
+
   Script script_;
   std::vector<std::shared_ptr<ScriptedBacking>> pool_;
-  std::array<std::optional<GuestMemory>, kHandles> handles_;
+  Handles handles_;
   EngineRanges ranges_;
+  EngineMade made_;
   std::vector<Call> stray_calls_;
   std::array<guestmem::detail::Lock, kObjects> locks_;  // after what their unlocking reaches
   size_t backings_ = 0;
   unsigned failing_host_call_ = 0;
   bool host_calls_armed_ = false;
+  bool buffers_within_ = true;
   alignas(64) std::array<uint8_t, 64 + 2 * kGuardBytes + 17 * 1024> host_ = {};
 };
 

@@ -79,7 +79,15 @@ std::string Text(const std::vector<RangePart>& parts) {
 std::string Text(const std::vector<Span>& spans) {
   std::string text = spans.empty() ? "none" : "";
   for (const Span& span : spans) {
-    text += "\n      backing=" + std::to_string(span.backing) + " " + Hex(span.address) + "+" + Hex(span.length);
+    text += "\n      backing=" + std::to_string(span.backing) + " " + Hex(span.address) + "+" + Hex(span.length) + " gpa=" + Hex(span.gpa);
+  }
+  return text;
+}
+
+std::string Text(const std::vector<File>& files) {
+  std::string text = files.empty() ? "none" : "";
+  for (const File& file : files) {
+    text += "\n      file=" + std::to_string(file.file) + " offset=" + Hex(file.offset) + " at " + Hex(file.address) + "+" + Hex(file.size);
   }
   return text;
 }
@@ -177,6 +185,9 @@ Verdict Compare(const Outcome& expected, const Outcome& actual) {
   if (expected.spans != actual.spans) {
     return differ("spans", Text(expected.spans), Text(actual.spans));
   }
+  if (expected.files != actual.files) {
+    return differ("files", Text(expected.files), Text(actual.files));
+  }
   return std::nullopt;
 }
 
@@ -208,13 +219,24 @@ struct Lockstep::State {
         return verdict;
       }
       // Only fallbacks work on the slow bytes, and calls have been compared already.
-      if (!expected.calls.empty()) {
+      if (!expected.calls.empty() && backing < kMaxBackings) {
         if (Verdict verdict = CompareSlow(backing, page)) {
           return verdict;
         }
       }
     }
     return std::nullopt;
+  }
+
+  void TakeOverUnspecified() {
+    for (const auto& [backing, start, length, gpa] : model.Unspecified()) {
+      for (uint64_t address = start; address < start + length; ++address) {
+        const std::span<const uint8_t> seen = subject.MappedPage(backing, address / kPageSize, false);
+        if (!seen.empty()) {
+          model.Become(backing, address, seen[address % kPageSize]);
+        }
+      }
+    }
   }
 
   // One step on both sides.
@@ -226,14 +248,19 @@ struct Lockstep::State {
     cleared.data.swap(actual.data);
     cleared.calls.swap(actual.calls);
     cleared.spans.swap(actual.spans);
+    cleared.files.swap(actual.files);
     cleared.text.clear();
     cleared.data.clear();
     cleared.calls.clear();
     cleared.spans.clear();
+    cleared.files.clear();
     actual = std::move(cleared);
     subject.Run(step, actual);
-    Verdict verdict = Compare(expected, actual);
-    return verdict ? verdict : CompareTouched();
+    if (Verdict verdict = Compare(expected, actual)) {
+      return verdict;
+    }
+    TakeOverUnspecified();
+    return CompareTouched();
   }
 
   // What is still locked is unlocked, and that is compared too.

@@ -23,7 +23,8 @@ class Subject {
   virtual void Start(const World& world) = 0;
   // `outcome` arrives cleared.
   virtual void Run(const Step& step, Outcome& outcome) = 0;
-  // 4096 bytes each, valid until the next call. MappedPage must make a page visible that the guest cannot see
+  // 4096 bytes each, valid until the next call. From kMaxBackings on, `backing` is memory that a step has made (File::file); these
+  // are asked for only after a step that stored there, and never `final`. MappedPage must make a page visible that the guest cannot see
   // just now (`final` is true: after the last step) or may return an empty span then (`final` is false).
   virtual std::span<const uint8_t> MappedPage(uint64_t backing, uint64_t page, bool final) = 0;
   virtual std::span<const uint8_t> SlowPage(uint64_t backing, uint64_t page) = 0;

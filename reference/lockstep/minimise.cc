@@ -98,6 +98,7 @@ class Minimiser {
       t.world.backings = {first};
     });
     smaller |= TryChange([](Trace& t) { t.world.failing_host_call = 0; });
+    smaller |= TryChange([](Trace& t) { t.world.host_error = HostError::kNoMemory; });
     smaller |= TryChange([](Trace& t) { t.world.region_pages = 0; });
     smaller |= TryChange([](Trace& t) { t.world.region_pages = t.world.region_pages / 2; });
     smaller |= TryChange([](Trace& t) { t.world.backings.resize(std::max<size_t>(t.world.backings.size() - 1, 1)); });
@@ -110,10 +111,13 @@ class Minimiser {
       smaller |= with([](Backing& b) { b.has_iova = false; });
       smaller |= with([](Backing& b) { b.mapped = true; });
       smaller |= with([](Backing& b) { b.lockable = true; });
-      smaller |= with([](Backing& b) { b.fickle = false; });
       smaller |= with([](Backing& b) { b.has_bitmap = false; });
       smaller |= with([](Backing& b) { b.bit_offset = 0; });
       smaller |= with([](Backing& b) { b.null_bitmap = {}; });
+      smaller |= with([](Backing& b) { b.fickle = false; });
+      smaller |= with([](Backing& b) { b.wrapped = false; });
+      smaller |= with([](Backing& b) { b.managed = false; });
+      smaller |= with([](Backing& b) { b.sharing = Sharing::kNone; });
       smaller |= with([](Backing& b) { b.pages = static_cast<uint8_t>(std::max(b.pages - 1, 1)); });
       for (size_t page = 0; page < kMaxPages; ++page) {
         smaller |= with([&](Backing& b) { b.page[page] = PageSetup(); });
@@ -157,6 +161,8 @@ class Minimiser {
       smaller |= lower([](Op& op) -> uint8_t& { return op.page; });
       smaller |= lower([](Op& op) -> uint8_t& { return op.count; });
       smaller |= with([](Op& op) { op.access = Access::kRead; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.bytes; });
+      smaller |= lower([](Op& op) -> uint8_t& { return op.within; });
       for (size_t gpn = best_.trace.ops[i].gpns.size(); gpn > 0; --gpn) {
         smaller |= with([&](Op& op) { op.gpns.erase(op.gpns.begin() + static_cast<ptrdiff_t>(gpn - 1)); });
       }

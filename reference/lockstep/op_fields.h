@@ -32,6 +32,8 @@ enum Field : uint32_t {
   kFieldForm = 1u << 14,
   kFieldOffset = 1u << 15,
   kFieldObject = 1u << 16,
+  kFieldBytes = 1u << 17,
+  kFieldWithin = 1u << 18,
 };
 
 // What a text calls a field. The address and the GPNs are written without a name.
@@ -42,7 +44,7 @@ struct FieldName {
 inline constexpr FieldName kFieldNames[] = {
     {kFieldTarget, "target"}, {kFieldSlot, "slot"},   {kFieldObject, "object"}, {kFieldForm, "form"}, {kFieldOffset, "offset"},   {kFieldBacking, "backing"}, {kFieldPage, "page"},
     {kFieldCount, "count"},   {kFieldAccess, "access"}, {kFieldLength, "length"}, {kFieldSize, "size"},
-    {kFieldValue, "value"},   {kFieldSeen, "seen"},   {kFieldDesired, "desired"}, {kFieldChoice, "choice"},
+    {kFieldValue, "value"},   {kFieldSeen, "seen"},   {kFieldDesired, "desired"}, {kFieldChoice, "choice"}, {kFieldBytes, "bytes"}, {kFieldWithin, "within"},
 };
 
 struct OpFields {
@@ -51,24 +53,27 @@ struct OpFields {
   uint32_t fields;
   uint8_t lengths = 0;                               // the length's index is below this
   uint8_t choices = 0;                               // the choice is below this
-  std::array<std::string_view, 3> choice_names = {};  // in texts; empty: choices are numbers
+  std::array<std::string_view, 6> choice_names = {};  // in texts; empty: choices are numbers
 
   constexpr bool Uses(Field field) const { return (fields & field) != 0; }
 };
 
 inline constexpr uint8_t kAnyLength = uint8_t{kLengthCount};
 inline constexpr uint8_t kBufferLength = uint8_t{kBufferLengths};
+inline constexpr uint8_t kForeignFaults = 8;
 inline constexpr uint8_t kMisalignments = 16;  // one vector register's worth of host buffer alignments
 
 // In the order of StepKind.
 inline constexpr OpFields kOpFields[] = {
-    {StepKind::kRead, "read", kFieldTarget | kFieldAt | kFieldLength | kFieldChoice | kFieldForm, kBufferLength, kMisalignments},
-    {StepKind::kWrite, "write", kFieldTarget | kFieldAt | kFieldLength | kFieldValue | kFieldChoice | kFieldForm, kBufferLength, kMisalignments},
+    {StepKind::kRead, "read", kFieldTarget | kFieldAt | kFieldLength | kFieldChoice | kFieldForm | kFieldWithin, kBufferLength, kMisalignments},
+    {StepKind::kWrite, "write", kFieldTarget | kFieldAt | kFieldLength | kFieldValue | kFieldChoice | kFieldForm | kFieldWithin, kBufferLength,
+     kMisalignments},
     {StepKind::kFill, "fill", kFieldTarget | kFieldAt | kFieldLength | kFieldValue, kAnyLength},
     {StepKind::kReadPlain, "read_plain", kFieldTarget | kFieldAt | kFieldSize},
     {StepKind::kWritePlain, "write_plain", kFieldTarget | kFieldAt | kFieldSize | kFieldValue},
     {StepKind::kCompareExchange, "compare_exchange",
-     kFieldTarget | kFieldAt | kFieldSize | kFieldValue | kFieldSeen | kFieldDesired | kFieldForm},
+     kFieldTarget | kFieldAt | kFieldSize | kFieldValue | kFieldSeen | kFieldDesired | kFieldForm | kFieldChoice, 0, 3,
+     {"exact", "unequal", "odd"}},
     {StepKind::kProbeReadable, "probe_readable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},
     {StepKind::kProbeWritable, "probe_writable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},
     {StepKind::kProbeExecutable, "probe_executable", kFieldTarget | kFieldAt | kFieldLength, kAnyLength},
@@ -88,8 +93,9 @@ inline constexpr OpFields kOpFields[] = {
     {StepKind::kRangeSubrange, "range_subrange", kFieldObject | kFieldOffset | kFieldLength, kAnyLength},
     {StepKind::kRangeSplit, "range_split", kFieldObject | kFieldSlot | kFieldLength, kAnyLength},
     {StepKind::kRangeIterate, "range_iterate", kFieldObject},
-    {StepKind::kRangeRead, "range_read", kFieldTarget | kFieldObject | kFieldForm | kFieldChoice, 0, 3, {"exact", "longer", "shorter"}},
-    {StepKind::kRangeWrite, "range_write", kFieldTarget | kFieldObject | kFieldValue | kFieldForm | kFieldChoice, 0, 3,
+    {StepKind::kRangeRead, "range_read", kFieldTarget | kFieldObject | kFieldForm | kFieldChoice | kFieldWithin, 0, 3,
+     {"exact", "longer", "shorter"}},
+    {StepKind::kRangeWrite, "range_write", kFieldTarget | kFieldObject | kFieldValue | kFieldForm | kFieldChoice | kFieldWithin, 0, 3,
      {"exact", "longer", "shorter"}},
     {StepKind::kRangeFill, "range_fill", kFieldTarget | kFieldObject | kFieldValue | kFieldForm},
     {StepKind::kReaderOpen, "reader_open", kFieldTarget | kFieldObject | kFieldForm | kFieldLength | kFieldValue, kBufferLength},
@@ -108,11 +114,29 @@ inline constexpr OpFields kOpFields[] = {
     {StepKind::kLockRange, "lock_range", kFieldTarget | kFieldObject | kFieldOffset | kFieldLength | kFieldGpns | kFieldAccess, kAnyLength},
     {StepKind::kUnlock, "unlock", kFieldObject},
     {StepKind::kLockedCopy, "locked_copy", kFieldObject | kFieldCount | kFieldOffset | kFieldLength | kFieldValue | kFieldChoice,
-     kBufferLength, 3, {"copy_to", "copy_from", "fill"}},
+     kBufferLength, 4, {"copy_to", "copy_from", "fill", "at"}},
     {StepKind::kSupportsLocking, "supports_locking", kFieldTarget},
     {StepKind::kLockableSubrange, "lockable_subrange", kFieldTarget | kFieldSlot | kFieldAt | kFieldLength, kAnyLength},
     {StepKind::kMapFile, "map_file", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice | kFieldForm, 0, kMaxPages},
     {StepKind::kDecommit, "decommit", kFieldBacking | kFieldPage | kFieldCount},
+    {StepKind::kAdviseHugePages, "advise_huge_pages", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice, 0, 2, {"advised", "refused"}},
+    {StepKind::kBindToNode, "bind_to_node", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice, 0, 3, {"first", "missing", "beyond"}},
+    {StepKind::kUnmapBytes, "unmap_bytes", kFieldBacking | kFieldOffset | kFieldLength, kAnyLength},
+    {StepKind::kMapFileBytes, "map_file_bytes", kFieldBacking | kFieldOffset | kFieldLength, kAnyLength},
+    {StepKind::kMake, "make", kFieldSlot | kFieldBytes | kFieldForm | kFieldValue | kFieldChoice, 0, 6,
+     {"empty", "heap", "shared", "sparse", "bitmap", "bare"}},
+    {StepKind::kCreate, "create", kFieldSlot | kFieldBacking | kFieldBytes | kFieldForm | kFieldChoice, 0, 5,
+     {"honest", "null", "size", "mapping", "bit_offset"}},
+    {StepKind::kSharing, "sharing", kFieldTarget},
+    {StepKind::kInnerBuffer, "inner_buffer", kFieldTarget | kFieldValue | kFieldChoice, 0, 3, {"shared", "mutable", "take"}},
+    {StepKind::kRevoke, "revoke", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice, 0, 8},
+    {StepKind::kGrant, "grant", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice, 0, 8},
+    {StepKind::kWaitUnlocked, "wait_unlocked", kFieldBacking | kFieldPage | kFieldCount},
+    {StepKind::kHold, "hold", kFieldBacking | kFieldGpns | kFieldForm},
+    {StepKind::kTry, "try",
+     kFieldBacking | kFieldPage | kFieldOffset | kFieldLength | kFieldSize | kFieldValue | kFieldDesired | kFieldForm | kFieldChoice,
+     kBufferLength, 6, {"copy_from", "copy_to", "fill", "read", "write", "exchange"}},
+    {StepKind::kForeignFault, "foreign_fault", kFieldChoice, 0, kForeignFaults},
 };
 inline constexpr size_t kStepKinds = std::size(kOpFields);
 

@@ -27,7 +27,7 @@ namespace {
 // Page 3 of backing 0 and all of backing 3 are touched by no op; backing 2 has bits that no op changes.
 constexpr char kTrace[] = R"(guestmem trace 1
 world region_pages=4
-backing 0 pages=3 trim=4 bitmap offset=6 iova page1=ram:r-x page2=hole
+backing 0 pages=3 trim=4 bitmap offset=6 iova sharing=parts page1=ram:r-x page2=hole
 backing 1 pages=2 unmapped
 backing 2 pages=2 bitmap page1=ram:--x
 backing 3 pages=4
@@ -68,6 +68,7 @@ unlock object=1
 lockable_subrange page12 slot=3 length=8192
 lock_gpns 0 1 target=3 access=write form=1
 unlock
+sharing
 )";
 
 const Trace& TheTrace() {
@@ -105,12 +106,12 @@ class Falsifier final : public RelaySubject {
 // names, and the falsification of its type is all it takes.
 constexpr std::string_view kOutcomeFields[] = {"ok",          "kind", "operation", "range", "fault_address", "gpn",
                                                "transferred", "code", "text",      "data",  "swapped",       "number", "calls",
-                                               "refused",     "lengths", "parts",  "spans"};
+                                               "refused",     "lengths", "parts",  "spans", "files"};
 auto FieldsOf(Outcome& outcome) {
-  auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused, lengths, parts, spans] =
+  auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused, lengths, parts, spans, files] =
       outcome;
   return std::tie(ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused,
-                  lengths, parts, spans);
+                  lengths, parts, spans, files);
 }
 constexpr std::string_view kCallFields[] = {"kind", "backing", "address", "length", "access", "bitmap_failure", "value", "desired", "gpns"};
 auto FieldsOf(Call& call) {

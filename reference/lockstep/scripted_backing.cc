@@ -1,6 +1,8 @@
 #include "reference/lockstep/scripted_backing.h"
 
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <type_traits>
+
+#include "guestmem/guest_memory.h"
 
 namespace reference {
 namespace {
@@ -96,7 +100,41 @@ SparseMapping::Protection ProtectionOf(PageState state) {
   return SparseMapping::Protection::kNone;
 }
 
+class TwoHostCalls {
+ public:
+  TwoHostCalls() { g_two_host_calls = true; }
+  ~TwoHostCalls() { g_two_host_calls = false; }
+};
+
+// What this machine's kernel refuses to everybody counts as done, so that a trace means the same on every machine.
+bool HostRefuses(StepKind kind) {
+  static const auto refuses = [](const char* what, auto call) {
+    void* const page = mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    Require(page != MAP_FAILED, "mmap");
+    const bool refused = call(page) != 0;
+    munmap(page, kPageSize);
+    if (refused) {
+      std::fprintf(stderr, "note: this machine refuses %s; steps that ask for it succeed unseen\n", what);
+    }
+    return refused;
+  };
+  static const bool huge_pages = refuses("huge pages", [](void* page) { return madvise(page, kPageSize, MADV_HUGEPAGE); });
+  static const bool nodes = refuses("binding memory to NUMA node 0", [](void* page) {
+    const unsigned long first = 1;
+    return static_cast<int>(syscall(SYS_mbind, page, kPageSize, MPOL_BIND, &first, 64, MPOL_MF_MOVE));
+  });
+  return kind == StepKind::kBindToNode ? nodes : huge_pages;
+}
+
 }  // namespace
+
+Status ForeignError(uint64_t address) {
+  std::byte byte;
+  return guestmem::GuestMemory::Empty().ReadAt(address, std::span(&byte, 1));
+}
+
+bool g_two_host_calls = false;
+uint64_t g_failed_host_calls = 0;
 
 ScriptedBacking::ScriptedBacking(uint8_t index, Script& script) : index_(index), script_(script) {
   arena_ = SparseMapping::Create(kArenaSize).value();
@@ -139,6 +177,14 @@ void ScriptedBacking::Reset(const Backing& setup) {
     // Bits that belong to no page say the opposite of their neighbours, so that using one shows.
     std::memset(bitmaps_[i] - 8, 0x5a, 8 + bitmap_bytes);
   }
+  bits_ = nullptr;
+  if (setup_.managed) {
+    const auto end = setup_.page.begin() + setup_.pages;
+    const bool all = std::all_of(setup_.page.begin(), end, [](const PageSetup& bits) {
+      return bits.readable && bits.writable && bits.executable;
+    });
+    bits_ = guestmem::AccessBitmap::Create(kBitmapName, pages, all).value();
+  }
   for (uint64_t page = 0; page < setup_.pages; ++page) {
     const PageSetup& bits = setup_.page[page];
     SetBit(page, Access::kRead, bits.readable);
@@ -175,18 +221,22 @@ Status ScriptedBacking::ChangeMapping(const Step& step) {
   const uint64_t length = step.count * kPageSize;
   Status status;
   switch (step.kind) {
-    case StepKind::kAllocate:
+    case StepKind::kAllocate: {
+      const TwoHostCalls two;
       status = arena_->Allocate(offset, length);
       break;
+    }
     case StepKind::kMapZero:
       status = arena_->MapZero(offset, length);
       break;
     case StepKind::kProtect:
       status = arena_->Protect(offset, length, ProtectionOf(kProtections[step.choice % 3]));
       break;
-    case StepKind::kMapFile:
+    case StepKind::kMapFile: {
+      const TwoHostCalls two;
       status = arena_->MapFile(offset, length, WorldFile::Get().fd(), step.choice * kPageSize, step.form == 1);
       break;
+    }
     case StepKind::kDecommit:
       status = arena_->Decommit(offset, length);
       break;
@@ -200,6 +250,39 @@ Status ScriptedBacking::ChangeMapping(const Step& step) {
   return status;
 }
 
+Status ScriptedBacking::ChangeBytes(const Step& step) {
+  Status status;
+  uint64_t first = 0;
+  if (step.kind == StepKind::kUnmapBytes) {
+    status = arena_->Unmap(step.offset, step.length);
+    first = step.offset / kPageSize;
+  } else {
+    const TwoHostCalls two;
+    status = arena_->MapFile(0, step.length, WorldFile::Get().fd(), step.offset, false);
+  }
+  for (uint64_t i = 0; status.ok() && i < step.length / kPageSize; ++i) {
+    AfterChange(step, first + i);
+  }
+  return status;
+}
+
+// Changes nothing that can be seen, so that there is nothing to remember.
+Status ScriptedBacking::Advise(const Step& step) {
+  const uint64_t offset = step.page * kPageSize;
+  const uint64_t length = step.count * kPageSize;
+  static constexpr unsigned kNodes[] = {0, 1023, 1024};
+  const uint64_t failed_before = g_failed_host_calls;
+  Status status;
+  if (step.kind == StepKind::kBindToNode) {
+    status = arena_->BindToNode(offset, length, kNodes[step.choice]);
+  } else {
+    status = arena_->AdviseHugePages(offset, length, step.choice == 0 ? SparseMapping::HugePages::kAdvised : SparseMapping::HugePages::kRefused);
+  }
+  const bool good = offset + length <= kArenaSize && (step.kind == StepKind::kAdviseHugePages || step.choice == 0);
+  const bool wanted = good && g_failed_host_calls == failed_before;
+  return wanted && !status.ok() && HostRefuses(step.kind) ? Status() : status;
+}
+
 // Remembers what a page has become, so that Reset can undo it and MappedPage knows where there are bytes.
 void ScriptedBacking::AfterChange(const Step& step, uint64_t page) {
   if (step.kind == StepKind::kDecommit) {
@@ -211,7 +294,7 @@ void ScriptedBacking::AfterChange(const Step& step, uint64_t page) {
     }
     return;
   }
-  shows_file_[page] = step.kind == StepKind::kMapFile;
+  shows_file_[page] = step.kind == StepKind::kMapFile || step.kind == StepKind::kMapFileBytes;
   switch (step.kind) {
     case StepKind::kAllocate:
       state_[page] = PageState::kRam;
@@ -224,6 +307,9 @@ void ScriptedBacking::AfterChange(const Step& step, uint64_t page) {
       state_[page] = missing ? PageState::kBus : step.form == 1 ? PageState::kRam : PageState::kReadOnly;
       break;
     }
+    case StepKind::kMapFileBytes:
+      state_[page] = step.offset / kPageSize + page >= kFilePages ? PageState::kBus : PageState::kReadOnly;
+      break;
     default:
       state_[page] = PageState::kHole;
       break;
@@ -239,7 +325,12 @@ uint8_t* ScriptedBacking::BitByte(uint64_t page, Access access) const {
 }
 
 void ScriptedBacking::SetBit(uint64_t page, Access access, bool bit) {
-  if (BitExists(page, access)) {
+  if (bits_ != nullptr && page < setup_.pages) {
+    if (bits_->IsAllowed(page, static_cast<guestmem::AccessType>(access)) != bit) {
+      const auto mask = static_cast<guestmem::AccessMask>(1 << static_cast<int>(access));
+      (void)(bit ? bits_->Grant({page, 1}, mask) : bits_->Revoke({page, 1}, mask));  // a locked page stays as it is
+    }
+  } else if (BitExists(page, access)) {
     const auto mask = static_cast<uint8_t>(1U << (setup_.bit_offset + page) % 8);
     uint8_t* const byte = BitByte(page, access);
     *byte = static_cast<uint8_t>(bit ? *byte | mask : *byte & ~mask);
@@ -247,6 +338,10 @@ void ScriptedBacking::SetBit(uint64_t page, Access access, bool bit) {
 }
 
 bool ScriptedBacking::Bit(uint64_t page, Access access) const {
+  if (bits_ != nullptr) {
+    const bool allowed = bits_->IsAllowed(page, static_cast<guestmem::AccessType>(access));
+    return page < setup_.pages ? allowed : !allowed;  // beyond the last page nothing is
+  }
   return !BitExists(page, access) || (*BitByte(page, access) >> (setup_.bit_offset + page) % 8 & 1) != 0;
 }
 
@@ -273,15 +368,59 @@ std::optional<uint64_t> ScriptedBacking::AddressOf(const void* host) const {
   return address >= start && address - start < kArenaSize ? std::optional<uint64_t>(address - start) : std::nullopt;
 }
 
-std::byte* ScriptedBacking::mapping() const { return setup_.mapped != lies_ ? arena_->mapping() : nullptr; }
-uint64_t ScriptedBacking::max_address() const { return lies_ ? 1 : setup_.max_address(); }
+uint8_t* ScriptedBacking::PlainRam(uint64_t address, uint64_t length) const {
+  if (length > kArenaSize - address) {
+    return nullptr;
+  }
+  for (uint64_t page = address / kPageSize; length != 0 && page * kPageSize < address + length; ++page) {
+    if (!IsRam(page) || shows_file_[page]) {
+      return nullptr;
+    }
+  }
+  return reinterpret_cast<uint8_t*>(arena_->mapping()) + address;
+}
+
+std::byte* ScriptedBacking::mapping() const {
+  const uint64_t misaligned = broken_ == Promise::kMapping ? 8 : 0;
+  return setup_.mapped != lies_ ? arena_->mapping() + misaligned : nullptr;
+}
+
+uint64_t ScriptedBacking::max_address() const {
+  if (broken_ == Promise::kSize) {
+    return uint64_t{1} << 63;
+  }
+  return lies_ ? 1 : setup_.max_address();
+}
 
 std::optional<guestmem::BitmapInfo> ScriptedBacking::access_bitmap() const {
   if (setup_.has_bitmap == lies_) {
     return std::nullopt;
   }
   const auto pointer = [&](size_t i) { return setup_.null_bitmap[i] ? nullptr : bitmaps_[i]; };
-  return guestmem::BitmapInfo{pointer(0), pointer(1), pointer(2), setup_.bit_offset};
+  guestmem::BitmapInfo info = {pointer(0), pointer(1), pointer(2), setup_.bit_offset};
+  if (bits_ != nullptr) {
+    info = bits_->info();
+  }
+  if (broken_ == Promise::kBitOffset) {
+    info.bit_offset = 8;
+  }
+  return info;
+}
+
+std::vector<guestmem::SharedFile> ScriptedBacking::sharing() const {
+  const int fd = kFirstFile + index_;
+  constexpr uint64_t kLastPage = ~uint64_t{0} - 4095;
+  switch (setup_.sharing) {
+    case Sharing::kNone:
+      break;
+    case Sharing::kWhole:
+      return {{fd, 0, 0, setup_.max_address()}};
+    case Sharing::kParts:
+      return {{fd, 8192, 4096, 4096}, {fd, 0, 0, 100}};
+    case Sharing::kWild:
+      return {{fd, kLastPage, 0, ~uint64_t{0}}, {fd, 0, kLastPage, 8192}, {fd, 4096, 4096, kLastPage}};
+  }
+  return {};
 }
 
 std::optional<uint64_t> ScriptedBacking::base_iova() const {
@@ -297,9 +436,11 @@ Status ScriptedBacking::Fix(const guestmem::PageFaultInfo& fault, uint64_t page)
     case PageState::kRam:
       return {};
     case PageState::kBus: {
+      const TwoHostCalls two;
       Status status = arena_->Allocate(page * kPageSize, kPageSize);
       if (status.ok()) {
         state_[page] = PageState::kRam;
+        shows_file_[page] = false;
       }
       return status;
     }
@@ -385,6 +526,10 @@ Status ScriptedBacking::Fall(const Call& call, Move move) {
       return ScriptedError(call.address + call.length / 2);
     case FallbackAnswer::kFailOutside:
       return ScriptedError(call.address + call.length + 1, call.length + 1);
+    case FallbackAnswer::kFailBlank:
+      return guestmem::BackendError(guestmem::StatusCode::kOk, "", call.address - 1);
+    case FallbackAnswer::kFailForeign:
+      return ForeignError(call.address);
   }
   return {};
 }

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "guestmem/access_bitmap.h"
 #include "guestmem/backing.h"
 #include "guestmem/sparse_mapping.h"
 #include "reference/model/vocabulary.h"
@@ -36,11 +37,22 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   // Puts bytes, page states and bits back to what `setup` says.
   void Reset(const Backing& setup);
   // The memory over it is made: a fickle backing says something else from now on.
-  void Made() { lies_ = setup_.fickle; }
+  void Made() {
+    lies_ = setup_.fickle;
+    broken_ = Promise::kNone;
+  }
+  // Memory is about to be made over it again: until Made, it says what it is, but for one promise.
+  void Break(Promise promise) {
+    lies_ = false;
+    broken_ = promise;
+  }
 
   // Host-side steps.
   guestmem::Status ChangeMapping(const Step& step);
+  guestmem::Status ChangeBytes(const Step& step);
+  guestmem::Status Advise(const Step& step);
   void SetBit(uint64_t page, Access access, bool bit);
+  guestmem::Status ChangeBitmap(const Step& step);
 
   // What Subject asks for.
   std::span<const uint8_t> MappedPage(uint64_t page, bool final);
@@ -48,6 +60,10 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   bool Bit(uint64_t page, Access access) const;
   // Where in the mapping a host address lies; nullopt: elsewhere.
   std::optional<uint64_t> AddressOf(const void* host) const;
+  bool IsRam(uint64_t page) const { return state_[page] == PageState::kRam; }
+  std::byte* Arena(uint64_t page) const { return arena_->mapping() + page * kPageSize; }
+  // Bytes of the mapping, if all of them are kRam and not the file's; else null.
+  uint8_t* PlainRam(uint64_t address, uint64_t length) const;
 
   // GuestMemoryAccess
   std::byte* mapping() const override;
@@ -66,6 +82,7 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   guestmem::Result<std::optional<guestmem::GuestMemory>> Subrange(uint64_t offset, uint64_t length,
                                                                   bool allow_preemptive_locking) override;
   std::optional<uint64_t> base_iova() const override;
+  std::vector<guestmem::SharedFile> sharing() const override;
 
  private:
   class Own;
@@ -84,6 +101,7 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   Script& script_;
   Backing setup_;
   bool lies_ = false;
+  Promise broken_ = Promise::kNone;
   std::shared_ptr<guestmem::SparseMapping> arena_;
   std::array<PageState, kMaxPages> state_ = {};  // as the arena is now
   std::array<bool, kMaxPages> shows_file_ = {};
@@ -91,7 +109,16 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   // Each bitmap ends where an inaccessible page starts, so that reading past it is a crash.
   std::shared_ptr<guestmem::SparseMapping> bitmap_pages_;
   std::array<uint8_t*, 3> bitmaps_ = {};
+  std::shared_ptr<guestmem::AccessBitmap> bits_;  // instead of those, where the bits are managed
 };
+
+// What no backing makes up by itself: the error of a read at `address` of the empty memory.
+guestmem::Status ForeignError(uint64_t address);
+
+// True while a mapping is changed by two host calls of the library, which a trace counts as one.
+extern bool g_two_host_calls;
+// How many host calls have been made to fail.
+extern uint64_t g_failed_host_calls;
 
 }  // namespace reference
 

@@ -57,17 +57,41 @@ Status ScriptedBacking::AnswerLock(const Call& call) {
     case LockAnswer::kFailOutside:
       return fail(call.gpns.empty() ? call.address + call.length
                                     : (*std::max_element(call.gpns.begin(), call.gpns.end()) + 1) * kPageSize);
+    case LockAnswer::kFailForeign:
+      return ForeignError(call.gpns.empty() ? call.address + 1 : call.gpns.front() * kPageSize + 1);
   }
   return {};
 }
 
 Status ScriptedBacking::LockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) {
-  return AnswerLock({CallKind::kLockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+  Status status =
+      AnswerLock({CallKind::kLockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+  return status.ok() && bits_ != nullptr ? bits_->Lock(gpns) : status;
 }
 
 void ScriptedBacking::UnlockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) {
   script_.calls->push_back(
       {CallKind::kUnlockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+  if (bits_ != nullptr) {
+    (void)bits_->Unlock(gpns);  // fails if a step has taken a count away; then nothing changes
+  }
+}
+
+Status ScriptedBacking::ChangeBitmap(const Step& step) {
+  if (bits_ == nullptr) {
+    return {};
+  }
+  const guestmem::PageRange pages = {step.page, step.count};
+  switch (step.kind) {
+    case StepKind::kRevoke:
+      return bits_->Revoke(pages, step.choice);
+    case StepKind::kGrant:
+      return bits_->Grant(pages, step.choice);
+    case StepKind::kWaitUnlocked:
+      return bits_->WaitUnlocked(pages, {});
+    default:
+      return step.form == 0 ? bits_->Lock(step.gpns) : bits_->Unlock(step.gpns);
+  }
 }
 
 Status ScriptedBacking::ExposeVa(uint64_t address, uint64_t length) {
@@ -89,13 +113,20 @@ guestmem::Result<std::optional<GuestMemory>> ScriptedBacking::Subrange(uint64_t 
     case SubrangeAnswer::kOwn:
       return std::optional(own().Subrange(offset, length).value());
     case SubrangeAnswer::kWrongSize:
-      return std::optional(length == setup_.max_address() ? own().Subrange(0, length - 1).value() : own());
+      if (length == setup_.max_address()) {
+        return std::optional(own().Subrange(0, length - 1).value());
+      }
+      return std::optional(GuestMemory::CreateMultiRegion(kOwnName, kMaxPages * kPageSize, {std::make_shared<Own>(*this), nullptr}).value());
     case SubrangeAnswer::kFail:
       return fail(std::nullopt);
     case SubrangeAnswer::kFailAt:
       return fail(offset + length / 2);
     case SubrangeAnswer::kFailOutside:
       return fail(offset + length + 1);
+    case SubrangeAnswer::kFailBelow:
+      return fail(offset - 1);
+    case SubrangeAnswer::kFailForeign:
+      return ForeignError(offset);
   }
   return std::optional<GuestMemory>();
 }

@@ -13,7 +13,7 @@ constexpr bool TableIsInOrder() {
   for (size_t i = 0; i < kStepKinds; ++i) {
     if (kOpFields[i].kind != static_cast<StepKind>(i)) return false;
   }
-  return static_cast<size_t>(StepKind::kDecommit) + 1 == kStepKinds;
+  return static_cast<size_t>(StepKind::kForeignFault) + 1 == kStepKinds;
 }
 static_assert(TableIsInOrder());
 static_assert(kLengthCount < 256 && kGpnCount < 256, "an index is a byte");
@@ -51,6 +51,15 @@ std::vector<Answer> NormalScript(std::vector<Answer> script, size_t longest, int
   return script;
 }
 
+// Sizes and values that the choice has no use for.
+void NormalMake(Op& op) {
+  const Made made = static_cast<Made>(op.choice);
+  if (made == Made::kEmpty) op.bytes = 0;
+  if (made == Made::kHeap || made == Made::kShared) op.bytes %= kSmallSizes;
+  if (made != Made::kSparse) op.form = 0;
+  if (op.form == 0) op.value = 0;
+}
+
 }  // namespace
 
 Step Resolve(const World& world, const Op& op, uint64_t seen) {
@@ -72,6 +81,8 @@ Step Resolve(const World& world, const Op& op, uint64_t seen) {
   step.form = op.form;
   step.offset = kOffsets[op.offset % kOffsetCount];
   step.object = op.object;
+  step.bytes = kSizes[op.bytes % kSizeCount];
+  step.within = op.within;
   return step;
 }
 
@@ -109,7 +120,14 @@ Op Normal(const Op& op) {
   if (uses.Uses(kFieldForm)) normal.form = op.form % 2;
   if (uses.Uses(kFieldOffset)) normal.offset = op.offset % kOffsetCount;
   if (uses.Uses(kFieldObject)) normal.object = op.object % kObjects;
+  if (uses.Uses(kFieldBytes)) normal.bytes = op.bytes % kSizeCount;
+  if (uses.Uses(kFieldWithin)) normal.within = op.within % (kHostPlaces + 1);
   if (uses.Uses(kFieldAccess)) normal.access = static_cast<Access>(static_cast<int>(op.access) % kAccesses);
+  if (op.kind == StepKind::kCompareExchange && normal.form == 0) normal.choice = 0;
+  if (normal.within != 0) normal.value = 0;  // the bytes are those that are there
+  if (op.kind >= StepKind::kRangeRead && op.kind <= StepKind::kRangeWrite && normal.choice != 0) normal.within = 0;
+  if (op.kind == StepKind::kMake) NormalMake(normal);
+  if (op.kind == StepKind::kCreate && normal.form == 0) normal.bytes = 0;
   return normal;
 }
 
@@ -127,7 +145,10 @@ Backing Normal(const Backing& backing, uint8_t region_pages) {
   normal.has_iova = backing.has_iova;
   normal.lockable = backing.lockable;
   normal.fickle = backing.fickle;
-  if (normal.has_bitmap) {
+  normal.wrapped = backing.wrapped;
+  normal.managed = backing.managed && backing.has_bitmap;
+  normal.sharing = static_cast<Sharing>(static_cast<int>(backing.sharing) % kSharings);
+  if (normal.has_bitmap && !normal.managed) {
     normal.bit_offset = backing.bit_offset % 8;
     normal.null_bitmap = backing.null_bitmap;
   }
@@ -158,6 +179,7 @@ World Normal(const World& world) {
   normal.lock = NormalScript(world.lock, kMaxLockAnswers, kLockAnswers, LockAnswer::kOk);
   normal.subrange = NormalScript(world.subrange, kMaxSubrangeAnswers, kSubrangeAnswers, SubrangeAnswer::kDefault);
   normal.failing_host_call = world.failing_host_call % (kMaxFailingHostCall + 1);
+  if (normal.failing_host_call != 0) normal.host_error = static_cast<HostError>(static_cast<int>(world.host_error) % kHostErrors);
   return normal;
 }
 
@@ -194,6 +216,19 @@ std::string_view Name(PageState state) {
   return NameIn(kNames, state);
 }
 
+std::string_view Name(Sharing sharing) {
+  static constexpr std::string_view kNames[] = {"none", "whole", "parts", "wild"};
+  static_assert(std::size(kNames) == kSharings);
+  return NameIn(kNames, sharing);
+}
+
+std::string_view Name(HostError error) {
+  static constexpr std::string_view kNames[] = {"ENOMEM", "EACCES", "EBADF", "EFAULT", "EINVAL",
+                                                "ENODEV", "ENOSYS", "EOPNOTSUPP", "EOVERFLOW", "EPERM"};
+  static_assert(std::size(kNames) == kHostErrors);
+  return NameIn(kNames, error);
+}
+
 std::string_view Name(HandlerAnswer answer) {
   static constexpr std::string_view kNames[] = {
       "default", "fail", "fail_ok", "fail_no_fallback", "fail_elsewhere", "retry",
@@ -203,19 +238,20 @@ std::string_view Name(HandlerAnswer answer) {
 }
 
 std::string_view Name(FallbackAnswer answer) {
-  static constexpr std::string_view kNames[] = {"do", "none", "fail", "fail_moved", "fail_at", "fail_outside"};
+  static constexpr std::string_view kNames[] = {"do", "none", "fail", "fail_moved", "fail_at", "fail_outside", "fail_blank", "fail_foreign"};
   static_assert(std::size(kNames) == kFallbackAnswers);
   return NameIn(kNames, answer);
 }
 
 std::string_view Name(LockAnswer answer) {
-  static constexpr std::string_view kNames[] = {"ok", "fail", "fail_not_mapped", "fail_at", "fail_outside"};
+  static constexpr std::string_view kNames[] = {"ok", "fail", "fail_not_mapped", "fail_at", "fail_outside", "fail_foreign"};
   static_assert(std::size(kNames) == kLockAnswers);
   return NameIn(kNames, answer);
 }
 
 std::string_view Name(SubrangeAnswer answer) {
-  static constexpr std::string_view kNames[] = {"default", "own", "wrong_size", "fail", "fail_at", "fail_outside"};
+  static constexpr std::string_view kNames[] = {"default", "own",          "wrong_size", "fail",
+                                                "fail_at", "fail_outside", "fail_below", "fail_foreign"};
   static_assert(std::size(kNames) == kSubrangeAnswers);
   return NameIn(kNames, answer);
 }

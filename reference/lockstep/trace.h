@@ -45,11 +45,13 @@ inline constexpr uint64_t kLengths[] = {
     767, 768, 1023, 1024, 1025, 2047, 2048, 2049, 4032,
     // pages and their neighbours
     4088, 4095, 4096, 4097, 4104, 6144, 8191, 8192, 8193, 12287, 12288, 12289, 16383, 16384, 16385,
+    // as many pages as a bitmap scan takes in words, in memory that is reserved only
+    0x4'0000, 0x4'1000, 0x1e'0000,
     // beyond any memory: range arithmetic
     0xffff'ffff, 0x1'0000'0000, 0x7fff'ffff'ffff'ffff, 0x8000'0000'0000'0000, 0xffff'ffff'ffff'f000, 0xffff'ffff'ffff'ffff,
 };
 inline constexpr size_t kLengthCount = std::size(kLengths);
-inline constexpr size_t kBufferLengths = kLengthCount - 6;
+inline constexpr size_t kBufferLengths = kLengthCount - 9;
 
 // GPNs are drawn from here: the pages of the largest world, then the edges of the number space.
 inline constexpr uint64_t kGpns[] = {
@@ -62,8 +64,18 @@ inline constexpr size_t kMaxGpns = 8;
 // Offsets of paged ranges: page edges, then what overflows.
 inline constexpr uint64_t kOffsets[] = {
     0, 1, 7, 8, 2048, 4088, 4095, 4096, 4097, 8191, 8192, uint64_t{1} << 63, ~uint64_t{0} - 4095, ~uint64_t{0},
+    (uint64_t{1} << 63) - 4096,
 };
 inline constexpr size_t kOffsetCount = std::size(kOffsets);
+
+// Sizes of memory, regions and bitmaps. The first kSmallSizes are a few pages, or too large for anything: what has bytes takes those.
+inline constexpr uint64_t kSizes[] = {
+    0, 1, 4095, 4096, 4097, 8192, 12288, 16383, 16384, (uint64_t{1} << 63) - 4095, ~uint64_t{0},
+    2048, uint64_t{1} << 21, uint64_t{1} << 30, (uint64_t{1} << 47) - 4096, (uint64_t{1} << 47) - 4095, uint64_t{1} << 61,
+    uint64_t{1} << 62, uint64_t{1} << 63,
+};
+inline constexpr size_t kSizeCount = std::size(kSizes);
+inline constexpr size_t kSmallSizes = 11;
 
 // One operation as the trace spells it. A field its kind does not use (OpFields) is at its default: that makes
 // the two spellings lossless.
@@ -86,6 +98,8 @@ struct Op {
   uint8_t form = 0;     // 0..1
   uint8_t offset = 0;   // index into kOffsets
   uint8_t object = 0;   // 0..kObjects-1
+  uint8_t bytes = 0;    // index into kSizes
+  uint8_t within = 0;   // 0..kHostPlaces
   bool operator==(const Op&) const = default;
 };
 
@@ -123,6 +137,8 @@ std::string_view Name(Operation operation);
 std::string_view Name(CallKind kind);
 std::string_view Name(Access access);
 std::string_view Name(PageState state);
+std::string_view Name(Sharing sharing);
+std::string_view Name(HostError error);
 std::string_view Name(HandlerAnswer answer);
 std::string_view Name(FallbackAnswer answer);
 std::string_view Name(LockAnswer answer);

@@ -15,14 +15,16 @@
 //   63      length of the subrange script
 //   64..71  lock script
 //   72..77  subrange script
-//                                         32 number of GPNs, 33 backing, 34 page, 35 count, 36 choice, 37 access,
-//                                         38 slot (low two bits), object (next two), form (next), 39 offset
+//   78      host error
+//                                         32 number of GPNs, 33 backing, 34 page, 35 count or within, 36 choice, 37 access,
+//                                         38 slot (low two bits), object (next two), form (next), 39 offset or bytes
 //   one backing
-//    0      flags: 1 absent, 2 not mapped, 4 bitmap, 8 IOVA, 16 not lockable, 32 fickle
+//    0      flags: 1 absent, 2 not mapped, 4 bitmap, 8 IOVA, 16 not lockable, 32 fickle, 64 wrapped, 128 managed
 //    1      pages, so that 0 is 3
 //    2..3   trim, little endian
 //    4      bit offset (low three bits), null bitmaps (next three)
 //    5..8   pages: state (low two bits), refused accesses (next three)
+//    9      sharing (low two bits)
 
 #include <algorithm>
 
@@ -40,14 +42,16 @@ constexpr size_t kLockLengthAt = kBackingsAt + kMaxBackings * kBackingBytes;
 constexpr size_t kSubrangeLengthAt = kLockLengthAt + 1;
 constexpr size_t kLockAt = kSubrangeLengthAt + 1;
 constexpr size_t kSubrangeAt = kLockAt + kMaxLockAnswers;
-static_assert(kSubrangeAt + kMaxSubrangeAnswers <= kWorldBytes);
+constexpr size_t kHostErrorAt = kSubrangeAt + kMaxSubrangeAnswers;
+static_assert(kHostErrorAt < kWorldBytes);
 
 constexpr size_t kValueAt = 8;
 constexpr size_t kDesiredAt = 16;
 constexpr size_t kGpnsAt = 24;
 static_assert(kGpnsAt + kMaxGpns <= 32 && 39 < kOpBytes);
 
-constexpr uint8_t kFlagAbsent = 1, kFlagNotMapped = 2, kFlagBitmap = 4, kFlagIova = 8, kFlagNotLockable = 16, kFlagFickle = 32;
+constexpr uint8_t kFlagAbsent = 1, kFlagNotMapped = 2, kFlagBitmap = 4, kFlagIova = 8, kFlagNotLockable = 16, kFlagFickle = 32,
+                  kFlagWrapped = 64, kFlagManaged = 128;
 // Added to a byte before it is taken modulo kMaxPages and counted from 1: makes byte 0 mean 3 pages.
 constexpr uint8_t kPagesShift = 2;
 
@@ -69,6 +73,9 @@ Backing DecodeBacking(const uint8_t* b) {
   backing.has_iova = (b[0] & kFlagIova) != 0;
   backing.lockable = (b[0] & kFlagNotLockable) == 0;
   backing.fickle = (b[0] & kFlagFickle) != 0;
+  backing.wrapped = (b[0] & kFlagWrapped) != 0;
+  backing.managed = (b[0] & kFlagManaged) != 0;
+  backing.sharing = static_cast<Sharing>(b[9] & 3);
   backing.pages = static_cast<uint8_t>(1 + (b[1] + kPagesShift) % kMaxPages);
   backing.trim = static_cast<uint16_t>(b[2] | b[3] << 8);
   backing.bit_offset = b[4] & 7;
@@ -83,7 +90,8 @@ Backing DecodeBacking(const uint8_t* b) {
 void EncodeBacking(const Backing& backing, uint8_t* b) {
   b[0] = static_cast<uint8_t>((backing.present ? 0 : kFlagAbsent) | (backing.mapped ? 0 : kFlagNotMapped) |
                               (backing.has_bitmap ? kFlagBitmap : 0) | (backing.has_iova ? kFlagIova : 0) |
-                              (backing.lockable ? 0 : kFlagNotLockable) | (backing.fickle ? kFlagFickle : 0));
+                              (backing.lockable ? 0 : kFlagNotLockable) | (backing.fickle ? kFlagFickle : 0) |
+                              (backing.wrapped ? kFlagWrapped : 0) | (backing.managed ? kFlagManaged : 0));
   b[1] = static_cast<uint8_t>((backing.pages + 2 * kMaxPages - 1 - kPagesShift) % kMaxPages);
   b[2] = static_cast<uint8_t>(backing.trim);
   b[3] = static_cast<uint8_t>(backing.trim >> 8);
@@ -94,6 +102,7 @@ void EncodeBacking(const Backing& backing, uint8_t* b) {
     b[5 + i] = static_cast<uint8_t>((static_cast<unsigned>(page.state) & 3) | (page.readable ? 0 : 4) |
                                     (page.writable ? 0 : 8) | (page.executable ? 0 : 16));
   }
+  b[9] = static_cast<uint8_t>(backing.sharing);
 }
 
 World DecodeWorld(const uint8_t* b) {
@@ -101,6 +110,7 @@ World DecodeWorld(const uint8_t* b) {
   world.region_pages = kRegionPages[b[0] % std::size(kRegionPages)];
   for (size_t i = 0; i <= b[1] % kMaxBackings; ++i) world.backings.push_back(DecodeBacking(b + kBackingsAt + i * kBackingBytes));
   world.failing_host_call = b[2];
+  world.host_error = static_cast<HostError>(b[kHostErrorAt]);
   for (size_t i = 0; i < b[3] % (kMaxHandlerAnswers + 1); ++i) world.handler.push_back(static_cast<HandlerAnswer>(b[kHandlerAt + i]));
   for (size_t i = 0; i < b[4] % (kMaxFallbackAnswers + 1); ++i) {
     world.fallback.push_back(static_cast<FallbackAnswer>(b[kFallbackAt + i]));
@@ -118,6 +128,7 @@ void EncodeWorld(const World& world, uint8_t* b) {
   }
   b[1] = static_cast<uint8_t>(world.backings.size() - 1);
   b[2] = world.failing_host_call;
+  b[kHostErrorAt] = static_cast<uint8_t>(world.host_error);
   b[3] = static_cast<uint8_t>(world.handler.size());
   b[4] = static_cast<uint8_t>(world.fallback.size());
   for (size_t i = 0; i < world.handler.size(); ++i) b[kHandlerAt + i] = static_cast<uint8_t>(world.handler[i]);
@@ -143,12 +154,14 @@ Op DecodeOp(const uint8_t* b) {
   op.backing = b[33];
   op.page = b[34];
   op.count = b[35];
+  op.within = b[35];
   op.choice = b[36];
   op.access = static_cast<Access>(b[37] % kAccesses);
   op.slot = static_cast<uint8_t>(1 + (b[38] & 3) % (kHandles - 1));
   op.object = b[38] >> 2 & 3;
   op.form = b[38] >> 4 & 1;
   op.offset = b[39];
+  op.bytes = b[39];
   return Normal(op);
 }
 
@@ -167,11 +180,11 @@ void EncodeOp(const Op& op, uint8_t* b) {
   b[32] = static_cast<uint8_t>(op.gpns.size());
   b[33] = op.backing;
   b[34] = op.page;
-  b[35] = op.count;
+  b[35] = op.count | op.within;  // no kind uses both
   b[36] = op.choice;
   b[37] = static_cast<uint8_t>(op.access);
   b[38] = static_cast<uint8_t>((op.slot - 1) | op.object << 2 | op.form << 4);
-  b[39] = op.offset;
+  b[39] = op.offset | op.bytes;  // likewise
 }
 
 }  // namespace

@@ -91,7 +91,8 @@ class Parser {
   bool Named(std::string_view what, std::string_view whats, std::string_view word, int count, Enum& value);
   bool AddressWord(std::string_view word, Address& at);
   bool Length(const OpFields& uses, std::string_view word, uint8_t& index);
-  bool Offset(std::string_view word, uint8_t& index);
+  bool InList(std::string_view what, std::string_view word, std::span<const uint64_t> list, uint8_t& index);
+  bool Within(std::string_view word, uint8_t& within);
   bool Gpn(std::string_view word, std::vector<uint8_t>& gpns);
   bool Choice(const OpFields& uses, std::string_view word, uint8_t& choice);
   bool Once(std::string_view key);
@@ -170,12 +171,23 @@ bool Parser::AddressWord(std::string_view word, Address& at) {
   return true;
 }
 
-bool Parser::Offset(std::string_view word, uint8_t& index) {
-  uint64_t offset = 0;
-  if (!Number("offset", word, 0, ~uint64_t{0}, offset)) return false;
-  const auto* const found = std::find(std::begin(kOffsets), std::end(kOffsets), offset);
-  if (found == std::end(kOffsets)) return Fail(Cat({"offset ", word, " is not in the list of interesting offsets (trace.h)"}));
-  index = static_cast<uint8_t>(found - std::begin(kOffsets));
+bool Parser::InList(std::string_view what, std::string_view word, std::span<const uint64_t> list, uint8_t& index) {
+  uint64_t number = 0;
+  if (!Number(what, word, 0, ~uint64_t{0}, number)) return false;
+  const auto found = std::find(list.begin(), list.end(), number);
+  if (found == list.end()) return Fail(Cat({what, " ", word, " is not in the list of interesting ones (trace.h)"}));
+  index = static_cast<uint8_t>(found - list.begin());
+  return true;
+}
+
+// backing.page
+bool Parser::Within(std::string_view word, uint8_t& within) {
+  const size_t dot = word.find('.');
+  if (dot == word.npos) return Fail(Cat({"within ", Quoted(word), " is not like 0.1: a backing, and a page of it"}));
+  uint64_t backing = 0, page = 0;
+  if (!Number("within's backing", word.substr(0, dot), 0, kMaxBackings - 1, backing)) return false;
+  if (!Number("within's page", word.substr(dot + 1), 1, kMaxPages - 1, page)) return false;
+  within = static_cast<uint8_t>(1 + backing * (kMaxPages - 1) + page - 1);
   return true;
 }
 
@@ -272,7 +284,8 @@ bool Parser::BackingWord(Backing& backing, const Pair& pair) {
     };
     static constexpr Flag kFlags[] = {{"absent", &Backing::present, false}, {"unmapped", &Backing::mapped, false},
                                       {"iova", &Backing::has_iova, true}, {"bitmap", &Backing::has_bitmap, true},
-                                      {"unlockable", &Backing::lockable, false}, {"fickle", &Backing::fickle, true}};
+                                      {"unlockable", &Backing::lockable, false}, {"fickle", &Backing::fickle, true},
+                                      {"wrapped", &Backing::wrapped, true}, {"managed", &Backing::managed, true}};
     for (const Flag& flag : kFlags) {
       if (pair.key != flag.name) continue;
       backing.*flag.member = flag.value;
@@ -284,10 +297,11 @@ bool Parser::BackingWord(Backing& backing, const Pair& pair) {
     if (pair.key == "trim") return Small("trim", *pair.value, 0, kPageSize - 1, backing.trim);
     if (pair.key == "offset") return Small("offset", *pair.value, 0, 7, backing.bit_offset);
     if (pair.key == "null") return Bits(*pair.value, backing.null_bitmap);
+    if (pair.key == "sharing") return Named("sharing", "kinds of sharing", *pair.value, kSharings, backing.sharing);
     if (pair.key.starts_with("page")) return PageWord(backing, pair);
   }
   return Fail(Cat({"a backing has no ", Quoted(Cat({pair.key, pair.value ? "=" : ""})),
-                   "; it has: absent, unmapped, iova, unlockable, fickle, bitmap, pages=, trim=, offset=, null=rwx, page0=state:rwx to page3="}));
+                   "; it has: absent, unmapped, iova, unlockable, fickle, wrapped, bitmap, managed, pages=, trim=, offset=, null=rwx, sharing=, page0=state:rwx to page3="}));
 }
 
 bool Parser::BackingLine(const Words& words) {
@@ -343,7 +357,9 @@ bool Parser::OpField(Op& op, const OpFields& uses, Field field, std::string_view
     case kFieldChoice: return Choice(uses, value, op.choice);
     case kFieldForm: return Small("form", value, 0, 1, op.form);
     case kFieldObject: return Small("object", value, 0, kObjects - 1, op.object);
-    case kFieldOffset: return Offset(value, op.offset);
+    case kFieldOffset: return InList("offset", value, kOffsets, op.offset);
+    case kFieldBytes: return InList("bytes", value, kSizes, op.bytes);
+    case kFieldWithin: return Within(value, op.within);
     case kFieldSize: break;
     case kFieldSeen:
     case kFieldAt:
@@ -377,7 +393,8 @@ bool Parser::OpWord(Op& op, const OpFields& uses, const Pair& pair) {
 // What a reader must not have to guess has to be there, and numbers must fit the op.
 bool Parser::OpComplete(const Op& op, const OpFields& uses) {
   for (const FieldName& field : kFieldNames) {
-    const bool needed = field.field == kFieldLength || field.field == kFieldSize || field.field == kFieldOffset;
+    const bool needed = field.field == kFieldLength || field.field == kFieldSize || field.field == kFieldOffset ||
+                        field.field == kFieldBytes;
     if (needed && uses.Uses(field.field) && (given_ & field.field) == 0) return Fail(Cat({uses.name, " needs ", field.name, "="}));
   }
   if (op.seen && (given_ & kFieldValue) != 0) return Fail("'seen' stands in place of 'value'; drop one");
@@ -434,8 +451,9 @@ bool Parser::Line(const Words& words) {
   if (words[0] == "subrange") return ScriptLine(words, kMaxSubrangeAnswers, kSubrangeAnswers, world.subrange);
   if (words[0] == "fail_host_call") {
     if (world.failing_host_call != 0) return Fail("'fail_host_call' is given twice");
-    if (words.size() != 2) return Fail("expected one number after 'fail_host_call'");
-    return Small("fail_host_call", words[1], 1, kMaxFailingHostCall, world.failing_host_call);
+    if (words.size() != 2 && words.size() != 3) return Fail("expected a number after 'fail_host_call', and perhaps an errno");
+    return Small("fail_host_call", words[1], 1, kMaxFailingHostCall, world.failing_host_call) &&
+           (words.size() == 2 || Named("errno", "errnos", words[2], kHostErrors, world.host_error));
   }
   return Fail(Cat({"unknown line ", Quoted(words[0]), "; before the operations come: world, backing, handler, fallback, lock, subrange, fail_host_call, ops"}));
 }

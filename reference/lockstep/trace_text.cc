@@ -45,6 +45,13 @@ std::string AddressText(const Address& at) {
   return out;
 }
 
+// backing.page
+std::string WithinText(uint8_t within) {
+  Step step;
+  step.within = within;
+  return DecimalText(step.HostBacking()) + "." + DecimalText(step.HostAddress() / kPageSize);
+}
+
 void AppendField(std::string& out, const OpFields& uses, const Op& op, Field field, std::string_view name) {
   const auto print = [&](std::string_view value) { Append(out, {" ", name, "=", value}); };
   const auto print_unless_zero = [&](uint64_t value) {
@@ -63,7 +70,7 @@ void AppendField(std::string& out, const OpFields& uses, const Op& op, Field fie
       if (op.seen) Append(out, {" ", name});
       break;
     case kFieldValue:
-      if (!op.seen) print(HexText(op.value));
+      if (!op.seen && op.within == 0) print(HexText(op.value));
       break;
     case kFieldDesired: print(HexText(op.desired)); break;
     case kFieldForm: print_unless_zero(op.form); break;
@@ -72,6 +79,10 @@ void AppendField(std::string& out, const OpFields& uses, const Op& op, Field fie
     case kFieldChoice:
       if (!uses.choice_names[0].empty()) print(uses.choice_names[op.choice]);
       else print_unless_zero(op.choice);
+      break;
+    case kFieldBytes: print(NumberText(kSizes[op.bytes])); break;
+    case kFieldWithin:
+      if (op.within != 0) print(WithinText(op.within));
       break;
     case kFieldAt:
     case kFieldGpns: break;  // not named
@@ -101,10 +112,13 @@ std::string BackingText(const Backing& backing, size_t index) {
   if (backing.has_iova) out += " iova";
   if (!backing.lockable) out += " unlockable";
   if (backing.fickle) out += " fickle";
+  if (backing.wrapped) out += " wrapped";
   if (backing.has_bitmap) out += " bitmap";
+  if (backing.managed) out += " managed";
   if (backing.bit_offset != 0) Append(out, {" offset=", DecimalText(backing.bit_offset)});
   const std::array<bool, kAccesses>& null = backing.null_bitmap;
   if (null[0] || null[1] || null[2]) Append(out, {" null=", BitsText(null[0], null[1], null[2])});
+  if (backing.sharing != Sharing::kNone) Append(out, {" sharing=", Name(backing.sharing)});
   for (size_t i = 0; i < kMaxPages; ++i) {
     const PageSetup& page = backing.page[i];
     if (page == PageSetup{}) continue;
@@ -141,7 +155,11 @@ std::string ToText(const Trace& trace) {
   AppendScript(out, "fallback", world.fallback);
   AppendScript(out, "lock", world.lock);
   AppendScript(out, "subrange", world.subrange);
-  if (world.failing_host_call != 0) Append(out, {"fail_host_call ", DecimalText(world.failing_host_call), "\n"});
+  if (world.failing_host_call != 0) {
+    Append(out, {"fail_host_call ", DecimalText(world.failing_host_call)});
+    if (world.host_error != HostError::kNoMemory) Append(out, {" ", Name(world.host_error)});
+    out += '\n';
+  }
   out += "ops\n";
   for (const Op& op : trace.ops) Append(out, {OpText(op), "\n"});
   return out;

@@ -44,15 +44,17 @@ TEST(TraceText, AWorldWithEverythingIsReadAndWrittenUnchanged) {
       "world region_pages=2\n"
       "backing 0 pages=2 trim=16 bitmap offset=5 null=r-x page0=ram:r-x page1=hole\n"
       "backing 1 absent\n"
-      "backing 2 pages=1 unmapped iova\n"
+      "backing 2 pages=1 unmapped iova wrapped bitmap managed sharing=wild\n"
       "handler fix_retry, default, fallback\n"
       "fallback do, fail_moved\n"
-      "fail_host_call 2\n"
+      "fail_host_call 2 EINVAL\n"
       "ops\n"
       "read page1-4 length=16 choice=3\n"
       "write end0-8 target=2 length=16 value=0x1122334455667788\n"
-      "compare_exchange page0+8 size=8 value=0x5 desired=0x6\n"
-      "compare_exchange page0+8 size=4 seen desired=0xffffffff\n"
+      "compare_exchange page0+8 size=8 value=0x5 desired=0x6 choice=exact\n"
+      "compare_exchange page0+8 size=4 seen desired=0xffffffff choice=exact\n"
+      "read page0 length=64 within=2.3\n"
+      "make slot=3 form=1 value=0x7 choice=sparse bytes=0x200000\n"
       "probe_gpns 0 1 0xfffffffffffff\n"
       "subrange page0+1 slot=2 length=4096\n"
       "set_bit backing=2 page=1 access=write choice=set\n"
@@ -70,6 +72,12 @@ TEST(TraceText, AWorldWithEverythingIsReadAndWrittenUnchanged) {
   EXPECT_EQ(trace.world.handler,
             (std::vector<HandlerAnswer>{HandlerAnswer::kFixRetry, HandlerAnswer::kDefault, HandlerAnswer::kFallback}));
   EXPECT_EQ(trace.world.failing_host_call, 2);
+  EXPECT_EQ(trace.world.host_error, HostError::kInvalid);
+  EXPECT_TRUE(trace.world.backings[2].wrapped && trace.world.backings[2].managed);
+  EXPECT_EQ(trace.world.backings[2].sharing, Sharing::kWild);
+  const Step within = Resolve(trace.world, trace.ops[4], 0);
+  EXPECT_EQ(within.HostBacking(), 2u);
+  EXPECT_EQ(within.HostAddress(), 3 * kPageSize);
 }
 
 TEST(TraceText, CommentsBlankLinesTabsAndCarriageReturnsDontMatter) {
@@ -125,9 +133,15 @@ TEST(TraceTextRefuses, UnknownAndRepeatedLines) {
 
 TEST(TraceTextRefuses, ScriptsWithForeignOrTooManyAnswers) {
   EXPECT_EQ(WorldRefusal("fallback retry"),
-            "2: unknown answer 'retry'; answers are: do, none, fail, fail_moved, fail_at, fail_outside");
+            "2: unknown answer 'retry'; answers are: do, none, fail, fail_moved, fail_at, fail_outside, fail_blank, fail_foreign");
   EXPECT_EQ(WorldRefusal("handler retry, retry, retry, retry, retry, retry, retry, retry, retry"), "2: more than 8 answers");
-  EXPECT_EQ(WorldRefusal("fail_host_call"), "2: expected one number after 'fail_host_call'");
+  EXPECT_EQ(WorldRefusal("fail_host_call"), "2: expected a number after 'fail_host_call', and perhaps an errno");
+  EXPECT_EQ(WorldRefusal("fail_host_call 1 EWHAT"),
+            "2: unknown errno 'EWHAT'; errnos are: ENOMEM, EACCES, EBADF, EFAULT, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM");
+  EXPECT_EQ(OpRefusal("read page0 length=1 within=3"), "3: within '3' is not like 0.1: a backing, and a page of it");
+  EXPECT_EQ(OpRefusal("read page0 length=1 within=0.0"), "3: within's page 0 is too small: the smallest is 1");
+  EXPECT_EQ(OpRefusal("make slot=1 choice=heap"), "3: make needs bytes=");
+  EXPECT_EQ(OpRefusal("make slot=1 bytes=5 choice=heap"), "3: bytes 5 is not in the list of interesting ones (trace.h)");
   EXPECT_EQ(WorldRefusal("fail_host_call 16"), "2: fail_host_call 16 is too large: the largest is 15");
 }
 
@@ -155,7 +169,7 @@ TEST(TraceTextRefuses, BackingsOutOfOrder) {
 
 TEST(TraceTextRefuses, WordsOfABackingThatMeanNothing) {
   EXPECT_EQ(WorldRefusal("backing 0 size=3"),
-            "2: a backing has no 'size='; it has: absent, unmapped, iova, unlockable, fickle, bitmap, pages=, trim=, offset=, null=rwx, "
+            "2: a backing has no 'size='; it has: absent, unmapped, iova, unlockable, fickle, wrapped, bitmap, managed, pages=, trim=, offset=, null=rwx, sharing=, "
             "page0=state:rwx to page3=");
   EXPECT_EQ(WorldRefusal("backing 0 pages=5"), "2: pages 5 is too large: the largest is 4");
   EXPECT_EQ(WorldRefusal("backing 0 pages=0"), "2: pages 0 is too small: the smallest is 1");
@@ -181,7 +195,7 @@ TEST(TraceTextRefuses, UnknownOperationsAndFields) {
   std::string all;
   for (const OpFields& op : kOpFields) all += (all.empty() ? "" : ", ") + std::string(op.name);
   EXPECT_EQ(OpRefusal("raed page0 length=1"), "3: unknown operation 'raed'; operations are: " + all);
-  EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target, form, length, choice");
+  EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target, form, length, choice, within");
   EXPECT_EQ(OpRefusal("read page0 length=1 length=2"), "3: 'length' is given twice");
   EXPECT_EQ(OpRefusal("read page0 length"), "3: 'length' needs a value: length=...");
   EXPECT_EQ(OpRefusal("read page0"), "3: read needs length=");

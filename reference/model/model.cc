@@ -71,13 +71,17 @@ void Model::Start(const World& world) {
     return file;
   }();
   file_ = kFile;
-  memories_.resize(world.backings.size());
+  memories_.resize(kMaxBackings);
+  backings_ = world.backings.size();
   for (Handle& handle : handles_) {
     handle.parts.clear();
     handle.one_region = true;
+    handle.name = kWorldName;
+    handle.held = handle.owns_heap = false;
   }
+  handles_[0].held = true;
   handles_[0].one_region = world.region_pages == 0 || world.backings.size() == 1;
-  for (uint64_t b = 0; b < memories_.size(); ++b) {
+  for (uint64_t b = 0; b < backings_; ++b) {
     Memory& memory = memories_[b];
     const Backing& setup = world.backings[b];
     memory.setup = setup;
@@ -94,6 +98,7 @@ void Model::Start(const World& world) {
         memory.allowed[a][page] = BitExists(setup, page, access) ? bits[a] : true;
       }
     }
+    memory.locks = {};
     if (setup.present && (world.region_pages != 0 || b == 0))
       handles_[0].parts.push_back({b, b * world.region_pages * kPageSize, 0, setup.max_address()});
   }
@@ -104,21 +109,28 @@ void Model::Start(const World& world) {
   for (Lock& lock : locks_) lock = {};
   handler_calls_ = fallback_calls_ = lock_calls_ = subrange_calls_ = host_calls_ = 0;
   failing_host_call_ = world.failing_host_call;
+  host_error_ = world.host_error;
   ForgetRanges();
 }
 
 void Model::Run(const Step& step, Outcome& outcome) {
   Clear(outcome);
   touched_.clear();
+  unspecified_.clear();
   const Handle& target = handles_[step.target % kHandles];
-  const Handle& handle = target.parts.empty() ? handles_[0] : target;
-  if (RunRanges(handle, step, outcome) || RunStreams(handle, step, outcome)) return;
+  const Handle& handle = target.held ? target : handles_[0];
+  if (RunRanges(handle, step, outcome) || RunStreams(handle, step, outcome) || RunMade(step, outcome)) return;
   std::optional<Range> range = Range{step.gpa, step.length};
   Operation operation = OperationOf(step.kind);
   std::array<uint8_t, 8> object = {};
   switch (step.kind) {
     case StepKind::kRead:
     case StepKind::kWrite: {
+      if (LiesWithin(step, step.length)) {
+        const PagePart all = {0, 0, step.gpa, step.length};
+        CarryWithin(handle, step, {&all, 1}, outcome);
+        break;
+      }
       outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
       const std::span<uint8_t> host = std::span(outcome.data).subspan(kGuardBytes, step.length);
       if (step.kind == StepKind::kWrite)
@@ -132,7 +144,11 @@ void Model::Run(const Step& step, Outcome& outcome) {
     case StepKind::kReadPlain:
     case StepKind::kWritePlain:
     case StepKind::kCompareExchange: {
-      range->length = step.size;
+      range->length = step.choice == 2 ? 3 : step.size;
+      if (step.choice != 0) {
+        Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
+        break;
+      }
       const std::span<uint8_t> host = std::span(object).first(step.size);
       const bool ok = Carry(handle, {step.kind, step.gpa, step.size, LowBytes(step.value, step.size),
                                      LowBytes(step.desired, step.size), host, outcome});
@@ -174,7 +190,7 @@ void Model::Run(const Step& step, Outcome& outcome) {
       break;
     }
     case StepKind::kLockedCopy:
-      operation = std::array{Operation::kRead, Operation::kWrite, Operation::kFill}[step.choice % 3];
+      operation = std::array{Operation::kRead, Operation::kWrite, Operation::kFill, Operation::kRead}[step.choice % 4];
       range = LockedCopy(step, outcome);
       break;
     case StepKind::kSupportsLocking:
@@ -189,8 +205,18 @@ void Model::Run(const Step& step, Outcome& outcome) {
     case StepKind::kUnmap:
     case StepKind::kMapFile:
     case StepKind::kDecommit:
+    case StepKind::kAdviseHugePages:
+    case StepKind::kBindToNode:
       range = Range{step.page * kPageSize, step.count * kPageSize};
-      ChangeMapping(step, outcome);
+      ChangeMapping(step, *range, outcome);
+      break;
+    case StepKind::kUnmapBytes:
+      range = Range{step.offset, step.length};
+      ChangeMapping(step, *range, outcome);
+      break;
+    case StepKind::kMapFileBytes:
+      range = Range{0, step.length};
+      ChangeMapping(step, *range, outcome);
       break;
     default:
       break;
@@ -198,7 +224,7 @@ void Model::Run(const Step& step, Outcome& outcome) {
   if (outcome.ok) return;
   outcome.operation = operation;
   outcome.range = range;
-  const char* name = step.kind == StepKind::kLockedCopy ? kWorldName : NameOf(handle);
+  const char* name = step.kind == StepKind::kLockedCopy ? locks_[step.object].name : handle.name;
   Describe(outcome, operation == Operation::kCreate ? kSparseName : name);
 }
 
@@ -281,12 +307,15 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
   if (request.kind == StepKind::kProbeWritable) call.kind = CallKind::kCompareExchangeFallback;
   if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback) call.value = request.value;
   if (call.kind == CallKind::kCompareExchangeFallback) call.desired = request.desired;
+  if (memories_[piece.backing].made)
+    return Fail(request.outcome, ErrorKind::kNoFallback, piece.gpa, IsProbe(request.kind) ? 0 : piece.gpa - request.gpa);
   request.outcome.calls.push_back(call);
 
   Bytes& slow = memories_[piece.backing].slow;
   ErrorKind kind = ErrorKind::kBackend;
   uint64_t named = piece.address;
   uint64_t counted = 0;
+  int code = kScriptedCode;
   const bool scripted = fallback_calls_ < fallback_.size();
   switch (scripted ? fallback_[fallback_calls_++] : FallbackAnswer::kDo) {
     case FallbackAnswer::kDo:
@@ -310,18 +339,26 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
       named = piece.address + piece.length + 1;
       counted = piece.length + 1;
       break;
+    case FallbackAnswer::kFailBlank:
+      code = kUnknownCode;
+      break;
+    case FallbackAnswer::kFailForeign:
+      code = kOutOfRangeCode;
+      break;
   }
   if (named >= piece.address + piece.length) named = piece.address;
   if (counted > piece.length) counted = 0;
   const uint64_t transferred = IsProbe(request.kind) ? 0 : piece.gpa - request.gpa + counted;
-  return Fail(request.outcome, kind, piece.gpa + (named - piece.address), transferred, kScriptedCode);
+  return Fail(request.outcome, kind, piece.gpa + (named - piece.address), transferred, code);
 }
 
 Model::Answer Model::AskHandler(Outcome& outcome, Access access, uint64_t backing, uint64_t address, uint64_t length,
                                 bool refused) {
   const auto fail = [](ErrorKind kind, int code) { return Answer{Action::kFail, kind, code}; };
-  const Answer exhausted = fail(ErrorKind::kBackend, kExhaustedCode);
+  const Answer exhausted =
+      fail(ErrorKind::kBackend, HostFailure() == ErrorKind::kResourceExhausted ? kExhaustedCode : kInvalidCode);
   const ErrorKind usual = refused ? ErrorKind::kAccessDenied : ErrorKind::kNotMapped;
+  if (memories_[backing].made) return fail(usual, 0);
   outcome.calls.push_back({CallKind::kPageFault, static_cast<uint8_t>(backing), address, length, access, refused, 0, 0});
   const bool scripted = handler_calls_ < handler_.size();
   const HandlerAnswer answer = scripted ? handler_[handler_calls_++] : HandlerAnswer::kDefault;
@@ -368,6 +405,20 @@ bool Model::HostCall() {
   return host_calls_ != failing_host_call_;
 }
 
+ErrorKind Model::HostFailure() const {
+  return host_error_ == HostError::kNoMemory ? ErrorKind::kResourceExhausted : ErrorKind::kInvalidArgument;
+}
+
+bool Model::Allows(const Memory& memory, uint64_t page, Access access) {
+  if (memory.made) return page != memory.refused_page;
+  return memory.allowed[static_cast<size_t>(access)][page];
+}
+
+PageState Model::StateOf(const Memory& memory, uint64_t page) {
+  if (memory.made == Made::kSparse) return PageState::kHole;
+  return memory.state[page];
+}
+
 void Model::ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome) {
   for (uint64_t gpn : step.gpns) {
     if (gpn >= kFirstInvalidGpn) {
@@ -381,14 +432,15 @@ void Model::ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome) 
 
 std::optional<uint64_t> Model::FirstRefused(const Memory& memory, const Piece& piece, Access access) {
   for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + piece.length; ++page)
-    if (!memory.allowed[static_cast<size_t>(access)][page]) return std::max(page * kPageSize, piece.address);
+    if (!Allows(memory, page, access)) return std::max(page * kPageSize, piece.address);
   return std::nullopt;
 }
 
 std::optional<uint64_t> Model::FirstFaulting(const Memory& memory, const Piece& piece, bool stores) {
   for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + piece.length; ++page) {
-    const bool readable = memory.state[page] == PageState::kRam || memory.state[page] == PageState::kReadOnly;
-    const bool writable = memory.state[page] == PageState::kRam;
+    const PageState state = StateOf(memory, page);
+    const bool readable = state == PageState::kRam || state == PageState::kReadOnly;
+    const bool writable = state == PageState::kRam;
     if (stores ? !writable : !readable) return std::max(page * kPageSize, piece.address);
   }
   return std::nullopt;
@@ -426,7 +478,8 @@ void Model::Move(const Request& request, const Piece& piece, uint64_t count, Byt
 }
 
 void Model::SetBit(Memory& memory, uint64_t page, Access access, bool bit) {
-  if (BitExists(memory.setup, page, access)) memory.allowed[static_cast<size_t>(access)][page] = bit;
+  const bool stays = memory.setup.managed && !bit && page < kMaxPages && memory.locks[page] != 0;
+  if (BitExists(memory.setup, page, access) && !stays) memory.allowed[static_cast<size_t>(access)][page] = bit;
 }
 
 }  // namespace reference

@@ -31,6 +31,9 @@ class Model {
     uint64_t page;
   };
   std::span<const PageId> TouchedPages() const { return touched_; }
+  // Mapped bytes that the last step has left unspecified: where they can be seen, they become what they are.
+  std::span<const Span> Unspecified() const { return unspecified_; }
+  void Become(uint64_t backing, uint64_t address, uint8_t byte) { memories_[backing].mapped[address] = byte; }
   // What a bit says; true where there is no such bit.
   bool Bit(uint64_t backing, uint64_t page, Access access) const;
   // Whether a lock is held there.
@@ -51,6 +54,9 @@ class Model {
     Bytes slow;
     std::array<PageState, kMaxPages> state;
     std::array<std::array<bool, kMaxPages>, 3> allowed;  // by Access, then page
+    std::array<uint64_t, kMaxPages> locks = {};          // of a managed bitmap
+    std::optional<Made> made = {};                       // memory that a step has made: nobody records what it is called with
+    std::optional<uint64_t> refused_page = {};           // of it: every access
   };
   // Bytes [start, start + length) of a handle are bytes [offset, offset + length) of a backing.
   struct Part {
@@ -61,8 +67,11 @@ class Model {
     bool own = false;  // a view of the backing's own: no mapping
   };
   struct Handle {
-    std::vector<Part> parts;  // ascending; none: an empty slot
+    std::vector<Part> parts;  // ascending
     bool one_region;
+    const char* name = kWorldName;
+    bool held = true;             // false: an empty slot
+    bool owns_heap = false;       // made by kMake, no view
   };
   // One access of a caller, and where its bytes come from or go to.
   struct Request {
@@ -87,6 +96,7 @@ class Model {
     Access access;
     std::vector<Piece> pages;
     std::vector<Piece> spans;
+    const char* name = kWorldName;
   };
   enum class Action : uint8_t { kFail, kRetry, kFallback };
   struct Answer {
@@ -132,6 +142,22 @@ class Model {
   static bool CheckRemaining(const Stream& stream, uint64_t want, Outcome& outcome);
   static void Advance(Stream& stream, uint64_t count);
 
+  // False: not a step of theirs. model_made.cc
+  bool RunMade(const Step& step, Outcome& outcome);
+  void Make(const Step& step, Outcome& outcome);
+  void Create(const Step& step, Outcome& outcome);
+  void Try(const Step& step, Outcome& outcome);
+  void ShowFiles(const Handle& handle, Outcome& outcome);
+  void InnerBuffer(const Step& step, Outcome& outcome);
+  bool IsShared(uint64_t memory) const;
+  void ChangeBitmap(const Step& step, Outcome& outcome);
+  static bool Hold(Memory& memory, std::span<const uint64_t> gpns);
+  static bool Release(Memory& memory, std::span<const uint64_t> gpns);
+
+  // A host buffer inside guest memory. model_within.cc
+  bool LiesWithin(const Step& step, uint64_t length) const;
+  bool CarryWithin(const Handle& handle, const Step& step, std::span<const PagePart> parts, Outcome& outcome);
+
   bool FindPieces(const Handle& handle, uint64_t gpa, uint64_t length);
   bool Carry(const Handle& handle, const Request& request);
   bool CarryPiece(const Request& request, Piece rest);
@@ -140,6 +166,9 @@ class Model {
   Answer AskHandler(Outcome& outcome, Access access, uint64_t backing, uint64_t address, uint64_t length, bool refused);
   bool Fix(Memory& memory, uint64_t page, Access access, bool refused);
   bool HostCall();
+  ErrorKind HostFailure() const;
+  static bool Allows(const Memory& memory, uint64_t page, Access access);
+  static PageState StateOf(const Memory& memory, uint64_t page);
   void ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome);
   void Subrange(const Handle& handle, const Step& step, Outcome& outcome);
   bool AskHook(Part& view, const Step& step, Outcome& outcome);
@@ -150,9 +179,9 @@ class Model {
   void Unlock(const Lock& lock, size_t pages, Outcome& outcome);
   void MakeSpans(Lock& lock, bool merge, Outcome& outcome);
   std::optional<Range> LockedCopy(const Step& step, Outcome& outcome);
+  void LockedByte(const Piece& span, const Step& step, Outcome& outcome);
   bool CanLock(const Handle& handle) const;
-  static const char* NameOf(const Handle& handle);
-  void ChangeMapping(const Step& step, Outcome& outcome);
+  void ChangeMapping(const Step& step, Range range, Outcome& outcome);
   void ChangePage(Memory& memory, uint64_t page, const Step& step);
 
   static std::optional<uint64_t> FirstRefused(const Memory& memory, const Piece& piece, Access access);
@@ -162,7 +191,8 @@ class Model {
   static void SetState(Memory& memory, uint64_t page, PageState state);
   static void ZeroPage(Memory& memory, uint64_t page);
 
-  std::vector<Memory> memories_;
+  std::vector<Memory> memories_;  // of the backings; from kMaxBackings on, what steps have made
+  uint64_t backings_ = 0;
   std::array<uint8_t, kFilePages * kPageSize> file_;
   std::array<Handle, kHandles> handles_;
   std::vector<HandlerAnswer> handler_;
@@ -176,11 +206,13 @@ class Model {
   uint64_t subrange_calls_ = 0;
   uint64_t host_calls_ = 0;
   uint64_t failing_host_call_ = 0;
+  HostError host_error_ = HostError::kNoMemory;
   std::array<Buffer, kObjects> buffers_;
   std::array<Stream, kObjects> readers_;
   std::array<Stream, kObjects> writers_;
   std::vector<Piece> pieces_;  // of the access that is running
   std::vector<PageId> touched_;
+  std::vector<Span> unspecified_;
 };
 
 }  // namespace reference

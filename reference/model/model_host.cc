@@ -1,25 +1,37 @@
 // What the host does to a world between accesses: bits, mappings, the file; and what a test may look at.
 
 #include "reference/model/model.h"
+#include "reference/model/outcome.h"
 
 namespace reference {
-namespace {
 
-constexpr int kInvalidCode = 3;  // absl's INVALID_ARGUMENT
-
-}  // namespace
-
-void Model::ChangeMapping(const Step& step, Outcome& outcome) {
-  const bool inside = step.page + step.count <= static_cast<int>(kMaxPages);
-  if (inside && step.count == 0) return;
-  if (!inside || !HostCall()) {
-    outcome.ok = false;
-    outcome.kind = inside ? ErrorKind::kResourceExhausted : ErrorKind::kInvalidArgument;
-    outcome.code = inside ? kExhaustedCode : kInvalidCode;
+void Model::ChangeMapping(const Step& step, Range range, Outcome& outcome) {
+  constexpr uint64_t kSize = kMaxPages * kPageSize;
+  constexpr uint64_t kLargestFile = kMaxUint64 / 2;
+  const bool whole = range.start % kPageSize == 0 && range.length % kPageSize == 0;
+  const bool inside = range.start <= kSize && range.length <= kSize - range.start;
+  if (!whole || !inside) {
+    Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
     return;
   }
-  Memory& memory = memories_[step.backing % memories_.size()];
-  for (uint64_t page = step.page; page < uint64_t{step.page} + step.count; ++page) ChangePage(memory, page, step);
+  if (range.length == 0) return;
+  const bool no_such_offset = step.kind == StepKind::kMapFileBytes &&
+                              (step.offset % kPageSize != 0 || step.offset > kLargestFile || range.length > kLargestFile - step.offset);
+  const bool no_node = step.kind == StepKind::kBindToNode && step.choice == 2;
+  if (no_such_offset || no_node) {
+    Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
+    return;
+  }
+  if (!HostCall()) {
+    Fail(outcome, HostFailure(), std::nullopt);
+    return;
+  }
+  if (step.kind == StepKind::kBindToNode && step.choice == 1) {
+    Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
+    return;
+  }
+  Memory& memory = memories_[step.backing % backings_];
+  for (uint64_t i = 0; i < range.length / kPageSize; ++i) ChangePage(memory, range.start / kPageSize + i, step);
 }
 
 void Model::ChangePage(Memory& memory, uint64_t page, const Step& step) {
@@ -28,6 +40,7 @@ void Model::ChangePage(Memory& memory, uint64_t page, const Step& step) {
     SetState(memory, page, kProtections[step.choice % kProtections.size()]);
     return;
   }
+  if (step.kind == StepKind::kAdviseHugePages || step.kind == StepKind::kBindToNode) return;
   if (step.kind == StepKind::kDecommit) {
     if (memory.mapped.ShowsOwn(page)) ZeroPage(memory, page);
     return;
@@ -37,9 +50,11 @@ void Model::ChangePage(Memory& memory, uint64_t page, const Step& step) {
   switch (step.kind) {
     case StepKind::kAllocate: memory.state[page] = PageState::kRam; break;
     case StepKind::kMapZero: memory.state[page] = PageState::kReadOnly; break;
-    case StepKind::kMapFile: {
-      const uint64_t file_page = step.choice + page - step.page;
-      memory.state[page] = step.form == 1 ? PageState::kRam : PageState::kReadOnly;
+    case StepKind::kMapFile:
+    case StepKind::kMapFileBytes: {
+      const bool bytes = step.kind == StepKind::kMapFileBytes;
+      const uint64_t file_page = bytes ? step.offset / kPageSize + page : step.choice + page - step.page;
+      memory.state[page] = !bytes && step.form == 1 ? PageState::kRam : PageState::kReadOnly;
       if (file_page >= kFilePages)
         memory.state[page] = PageState::kBus;
       else

@@ -7,10 +7,6 @@
 
 namespace reference {
 
-const char* Model::NameOf(const Handle& handle) {
-  return !handle.parts.empty() && handle.parts[0].own ? kOwnName : kWorldName;
-}
-
 bool Model::CanLock(const Handle& handle) const {
   for (const Part& part : handle.parts) {
     const Backing& setup = memories_[part.backing].setup;
@@ -23,7 +19,7 @@ void Model::MakeLock(const Handle& handle, const Step& step, Outcome& outcome) {
   Lock& held = locks_[step.object];
   Unlock(held, held.pages.size(), outcome);
   held = {};
-  Lock lock = {step.access, {}, {}};
+  Lock lock = {step.access, {}, {}, handle.name};
   if (!PagesToLock(handle, step, outcome, lock.pages) || lock.pages.empty()) return;
   if (!HostCall()) {
     Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
@@ -104,12 +100,18 @@ bool Model::TryLock(Lock& lock, bool expose, Outcome& outcome, bool& again) {
 }
 
 bool Model::LockCall(Call call, std::span<const Piece> pages, Outcome& outcome) {
+  Memory& memory = memories_[call.backing];
+  if (memory.made) return true;
   outcome.calls.push_back(call);
   ErrorKind kind = ErrorKind::kBackend;
+  int code = kScriptedCode;
   std::optional<uint64_t> named;
   const bool scripted = lock_calls_ < lock_.size();
   switch (scripted ? lock_[lock_calls_++] : LockAnswer::kOk) {
-    case LockAnswer::kOk: return true;
+    case LockAnswer::kOk: {
+      Hold(memory, call.gpns);
+      return true;
+    }
     case LockAnswer::kFail: break;
     case LockAnswer::kFailNotMapped: kind = ErrorKind::kNotMapped; break;
     case LockAnswer::kFailAt:
@@ -119,13 +121,14 @@ bool Model::LockCall(Call call, std::span<const Piece> pages, Outcome& outcome) 
       named = call.address + call.length;
       for (uint64_t gpn : call.gpns) named = std::max(*named, (gpn + 1) * kPageSize);
       break;
+    case LockAnswer::kFailForeign: code = kOutOfRangeCode; break;
   }
   std::optional<uint64_t> fault;
   for (const Piece& page : pages) {
     const bool inside = named && *named >= page.address && *named < page.address + page.length;
     if (inside && !fault) fault = page.gpa + (*named - page.address);
   }
-  return Fail(outcome, kind, fault.value_or(pages[0].gpa), 0, kScriptedCode);
+  return Fail(outcome, kind, fault.value_or(pages[0].gpa), 0, code);
 }
 
 void Model::Unlock(const Lock& lock, size_t pages, Outcome& outcome) {
@@ -137,6 +140,8 @@ void Model::Unlock(const Lock& lock, size_t pages, Outcome& outcome) {
     for (; pages > 0 && lock.pages[pages - 1].backing == call.backing; --pages)
       call.gpns.push_back(lock.pages[pages - 1].address / kPageSize);
     std::reverse(call.gpns.begin(), call.gpns.end());
+    if (memories_[call.backing].made) continue;
+    Release(memories_[call.backing], call.gpns);
     outcome.calls.push_back(call);
   }
 }
@@ -151,7 +156,7 @@ void Model::MakeSpans(Lock& lock, bool merge, Outcome& outcome) {
       lock.spans.push_back(page);
   }
   for (const Piece& span : lock.spans)
-    outcome.spans.push_back({static_cast<uint8_t>(span.backing), span.address, span.length});
+    outcome.spans.push_back({static_cast<uint8_t>(span.backing), span.address, span.length, span.gpa});
 }
 
 std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
@@ -159,6 +164,10 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
   const std::vector<Piece>& spans = locks_[step.object].spans;
   if (spans.empty()) return std::nullopt;
   const Piece& span = spans[step.count % spans.size()];
+  if (step.choice == 3) {
+    LockedByte(span, step, outcome);
+    return std::nullopt;
+  }
   const StepKind kind = kKinds[step.choice % kKinds.size()];
   std::span<uint8_t> host;
   if (kind != StepKind::kFill) {
@@ -181,6 +190,15 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
   return Range{piece.gpa, piece.length};
 }
 
+void Model::LockedByte(const Piece& span, const Step& step, Outcome& outcome) {
+  const uint64_t address = span.address + step.offset;
+  Memory& memory = memories_[span.backing];
+  if (step.offset >= span.length || StateOf(memory, address / kPageSize) != PageState::kRam) return;
+  outcome.number = memory.mapped[address];
+  memory.mapped[address] = ByteOf(step.value, 0);
+  touched_.push_back({span.backing, address / kPageSize});
+}
+
 void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
   std::optional<Part> found;
   for (const Part& part : handle.parts) {
@@ -193,7 +211,7 @@ void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
     return;
   }
   if (!found->own && !AskHook(*found, step, outcome)) return;
-  const Handle view = {{*found}, true};
+  const Handle view = {{*found}, true, found->own ? kOwnName : handle.name};
   if (step.kind == StepKind::kLockableSubrange && !CanLock(view))
     Fail(outcome, ErrorKind::kNotLockable, std::nullopt);
   else
@@ -201,6 +219,7 @@ void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
 }
 
 bool Model::AskHook(Part& view, const Step& step, Outcome& outcome) {
+  if (memories_[view.backing].made) return true;
   Call call = {};
   call.kind = CallKind::kSubrange;
   call.backing = static_cast<uint8_t>(view.backing);
@@ -214,8 +233,10 @@ bool Model::AskHook(Part& view, const Step& step, Outcome& outcome) {
     case SubrangeAnswer::kOwn: view.own = true; return true;
     case SubrangeAnswer::kWrongSize: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kWrongSizeCode);
     case SubrangeAnswer::kFailAt: return Fail(outcome, ErrorKind::kBackend, step.gpa + step.length / 2, 0, kScriptedCode);
+    case SubrangeAnswer::kFailForeign: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kOutOfRangeCode);
     case SubrangeAnswer::kFail:
-    case SubrangeAnswer::kFailOutside: break;
+    case SubrangeAnswer::kFailOutside:
+    case SubrangeAnswer::kFailBelow: break;
   }
   return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kScriptedCode);
 }

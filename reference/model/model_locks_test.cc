@@ -50,7 +50,7 @@ TEST_F(ModelLocksTest, RunsAreNeighbouringEntriesOfOneBacking) {
   EXPECT_EQ(outcome_.calls[0].gpns, (Gpns{1, 0}));
   EXPECT_EQ(outcome_.calls[1].gpns, (Gpns{1})) << "page 3 is page 1 of backing 1";
   EXPECT_EQ(outcome_.calls[2].gpns, (Gpns{1}));
-  EXPECT_EQ(outcome_.spans, (std::vector<Span>{{0, 4096, 4096}, {0, 0, 4096}, {1, 4096, 4096}, {0, 4096, 4096}}));
+  EXPECT_EQ(outcome_.spans, (std::vector<Span>{{0, 4096, 4096, 4096}, {0, 0, 4096, 0}, {1, 4096, 4096, 12288}, {0, 4096, 4096, 4096}}));
   Step unlock;
   unlock.kind = StepKind::kUnlock;
   Run(unlock);
@@ -92,7 +92,7 @@ TEST_F(ModelLocksTest, ARangeUsesAndMergesOnlyItsBytes) {
   step.length = 4096 + 100;  // 96 of page 0, page 1, 4 of page 2, which is backing 1's
   step.gpns = {0, 1, 2, ~uint64_t{0}};
   EXPECT_TRUE(Run(step).ok);
-  EXPECT_EQ(outcome_.spans, (std::vector<Span>{{0, 4000, 96 + 4096}, {1, 0, 4}}));
+  EXPECT_EQ(outcome_.spans, (std::vector<Span>{{0, 4000, 96 + 4096, 4000}, {1, 0, 4, 8192}}));
   EXPECT_EQ(outcome_.calls.back(), (Call{.kind = kExpose, .backing = 1, .address = 0, .length = 4}));
 }
 

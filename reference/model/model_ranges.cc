@@ -129,6 +129,13 @@ void Model::AccessRange(const Handle& handle, const Step& step, const Buffer& bu
   if (fill) {
     CarryBuffer(handle, StepKind::kFill, buffer, step.form == 1 ? 0 : LowBytes(step.value, 1), {}, outcome);
   } else {
+    if (step.choice == 0 && LiesWithin(step, length)) {
+      CarryWithin(handle, step, buffer, outcome);
+      if (outcome.ok) return;
+      outcome.operation = write ? Operation::kWrite : Operation::kRead;
+      Describe(outcome, handle.name);
+      return;
+    }
     const uint64_t size = step.choice == 1 ? length + 1 : step.choice == 2 && length > 0 ? length - 1 : length;
     outcome.data.assign(kGuardBytes + size + kGuardBytes, kUntouched);
     const std::span<uint8_t> host = std::span(outcome.data).subspan(kGuardBytes, size);
@@ -141,7 +148,7 @@ void Model::AccessRange(const Handle& handle, const Step& step, const Buffer& bu
   }
   if (outcome.ok) return;
   outcome.operation = fill ? Operation::kFill : write ? Operation::kWrite : Operation::kRead;
-  Describe(outcome, NameOf(handle));
+  Describe(outcome, handle.name);
 }
 
 // Each page's part is an access by itself; what the earlier ones moved is counted with it.

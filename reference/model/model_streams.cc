@@ -153,7 +153,7 @@ bool Model::RunStreams(const Handle& handle, const Step& step, Outcome& outcome)
   outcome.operation = OperationOf(step.kind);
   const std::string cause = outcome.text;
   outcome.text.clear();
-  Describe(outcome, cause.empty() ? NameOf(stream.memory) : kStreamName);
+  Describe(outcome, cause.empty() ? stream.memory.name : kStreamName);
   outcome.text += cause;
   return true;
 }

@@ -39,6 +39,16 @@ struct PageSetup {
   bool operator==(const PageSetup&) const = default;
 };
 
+// What a backing's sharing() says of its file, whose descriptor is kFirstFile + the backing's index. Nothing maps it.
+enum class Sharing : uint8_t {
+  kNone,
+  kWhole,  // {offset 0, address 0, size max_address}
+  kParts,  // {8192, 4096, 4096}, {0, 0, 100}
+  kWild,   // {2^64 - 4096, 0, 2^64 - 1}, {0, 2^64 - 4096, 8192}, {4096, 4096, 2^64 - 4096}: none of their sums fits
+};
+inline constexpr int kSharings = 4;
+inline constexpr int kFirstFile = 1000;
+
 // One backing. Its memory is two byte arrays that never mix: what the mapping shows (`mapped`), and what the
 // fallbacks work on. Both start with the patterns below, so that a byte tells where it came from.
 struct Backing {
@@ -52,6 +62,9 @@ struct Backing {
   bool has_iova = false;                        // base_iova() = kIovaBase
   bool lockable = true;                         // supports_locking()
   bool fickle = false;   // once the memory is made, the methods that must be stable say something else: nobody may notice
+  bool wrapped = false;  // handed over inside a wrapper that forwards every method: nobody may notice
+  bool managed = false;  // the bits are an AccessBitmap's, of no offset and with no null pointer: a locked page's bit stays set
+  Sharing sharing = Sharing::kNone;
   std::array<PageSetup, kMaxPages> page = {};
   bool operator==(const Backing&) const = default;
 
@@ -79,8 +92,9 @@ inline constexpr int kHandlerAnswers = 12;
 // In order: for a bitmap failure, the page's bit of that access is set; for a fault, the page becomes kRam
 // (its bytes as they were; a kBus page becomes kRam with all bytes zero). A page that is kRam already is left alone.
 // Each page that changes its state costs the handler one host call (World::failing_host_call); if that call fails, the
-// handler stops there and answers Fail(the failure's status: code kExhaustedCode).
+// handler stops there and answers Fail(the failure's status: code kExhaustedCode, or kInvalidCode by World::host_error).
 inline constexpr int kExhaustedCode = 8;  // absl's RESOURCE_EXHAUSTED
+inline constexpr int kInvalidCode = 3;    // absl's INVALID_ARGUMENT
 
 // What each fallback call does, in call order; after the last one, kDo for ever. One script for all backings.
 enum class FallbackAnswer : uint8_t {
@@ -90,8 +104,12 @@ enum class FallbackAnswer : uint8_t {
   kFailMoved,    // moves min(3, length) bytes; its status says so and names start + min(3, length)
   kFailAt,       // moves nothing; its status names start + length / 2
   kFailOutside,  // moves nothing; its status names start + length + 1 and a count of length + 1: both to be ignored
+  kFailBlank,    // moves nothing; its status has no text, code OK (UNKNOWN counts), and names start - 1
+  kFailForeign,  // moves nothing; the status of a read at `start` of the empty memory: not one of the backing's own, so that what it
+                 // says of addresses is ignored, and of code kOutOfRangeCode
 };
-inline constexpr int kFallbackAnswers = 6;
+inline constexpr int kFallbackAnswers = 8;
+inline constexpr int kOutOfRangeCode = 11;  // absl's OUT_OF_RANGE
 // A compare-exchange fallback moves nothing in kFailMoved either: its status says 0 and names the start.
 
 // What each LockGpns and ExposeVa call does, in call order; after the last one, kOk for ever. One script for all backings.
@@ -101,8 +119,9 @@ enum class LockAnswer : uint8_t {
   kFailNotMapped,  // NotMapped(), which keeps its kind
   kFailAt,         // as kFail; names the middle of the range, or of the page listed last
   kFailOutside,    // as kFail; names the first byte behind the range, or behind the highest page listed
+  kFailForeign,    // as FallbackAnswer's, a read at byte 1 of the range, or of the first page listed
 };
-inline constexpr int kLockAnswers = 5;
+inline constexpr int kLockAnswers = 6;
 
 // What each Subrange call of a backing gives, in call order; after the last one, kDefault for ever.
 enum class SubrangeAnswer : uint8_t {
@@ -112,9 +131,17 @@ enum class SubrangeAnswer : uint8_t {
   kFail,         // kScriptedCode, kScriptedText; names nothing
   kFailAt,       // as kFail; names start + length / 2
   kFailOutside,  // as kFail; names start + length + 1
+  kFailBelow,    // as kFail; names start - 1
+  kFailForeign,  // as FallbackAnswer's, a read at start
 };
-inline constexpr int kSubrangeAnswers = 6;
+inline constexpr int kSubrangeAnswers = 8;
 inline constexpr int kWrongSizeCode = 13;  // absl's INTERNAL
+
+// How a host call fails: the machine has no more (kResourceExhausted), or the caller is to blame (kInvalidArgument: the others).
+enum class HostError : uint8_t {
+  kNoMemory, kNoAccess, kBadFile, kBadAddress, kInvalid, kNoDevice, kNoSystemCall, kNotSupported, kOverflow, kNotPermitted,
+};
+inline constexpr int kHostErrors = 10;
 
 inline constexpr int kScriptedCode = 10;  // absl's ABORTED
 inline constexpr char kScriptedText[] = "scripted";
@@ -127,6 +154,7 @@ struct World {
   std::vector<LockAnswer> lock;
   std::vector<SubrangeAnswer> subrange;
   uint8_t failing_host_call = 0;  // 0: none; n: the n-th host call made by the steps (not by building the world) fails
+  HostError host_error = HostError::kNoMemory;  // with this errno, where it has one
   bool operator==(const World&) const = default;
 };
 
@@ -155,16 +183,27 @@ inline constexpr char kWorldName[] = "world";           // the debug name of han
 inline constexpr char kStreamName[] = "stream";         // the debug name in errors that a stream finds by itself
 inline constexpr char kOwnName[] = "own";                // that of a backing's own view
 inline constexpr char kSparseName[] = "sparse mapping";  // the debug name in errors of the SparseMapping steps
+inline constexpr char kSharedName[] = "shared memory";   // of SharedMemory
+inline constexpr char kHeapName[] = "heap";              // of heap memory, and of its handle
+inline constexpr char kEmptyName[] = "empty";
+inline constexpr char kBitmapName[] = "bitmap";          // of an AccessBitmap
+inline constexpr char kMadeName[] = "made";              // of memory that a step has made over a backing
 
 enum class StepKind : uint8_t {
   // on handle `target`
-  // form 0: ReadAt, WriteAt; form 1: ReadToAtomic, WriteFromAtomic. `choice` misaligns the host buffer, no more
+  // form 0: ReadAt, WriteAt; form 1: ReadToAtomic, WriteFromAtomic. `choice` misaligns the host buffer, no more.
+  // `within` not 0: the host buffer is guest memory itself, from (Step::HostBacking, HostAddress + choice) on, without guards or
+  // Outcome::data, if the world has that backing and its mapping is kRam and not the file's all along it, and no handler
+  // answers kVanishRetry; else it is as ever. What a piece moves is what was there before the piece. If the two ranges overlap,
+  // a failure has `transferred` 0 and leaves both unspecified: the model takes over what the subject then has there. A copy that
+  // an overlap may need is no host call of the trace's: which ones do depends on the machine's vectors.
   kRead,              // ReadAt(gpa, length bytes)
   kWrite,             // WriteAt(gpa, length bytes of DataPattern(value))
   kFill,              // FillAt(gpa, low byte of value, length)
   kReadPlain,         // ReadPlain<uintN_t>(gpa), N = 8 * size
   kWritePlain,        // WritePlain<uintN_t>(gpa, low bytes of value)
-  kCompareExchange,   // (gpa, current = low bytes of value, new = low bytes of desired); form 1: CompareExchangeBytes
+  kCompareExchange,   // (gpa, current = low bytes of value, new = low bytes of desired); form 1: CompareExchangeBytes, with (choice
+                      // 1) a byte more of `current`, (choice 2) 3 bytes of each
   kProbeReadable,     // (gpa, length)
   kProbeWritable,
   kProbeExecutable,
@@ -173,7 +212,8 @@ enum class StepKind : uint8_t {
   kIova,              // outcome.number: Iova(gpa), if there is one
   kSubrange,          // handle `slot` (1..3) := Subrange(gpa, length, form == 1); unchanged on failure
   // on backing `backing` (index modulo the count), host side
-  kSetBit,            // the bit of `access` on page `page` := choice & 1; nothing if there is no such page or bitmap
+  kSetBit,            // the bit of `access` on page `page` := choice & 1; nothing if there is no such page or bitmap, or if it is
+                      // managed and the page is locked
   // SparseMapping calls on pages [page, page + count) of a mapping that is kMaxPages long whatever the backing shows of it:
   // beyond it kInvalidArgument, count 0 OK without a host call, else one host call, which may fail (kResourceExhausted, and
   // nothing changed). Errors have operation kCreate and the range in bytes.
@@ -191,7 +231,8 @@ enum class StepKind : uint8_t {
   kRangeSubrange,     // keeps the bytes [offset, offset + length)
   kRangeSplit,        // keeps the first `length` bytes; then buffer `slot` is the others
   kRangeIterate,      // Outcome::parts
-  // on handle `target` and buffer `object`; the host buffer is as long as that, or (choice 1) a byte longer or (2) shorter if it can be
+  // on handle `target` and buffer `object`; the host buffer is as long as that, or (choice 1) a byte longer or (2) shorter if it can be.
+  // `within`: as kRead's, where choice is 0
   kRangeRead,         // form 0: ReadRange; 1: ReadRangeToAtomic
   kRangeWrite,        // of DataPattern(value). Form 0: WriteRange; 1: WriteRangeFromAtomic
   kRangeFill,         // form 0: FillRange of value's low byte; 1: ZeroRange
@@ -217,13 +258,59 @@ enum class StepKind : uint8_t {
   kLockRange,         // object := LockRange(access) of the paged range (offset, length, gpns); refused if there is no such range
   kUnlock,            // drops what `object` holds
   kLockedCopy,        // span `count` (modulo their number) of `object`, from `offset` on, `length` bytes; nothing if it has no spans.
-                      // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value)
+                      // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value), 3 At(offset): the byte
+                      // there, outcome.number, becomes value's low byte; nothing if there is none or its page is not kRam
   kSupportsLocking,   // outcome.number: supports_locking() of `target`
   kLockableSubrange,  // handle `slot` := LockableSubrange(gpa, length)
   kMapFile,           // page i of them shows page `choice` + i of the world's file: kRam (form 1) or kReadOnly (form 0); kBus from
                       // page kFilePages of the file on
   kDecommit,          // bytes that are not the file's become zero; the states stay
+  // Two more of them, which change nothing that can be seen. kBindToNode, choice: 0 node 0; 1 node 1023, which no machine here
+  // has (kInvalidArgument by the host); 2 node 1024, which is refused without a host call.
+  kAdviseHugePages,   // choice: 0 advised, 1 refused
+  kBindToNode,
+  // Of any bytes, in the same mapping; kInvalidArgument also for what is no whole number of pages.
+  kUnmapBytes,        // Unmap(offset, length)
+  kMapFileBytes,      // MapFile(0, length) of the world's file from `offset` on, read-only; kInvalidArgument also for an `offset` that
+                      // is no page multiple, or an end of 2^63 and more
+
+  // Handle `slot` := new memory; unchanged on failure. outcome.number: how many bytes its mapping starts behind a multiple of the
+  // largest of 4096, 2 MiB and 1 GiB that it is as long as (0 without mapping).
+  // choice 0: GuestMemory::Empty(). 1: GuestMemory::Allocate(bytes), one host call unless it is 0. 2: over SharedMemory of `bytes`,
+  // kSharedCalls host calls, then none. 3: over a SparseMapping of `bytes` with nothing allocated, one host call; form 1: behind
+  // an AccessBitmap (one more) that refuses nothing but page `value`.
+  // 4: no memory, but an AccessBitmap of as many pages as `bytes` says, one host call; outcome.number: its pages.
+  // 5: over a backing of `bytes` that has no mapping and overrides nothing else either.
+  kMake,
+  // Handle `slot` := memory over backings of the world as they are now, named kMadeName. form 0: Create over `backing`; 1:
+  // CreateMultiRegion of all, region size `bytes`. choice: which promise `backing` breaks meanwhile: 0 none, 1 it is null, 2 its
+  // size is 2^63, 3 its mapping (if it has one) starts at byte 8 of a page, 4 its bitmap's (if it has one) bit_offset is 8.
+  kCreate,
+  kSharing,           // of `target`. Outcome::files; of SharedMemory's file also its seals (number) and first 16 bytes there (data)
+  // The heap memory of `target`, if it was made by kMake 1 and is no view. outcome.number: the size; its first byte := value's
+  // low byte. choice: 0 InnerBuffer; 1 InnerBufferMutable and 2 TakeInnerBuffer, only if no other handle, lock or stream has the
+  // memory (not counting a stream over host bytes); 2 leaves `target` the empty memory.
+  kInnerBuffer,
+
+  // On the AccessBitmap of backing `backing`; nothing if it isn't managed. Its own errors have the name kBitmapName. Beyond its last
+  // page: kInvalidArgument. Its counts of locks change by kHold, and by LockGpns and UnlockGpns where those succeed.
+  kRevoke,            // of the accesses in `choice` (a mask, read = 1), pages [page, page + count): kLocked if one is locked
+  kGrant,             // likewise, never kLocked
+  kWaitUnlocked,      // of those pages, with a deadline in the past: kLocked
+  kHold,              // form 0: Lock(gpns); 1: Unlock(gpns), kInvalidArgument and nothing changed if one of them is not locked by then
+
+  // The primitives under all accesses, on the mapping of backing `backing` (used or not), whatever its bits say: byte `offset` of
+  // page `page` on. choice: 0 TryCopy from there and 1 to there (form 1: TryCopyShared), 2 TryFill, `length` bytes each; 3 TryRead,
+  // 4 TryWrite, 5 TryCompareExchange of `size` bytes. Nothing beyond the mapping's end; no compare-exchange that is not aligned.
+  // A fault is kNotMapped, with the range, but no text; operation: kRead or kWrite by its side.
+  kTry,
+  // TryHandleFault of a fault that is no Try access's: its `choice` says which signal and code. outcome.number: 0, not handled.
+  kForeignFault,
 };
+inline constexpr uint64_t kSharedCalls = 5;
+// Their choices.
+enum class Made : uint8_t { kEmpty, kHeap, kShared, kSparse, kBitmap, kBare };
+enum class Promise : uint8_t { kNone, kNull, kSize, kMapping, kBitOffset };
 
 // One operation with every number filled in.
 struct Step {
@@ -243,8 +330,15 @@ struct Step {
   Access access = Access::kRead;
   uint8_t form = 0;     // which of two public forms of one operation is called
   uint64_t offset = 0;  // where a paged range starts in its first page (may be misuse)
+  uint64_t bytes = 0;   // a size
+  uint8_t within = 0;   // 0..kHostPlaces
   uint8_t object = 0;   // which held object (0..kObjects-1) the step is about: see its kind
+
+  // Never page 0, which handlers take away.
+  uint64_t HostBacking() const { return (within - 1u) / (kMaxPages - 1); }
+  uint64_t HostAddress() const { return (1 + (within - 1u) % (kMaxPages - 1)) * kPageSize; }
 };
+inline constexpr uint8_t kHostPlaces = kMaxBackings * (kMaxPages - 1);
 
 enum class ErrorKind : uint8_t {
   kOutOfRange, kAccessDenied, kNotMapped, kNotLockable, kLocked, kNoFallback,
@@ -291,10 +385,20 @@ struct RangePart {
 
 // A locked span: where its host memory lies, as bytes of a backing's mapping.
 struct Span {
-  uint8_t backing = 0;
+  uint8_t backing = 0;  // as File::file
   uint64_t address = 0;
   uint64_t length = 0;
+  uint64_t gpa = 0;     // in the coordinates of the handle that was locked
   bool operator==(const Span&) const = default;
+};
+
+// One of sharing()'s files, with its place in the coordinates of the handle used.
+struct File {
+  uint64_t file = 0;  // whose: a backing's index, or kMaxBackings + n for the n-th memory that kMake has made
+  uint64_t offset = 0;
+  uint64_t address = 0;
+  uint64_t size = 0;
+  bool operator==(const File&) const = default;
 };
 
 // Everything a caller can observe of one step. Fields a step has no use for stay at their defaults.
@@ -316,6 +420,7 @@ struct Outcome {
   std::vector<uint64_t> lengths = {};               // of the buffer; of the stream and its limits
   std::vector<RangePart> parts = {};                // of the buffer, those without bytes left out
   std::vector<Span> spans;                          // of a lock that was just made
+  std::vector<File> files = {};
   bool operator==(const Outcome&) const = default;
 };
 

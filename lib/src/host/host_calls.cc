@@ -20,11 +20,14 @@ constinit std::atomic<detail::HostCallFilter> g_filter{nullptr};
 
 bool FailsNow(detail::HostCall call) {
   const detail::HostCallFilter filter = g_filter.load(std::memory_order_acquire);
-  if (filter == nullptr || !filter(call)) [[likely]] {
+  if (filter == nullptr) [[likely]] {
     return false;
   }
-  errno = ENOMEM;
-  return true;
+  const int before = errno;
+  errno = 0;
+  const bool fails = filter(call);
+  errno = !fails ? before : errno == 0 ? ENOMEM : errno;
+  return fails;
 }
 
 }  // namespace

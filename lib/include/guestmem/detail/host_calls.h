@@ -24,8 +24,8 @@ enum class HostCall : uint8_t {
   kRead,       // of an eventfd
 };
 
-// Asked before each host call that can fail; true makes the call fail with ENOMEM, unmade. Null (the default)
-// lets all through. For harnesses; not for production.
+// Asked before each host call that can fail; true makes the call fail, unmade, with the errno that the filter has set
+// (ENOMEM if it set none). Null (the default) lets all through. For harnesses; not for production.
 using HostCallFilter = bool (*)(HostCall call);
 void SetHostCallFilter(HostCallFilter filter);
 

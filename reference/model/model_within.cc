@@ -1,0 +1,77 @@
+// Accesses whose host buffer is guest memory itself.
+
+#include <algorithm>
+
+#include "reference/model/model.h"
+#include "reference/model/outcome.h"
+
+namespace reference {
+
+bool Model::LiesWithin(const Step& step, uint64_t length) const {
+  if (step.within == 0 || step.HostBacking() >= backings_) return false;
+  if (std::find(handler_.begin(), handler_.end(), HandlerAnswer::kVanishRetry) != handler_.end()) return false;
+  const Memory& memory = memories_[step.HostBacking()];
+  const uint64_t start = step.HostAddress() + step.choice;
+  if (length > kMaxPages * kPageSize - start) return false;
+  for (uint64_t address = start; address < start + length; ++address) {
+    const uint64_t page = address / kPageSize;
+    if (memory.state[page] != PageState::kRam || !memory.mapped.ShowsOwn(page)) return false;
+  }
+  return true;
+}
+
+bool Model::CarryWithin(const Handle& handle, const Step& step, std::span<const PagePart> parts, Outcome& outcome) {
+  const bool write = step.kind == StepKind::kWrite || step.kind == StepKind::kRangeWrite;
+  Bytes& bytes = memories_[step.HostBacking()].mapped;
+  const uint64_t host = step.HostAddress() + step.choice;
+  const auto meets = [&](const Piece& piece, uint64_t start, uint64_t length) {
+    const bool mapped = memories_[piece.backing].setup.mapped && !piece.own;
+    return mapped && piece.backing == step.HostBacking() && piece.address < start + length && start < piece.address + piece.length;
+  };
+  uint64_t length = 0;
+  for (const PagePart& part : parts) length += part.length;
+  bool overlap = false;
+  for (const PagePart& part : parts) {
+    if (part.gpn >= kFirstInvalidGpn) continue;
+    FindPieces(handle, part.gpn * kPageSize + part.offset, part.length);
+    for (const Piece& piece : pieces_) {
+      overlap = overlap || meets(piece, host, length);
+      unspecified_.push_back({static_cast<uint8_t>(piece.backing), piece.address, piece.length, piece.gpa});
+    }
+  }
+  unspecified_.push_back({static_cast<uint8_t>(step.HostBacking()), host, length, 0});
+
+  uint64_t done = 0;
+  const auto carry_part = [&](const PagePart& part) {
+    if (part.gpn >= kFirstInvalidGpn) {
+      outcome.gpn = part.gpn;
+      return Fail(outcome, ErrorKind::kInvalidGpn, std::nullopt, done);
+    }
+    const uint64_t gpa = part.gpn * kPageSize + part.offset;
+    if (!FindPieces(handle, gpa, part.length)) return Fail(outcome, ErrorKind::kOutOfRange, gpa, done);
+    const std::vector<Piece> pieces = pieces_;
+    for (const Piece& piece : pieces) {
+      std::vector<uint8_t> moved(piece.length);
+      for (uint64_t i = 0; i < piece.length; ++i) moved[i] = bytes[host + done + i];
+      const bool ok = CarryPiece({write ? StepKind::kWrite : StepKind::kRead, piece.gpa, piece.length, 0, 0, moved, outcome}, piece);
+      for (uint64_t i = 0; i < piece.length && !write; ++i) bytes[host + done + i] = moved[i];
+      if (!ok) {
+        outcome.transferred += done;
+        return false;
+      }
+      done += piece.length;
+    }
+    return true;
+  };
+  for (const PagePart& part : parts)
+    if (!carry_part(part)) break;
+  for (uint64_t page = host / kPageSize; length > 0 && page * kPageSize < host + length; ++page)
+    touched_.push_back({step.HostBacking(), page});
+  if (!outcome.ok && overlap)
+    outcome.transferred = 0;
+  else
+    unspecified_.clear();
+  return outcome.ok;
+}
+
+}  // namespace reference
