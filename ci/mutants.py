@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import fuzz  # table(), shown(), merged_environment(), fuzzer_arguments()
+import fuzz_common as fuzz
 
 ROOT = fuzz.ROOT
 PATCHES = ROOT / "ci" / "mutants"

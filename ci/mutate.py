@@ -187,10 +187,10 @@ class Place:
             launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
             self.run(["cmake", "--preset", "default", "-S", str(self.folder), "-B", str(self.build), "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1",
                       "-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld", *launcher], 600)
-        tests = [*self.unit_tests, "lockstep_property_test", "schedule"]
+        tests = [*self.unit_tests, "trap_sweep_test", "lockstep_property_test", "schedule"]
         if not self.make("trace", *tests):
             raise mutants.BadPatch("the unchanged engine doesn't build:\n" + self.tail())
-        for judge in self.judges("rcu.cc"):
+        for judge in self.judges("/trap/rcu.cc"):  # all of them
             if judge[2]() != 0:
                 raise mutants.BadPatch(f"the unchanged engine doesn't pass {judge[0]}:\n" + self.tail())
         self.clean = self.code()
@@ -219,6 +219,8 @@ class Place:
 
         judges = [("corpus", ["trace"], lambda: self.run([str(self.build / "fuzz" / "trace"), "run", *map(str, self.traces)])),
                   ("unit tests", self.unit_tests, unit), ("properties", ["lockstep_property_test"], properties)]
+        if "/trap/" in file or "trap_inline" in file:
+            judges.append(("every byte before a fault", ["trap_sweep_test"], lambda: self.run([str(self.build / "lib" / "trap_sweep_test"), "--gtest_fail_fast"], 300)))
         if re.search(SCHEDULED, file):
             judges.append(("schedules", ["schedule"], schedules))
         return judges

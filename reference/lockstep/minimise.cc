@@ -111,7 +111,6 @@ class Minimiser {
       smaller |= with([](Backing& b) { b.has_iova = false; });
       smaller |= with([](Backing& b) { b.mapped = true; });
       smaller |= with([](Backing& b) { b.lockable = true; });
-      smaller |= with([](Backing& b) { b.fickle = false; });
       smaller |= with([](Backing& b) { b.has_bitmap = false; });
       smaller |= with([](Backing& b) { b.bit_offset = 0; });
       smaller |= with([](Backing& b) { b.null_bitmap = {}; });

@@ -88,7 +88,7 @@ Facts::Facts(const Trace& trace) : world(trace.world) {
     longest = std::max<uint64_t>(longest, ran.outcome.data.size());
     locks |= ran.step.kind == StepKind::kLockGpns || ran.step.kind == StepKind::kLockRange;
     hooks |= ran.step.kind == StepKind::kSubrange || ran.step.kind == StepKind::kLockableSubrange;
-    file |= ran.step.kind == StepKind::kMapFile;
+    file |= ran.step.kind == StepKind::kMapFile || ran.step.kind == StepKind::kMapFileBytes;
     for (const Call& call : ran.outcome.calls) {
       handler |= call.kind == CallKind::kPageFault;
       if (IsFallback(call.kind)) {
@@ -99,7 +99,8 @@ Facts::Facts(const Trace& trace) : world(trace.world) {
   handler |= !world.handler.empty();
   fixes = std::any_of(world.handler.begin(), world.handler.end(), IsFix);
   for (const Ran& ran : steps) {
-    tracks |= fixes && FieldsOf(ran.step.kind).Uses(kFieldPage) && ran.step.kind != StepKind::kSetBit;
+    tracks |= fixes && (ran.step.kind == StepKind::kMapFileBytes || ran.step.kind == StepKind::kUnmapBytes ||
+                        (FieldsOf(ran.step.kind).Uses(kFieldPage) && ran.step.kind != StepKind::kSetBit));
   }
   tracks |= std::find(world.handler.begin(), world.handler.end(), HandlerAnswer::kVanishRetry) != world.handler.end();
   own = std::find(world.subrange.begin(), world.subrange.end(), SubrangeAnswer::kOwn) != world.subrange.end() ||
@@ -110,6 +111,7 @@ Facts::Facts(const Trace& trace) : world(trace.world) {
     bitmaps |= backing.present && backing.has_bitmap;
     unmapped |= backing.present && !backing.mapped;
     iova |= backing.has_iova;
+    managed |= backing.present && backing.managed;
     unlockable |= backing.present && !backing.lockable;
     fickle |= backing.fickle;
     for (uint64_t page = 0; page < backing.pages; ++page) {
@@ -130,6 +132,21 @@ Facts::Facts(const Trace& trace) : world(trace.world) {
   }
   host_calls = world.failing_host_call != 0;
   calls = handler || !fallbacks.empty() || locks || hooks;
+}
+
+std::string Unspelled(const Facts& facts) {
+  for (const Backing& backing : facts.world.backings) {
+    if (backing.present && backing.sharing != Sharing::kNone) {
+      return "a backing with files of its own";
+    }
+  }
+  for (const Ran& ran : facts.steps) {
+    const bool within = ran.step.within != 0 && ran.outcome.data.empty();
+    if (within && (!ran.outcome.ok || facts.host_calls || ran.step.kind == StepKind::kRangeRead || ran.step.kind == StepKind::kRangeWrite)) {
+      return "a host buffer inside guest memory whose access fails";
+    }
+  }
+  return "";
 }
 
 void Source::Line(std::initializer_list<std::string_view> parts) {
@@ -350,6 +367,13 @@ std::string Show(const PagedRange& range) {
 }
 
 )"},
+    {"ForeignError(", R"(// What no backing makes up by itself: the error of another memory.
+Status ForeignError(uint64_t address) {
+  std::byte byte;
+  return GuestMemory::Empty().ReadAt(address, std::span(&byte, 1));
+}
+
+)"},
     {"AccessName(", R"(std::string AccessName(AccessType access) {
   return access == AccessType::kRead ? "read" : access == AccessType::kWrite ? "write" : "execute";
 }
@@ -377,7 +401,9 @@ struct Calls {
 )"},
     {"FailHostCall", R"(// Host calls until one fails, and that one; 0: none will. The second half of putting a mapping in place doesn't count.
 unsigned g_calls_to_failure = 0;
+?g_host_error?int g_host_error = 0;  // with this errno
 bool FailHostCall(detail::HostCall call) {
+?g_host_error?  errno = g_host_error;
   return call != detail::HostCall::kMremap && g_calls_to_failure != 0 && --g_calls_to_failure == 0;
 }
 
@@ -391,16 +417,17 @@ constexpr Include kSystem[] = {
     {"memfd_create", "sys/mman.h"}, {"pwrite(", "unistd.h"},
 };
 constexpr Include kStandard[] = {
-    {"std::copy(", "algorithm"},  {"std::array", "array"},       {"std::atomic", "atomic"},     {"std::byte", "cstddef"},
+    {"std::copy(", "algorithm"},  {"std::array", "array"},       {"std::atomic", "atomic"},     {"errno", "cerrno"},          {"std::byte", "cstddef"},
     {"uint", "cstdint"},          {"std::mem", "cstring"},       {"initializer_list", "initializer_list"},
     {"std::make_shared", "memory"}, {"std::optional", "optional"}, {"std::span", "span"},         {"std::ostringstream", "sstream"},
     {"std::string", "string"},    {"std::move(", "utility"},      {"std::exchange(", "utility"}, {"std::pair<", "utility"},
     {"std::vector", "vector"},
 };
 constexpr Include kOwn[] = {
-    {"detail::HostCall", "guestmem/detail/host_calls.h"}, {"GuestMemory::", "guestmem/guest_memory.h"},
+    {"AccessBitmap", "guestmem/access_bitmap.h"},         {"detail::HostCall", "guestmem/detail/host_calls.h"}, {"std::optional<Fault>", "guestmem/fault.h"},
+    {"GuestMemory::", "guestmem/guest_memory.h"},
     {"Locked", "guestmem/lock.h"},                        {"PagedRange", "guestmem/paged_range.h"},
-    {"SparseMapping", "guestmem/sparse_mapping.h"},       {"Reader ", "guestmem/stream.h"},
+    {"SharedBacking", "guestmem/shared_backing.h"},       {"SparseMapping", "guestmem/sparse_mapping.h"},       {"Reader ", "guestmem/stream.h"},
     {"Writer ", "guestmem/stream.h"},
 };
 
@@ -458,7 +485,8 @@ TestSource ToTestSource(const Trace& trace, std::string_view name) {
   gtest::Source body;
   body.Line({"TEST(Regression, ", test, ") {"});
   gtest::BuildWorld(facts, body);
-  const std::string unknown = gtest::Operations(facts, body);
+  std::string unknown = gtest::Operations(facts, body);
+  unknown = unknown.empty() ? gtest::Unspelled(facts) : unknown;
   const std::string problem = unknown.empty() ? "" : "no C++ is known for " + unknown + " (reference/lockstep/trace_gtest_ops.cc)";
   gtest::CompareMemory(facts, body);
   body.Line("}");

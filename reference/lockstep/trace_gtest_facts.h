@@ -38,7 +38,7 @@ struct Facts {
   std::set<uint64_t> seeds;                        // of DataPattern
   uint64_t longest = 0;                            // host buffer
 
-  bool bitmaps = false, unmapped = false, iova = false, fickle = false, unlockable = false;
+  bool bitmaps = false, unmapped = false, iova = false, fickle = false, unlockable = false, managed = false;
   bool handler = false;   // PageFault
   bool fixes = false;     // the handler puts pages in order
   bool tracks = false;    // and must know what each page is
@@ -80,6 +80,8 @@ std::string Noted(const Call& call);
 std::string BackingClass(const Facts& facts);
 void BuildWorld(const Facts& facts, Source& out);
 void CompareMemory(const Facts& facts, Source& out);
+// What in the trace has no C++ yet; empty: nothing.
+std::string Unspelled(const Facts& facts);
 // The op's kind where it can't be spelled; else empty.
 std::string Operations(const Facts& facts, Source& out);
 

@@ -158,12 +158,27 @@ class Steps {
 
   // The host buffer, made for `length` bytes or of what is to be written.
   void MakeHost(uint64_t length, bool written) {
+    if (Within()) {
+      out_.Line({"const std::span<std::byte> ", My("host"), "(backing", std::to_string(step().HostBacking()), "->ram->mapping() + ",
+                 Number(step().HostAddress() + step().choice), ", ", NumberText(length), ");"});
+      return;
+    }
     const std::string misaligned = FieldsOf(step().kind).choices == kMisalignments && step().choice != 0 ? ", " + Number(step().choice) : "";
     out_.Line({"HostBuffer ", My("host"), "(", written ? "Data(" + Number(step().value) + ", " + NumberText(length) + ")" : NumberText(length),
                misaligned, ");"});
   }
-  std::string Host() const { return My("host") + (step().form == 1 ? ".atomics()" : ".bytes()"); }
+  // Whether the host buffer is guest memory itself.
+  bool Within() const { return step().within != 0 && outcome().data.empty(); }
+  std::string Host() const {
+    if (Within()) {
+      return step().form == 1 ? "std::span(reinterpret_cast<std::atomic<uint8_t>*>(" + My("host") + ".data()), " + My("host") + ".size())" : My("host");
+    }
+    return My("host") + (step().form == 1 ? ".atomics()" : ".bytes()");
+  }
   void ExpectHost(const std::string& host) {
+    if (Within()) {
+      return;
+    }
     const std::span<const uint8_t> all = outcome().data;
     True(host + ".Holds(" + BytesExpression(facts_, all.subspan(kGuardBytes, all.size() - 2 * kGuardBytes), step().gpa % kPageSize) + ")");
   }
@@ -234,6 +249,7 @@ class Steps {
       case StepKind::kLockRange:
       case StepKind::kUnlock: Lock(); return true;
       case StepKind::kLockedCopy: LockedCopy(); return true;
+      case StepKind::kTry: Try(); return true;
       case StepKind::kSupportsLocking: True(Handle() + ".supports_locking()", outcome().number == uint64_t{1}); return true;
       default: return false;
     }
@@ -249,6 +265,13 @@ class Steps {
 
   void CompareExchange() {
     const std::string type = Type(step().size);
+    if (step().choice != 0) {
+      const uint64_t size = step().choice == 1 ? step().size : 3;
+      out_.Line({"std::array<std::byte, ", std::to_string(size + (step().choice == 1 ? 1 : 0)), "> ", My("current"), " = {};"});
+      out_.Line({"const std::array<std::byte, ", std::to_string(size), "> ", My("desired"), " = {};"});
+      CallResult("bool", Handle() + ".CompareExchangeBytes(" + Gpa() + ", " + My("current") + ", " + My("desired") + ")");
+      return;
+    }
     if (step().form == 1) {
       out_.Line({type, " ", My("current"), " = ", Number(step().value), ";"});
       out_.Line({"const ", type, " ", My("desired"), " = ", Number(step().desired), ";"});
@@ -288,7 +311,43 @@ class Steps {
       case StepKind::kMapFile:
         Change(self, "MapFile(" + range + ", file, " + Number(step().choice * kPageSize) + (step().form == 1 ? ", true)" : ", false)"));
         return true;
+      case StepKind::kUnmapBytes: Change(self, "Unmap(" + Number(step().offset) + ", " + Length() + ")"); return true;
+      case StepKind::kMapFileBytes: Change(self, "MapFile(0, " + Length() + ", file, " + Number(step().offset) + ", false)"); return true;
+      case StepKind::kAdviseHugePages:
+        Advise(self, "AdviseHugePages(" + range + ", SparseMapping::HugePages::" + (step().choice == 0 ? "kAdvised)" : "kRefused)"));
+        return true;
+      case StepKind::kBindToNode: Advise(self, "BindToNode(" + range + (step().choice == 0 ? ", 0)" : step().choice == 1 ? ", 1023)" : ", 1024)")); return true;
+      case StepKind::kRevoke:
+      case StepKind::kGrant:
+      case StepKind::kWaitUnlocked:
+      case StepKind::kHold: ChangeBitmap(self, backing); return true;
       default: return false;
+    }
+  }
+
+  // Not every machine takes this advice.
+  void Advise(const std::string& self, const std::string& call) {
+    if (outcome().ok && facts_.world.backings[step().backing].present) {
+      out_.Line({"(void)", self, "->ram->", call, ";"});
+    } else {
+      Change(self, call);
+    }
+  }
+
+  void ChangeBitmap(const std::string& self, const Backing& backing) {
+    if (!backing.present || !backing.managed) {
+      return;
+    }
+    const std::string pages = "{" + Number(step().page) + ", " + Number(step().count) + "}";
+    const std::string mask = ", " + std::to_string(step().choice) + ")";
+    switch (step().kind) {
+      case StepKind::kRevoke: Call(self + "->bits->Revoke(" + pages + mask); break;
+      case StepKind::kGrant: Call(self + "->bits->Grant(" + pages + mask); break;
+      case StepKind::kWaitUnlocked: Call(self + "->bits->WaitUnlocked(" + pages + ", {})"); break;
+      default:
+        Gpns();
+        Call(self + "->bits->" + (step().form == 0 ? "Lock(" : "Unlock(") + My("gpns") + ")");
+        break;
     }
   }
 
@@ -298,8 +357,56 @@ class Steps {
       return;
     }
     Call(self + "->ram->" + call);
-    for (uint64_t page = step().page; facts_.tracks && outcome().ok && page < uint64_t{step().page} + step().count; ++page) {
+    for (uint64_t page = 0; facts_.tracks && outcome().ok && page < kMaxPages; ++page) {
       out_.Line({self, "->page[", std::to_string(page), "] = Backing::Page::", Enumerator(Name(ran_->states[step().backing][page])), ";"});
+    }
+  }
+
+  // The primitives, on a backing's mapping.
+  void Try() {
+    constexpr std::string_view kAccesses[] = {"TryCopy(GuestSide::kSource", "TryCopy(GuestSide::kDestination", "TryFill(",
+                                              "TryRead(", "TryWrite(", "TryCompareExchange("};
+    const uint64_t start = step().page * kPageSize + step().offset;
+    const uint64_t length = step().choice < 3 ? step().length : step().size;
+    const bool fits = start <= kMaxPages * kPageSize && start >= step().offset && length <= kMaxPages * kPageSize - start;
+    if (!facts_.world.backings[step().backing].present || !fits || (step().choice == 5 && step().offset % step().size != 0)) {
+      out_.Line("// (beyond the mapping, or not aligned: not tried)");
+      return;
+    }
+    const std::string guest = "backing" + std::to_string(step().backing) + "->ram->mapping() + " + Number(start);
+    std::string call(kAccesses[step().choice]);
+    if (step().choice < 2) {
+      MakeHost(length, step().choice == 1);
+      const std::string host = My("host") + ".bytes().data()";
+      call += ", " + (step().choice == 0 ? host + ", " + guest : guest + ", " + host) + ", " + Length() + ")";
+      call.insert(7, step().form == 1 ? "Shared" : "");
+    } else if (step().choice == 2) {
+      call += guest + ", " + Byte() + ", " + Length() + ")";
+    } else {
+      out_.Line({Type(step().size), " ", My("value"), " = ", Number(step().value), ";"});
+      call += guest + ", " + My("value");
+      if (step().choice == 5) {
+        out_.Line({"const ", Type(step().size), " ", My("desired"), " = ", Number(step().desired), ";"});
+        out_.Line({"bool ", My("swapped"), " = false;"});
+        call += ", " + My("desired") + ", " + My("swapped");
+      }
+      call += ")";
+    }
+    out_.Line({"const std::optional<Fault> ", My("fault"), " = ", call, ";"});
+    if (outcome().ok) {
+      True(My("fault") + ".has_value()", false);
+    } else {
+      out_.Line({"ASSERT_TRUE(", My("fault"), ".has_value());"});
+      Equal(My("fault") + "->offset", Literal(*outcome().fault_address - start));
+      True(My("fault") + "->side == Fault::Side::" + Enumerator(Name(outcome().operation)));
+    }
+    if (step().choice < 2) {
+      ExpectHost(My("host"));
+    } else if (outcome().number) {
+      Equal(My("value"), Literal(*outcome().number));
+    }
+    if (step().choice == 5) {
+      True(My("swapped"), outcome().swapped);
     }
   }
 
@@ -338,6 +445,7 @@ class Steps {
       const std::string vector = held + ".iovecs()[" + std::to_string(i) + "].";
       Equal(vector + "iov_base", "backing" + std::to_string(span.backing) + "->ram->mapping() + " + Number(span.address));
       Equal(vector + "iov_len", Literal(span.length));
+      Equal(held + ".spans()[" + std::to_string(i) + "].gpa()", Literal(span.gpa));
     }
   }
 
@@ -348,6 +456,12 @@ class Steps {
     }
     const std::string span = held_[object] + ".spans()[" + std::to_string(step().count % spans_[object]) + "].";
     const std::string offset = Number(step().offset);
+    if (step().choice == 3) {
+      if (outcome().number) {
+        Equal(span + "At(" + offset + ").exchange(" + Byte() + ")", Literal(*outcome().number));
+      }
+      return;
+    }
     if (step().choice == 2) {
       Call(span + "Fill(" + Byte() + ", " + offset + ", " + Length() + ")");
       return;

@@ -2,6 +2,9 @@
 
 #include "reference/lockstep/trace_gtest.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -15,13 +18,20 @@ using testing::Not;
 
 Trace Parsed(const std::string& text) { return std::get<Trace>(FromText("guestmem trace 1\nworld single_region\n" + text)); }
 
-TEST(TraceGtest, EveryKindOfOperationCanBeWritten) {
+// Those that make memory, or go under it: a test of theirs is as well written by hand.
+constexpr StepKind kUnspelled[] = {StepKind::kMake, StepKind::kCreate, StepKind::kSharing,
+                                   StepKind::kInnerBuffer, StepKind::kForeignFault};
+
+TEST(TraceGtest, EveryKindOfOperationCanBeWrittenOrSaysThatItCannot) {
   for (const OpFields& row : kOpFields) {
     Trace trace = Parsed("backing 0 pages=1\nops\n");
     Op op;
     op.kind = row.kind;
     trace.ops.push_back(Normal(op));
-    EXPECT_EQ(ToTestSource(trace, "x").problem, "") << row.name;
+    const TestSource source = ToTestSource(trace, "x");
+    const bool unspelled = std::find(std::begin(kUnspelled), std::end(kUnspelled), row.kind) != std::end(kUnspelled);
+    EXPECT_EQ(source.problem.empty(), !unspelled) << row.name;
+    EXPECT_EQ(source.text.find("GTEST_SKIP") != source.text.npos, unspelled) << row.name;
   }
 }
 

@@ -117,6 +117,8 @@ void NextFallback(const Facts& facts, Source& out) {
       case FallbackAnswer::kFailMoved: give("partly", scripted + ", address + partly, partly)"); break;
       case FallbackAnswer::kFailAt: give("0", scripted + ", address + length / 2)"); break;
       case FallbackAnswer::kFailOutside: give("0", scripted + ", address + length + 1, length + 1)"); break;
+      case FallbackAnswer::kFailBlank: give("0", "BackendError(StatusCode::kOk, \"\", address - 1)"); break;
+      case FallbackAnswer::kFailForeign: give("0", "ForeignError(address)"); break;
     }
   });
   out.Line("}");
@@ -182,7 +184,7 @@ void Locks(const Facts& facts, Source& out) {
   if (!script.empty()) {
     out.Blank();
     out.Line("// What the next LockGpns or ExposeVa says; it may name an address inside its range, or one outside.");
-    out.Line("Status NextLock([[maybe_unused]] uint64_t inside, [[maybe_unused]] uint64_t outside) {");
+    out.Line("Status NextLock([[maybe_unused]] uint64_t inside, [[maybe_unused]] uint64_t outside, [[maybe_unused]] uint64_t foreign) {");
     out.Line("switch (calls_.lock++) {");
     Cases<LockAnswer>(script, LockAnswer::kOk, out, [&](LockAnswer answer) {
       switch (answer) {
@@ -191,6 +193,7 @@ void Locks(const Facts& facts, Source& out) {
         case LockAnswer::kFailNotMapped: out.Line("  return NotMapped();"); break;
         case LockAnswer::kFailAt: out.Line({"  return ", kScripted, ", inside);"}); break;
         case LockAnswer::kFailOutside: out.Line({"  return ", kScripted, ", outside);"}); break;
+        case LockAnswer::kFailForeign: out.Line("  return ForeignError(foreign);"); break;
       }
     });
     out.Line("}");
@@ -203,16 +206,25 @@ void Locks(const Facts& facts, Source& out) {
   }
   out.Line("Status LockGpns(AccessType access, std::span<const uint64_t> gpns) override {");
   out.Line("Note(\"lock_gpns to \" + AccessName(access), gpns);");
-  out.Line(script.empty() ? "return {};"
-                          : "return NextLock(gpns.back() * kPageSize + kPageSize / 2, "
-                            "(*std::max_element(gpns.begin(), gpns.end()) + 1) * kPageSize);");
+  if (!script.empty()) {
+    out.Line({facts.managed ? "Status status = " : "return ", "NextLock(gpns.back() * kPageSize + kPageSize / 2, ",
+              "(*std::max_element(gpns.begin(), gpns.end()) + 1) * kPageSize, gpns.front() * kPageSize + 1);"});
+    if (facts.managed) {
+      out.Line("return status.ok() && bits ? bits->Lock(gpns) : status;");
+    }
+  } else {
+    out.Line(facts.managed ? "return bits ? bits->Lock(gpns) : Status();" : "return {};");
+  }
   out.Line("}");
   out.Line("void UnlockGpns(AccessType access, std::span<const uint64_t> gpns) override {");
   out.Line("Note(\"unlock_gpns to \" + AccessName(access), gpns);");
+  if (facts.managed) {
+    out.Line("if (bits) (void)bits->Unlock(gpns);");
+  }
   out.Line("}");
   out.Line("Status ExposeVa(uint64_t address, uint64_t length) override {");
   out.Line("Note(\"expose_va\", {{address, length}});");
-  out.Line(script.empty() ? "return {};" : "return NextLock(address + length / 2, address + length);");
+  out.Line(script.empty() ? "return {};" : "return NextLock(address + length / 2, address + length, address + 1);");
   out.Line("}");
 }
 
@@ -227,11 +239,14 @@ void Hook(const Facts& facts, Source& out) {
         case SubrangeAnswer::kDefault: break;
         case SubrangeAnswer::kOwn: out.Line("  return std::optional(OwnView().Subrange(offset, length).value());"); break;
         case SubrangeAnswer::kWrongSize:
-          out.Line("  return std::optional(length == size ? OwnView().Subrange(0, length - 1).value() : OwnView());");
+          out.Line("  if (length == size) return std::optional(OwnView().Subrange(0, length - 1).value());");
+          out.Line("  return std::optional(GuestMemory::CreateMultiRegion(\"own\", 4 * kPageSize, {std::make_shared<Own>(*this), nullptr}).value());");
           break;
         case SubrangeAnswer::kFail: out.Line({"  return ", kScripted, ");"}); break;
         case SubrangeAnswer::kFailAt: out.Line({"  return ", kScripted, ", offset + length / 2);"}); break;
         case SubrangeAnswer::kFailOutside: out.Line({"  return ", kScripted, ", offset + length + 1);"}); break;
+        case SubrangeAnswer::kFailBelow: out.Line({"  return ", kScripted, ", offset - 1);"}); break;
+        case SubrangeAnswer::kFailForeign: out.Line("  return ForeignError(offset);"); break;
       }
     });
     out.Line("}");
@@ -286,7 +301,16 @@ constexpr std::string_view kBitmaps = R"(
     }
   }
   void SetBit(uint64_t i, AccessType access, bool bit) {
-    if (!bitmap) return;
+)";
+// Where bits are managed.
+constexpr std::string_view kSetManagedBit = R"(    if (bits) {
+      if (bits->IsAllowed(i, access) == bit) return;
+      const auto mask = static_cast<AccessMask>(1 << static_cast<int>(access));
+      (void)(bit ? bits->Grant({i, 1}, mask) : bits->Revoke({i, 1}, mask));  // a locked page stays as it is
+      return;
+    }
+)";
+constexpr std::string_view kSetBit = R"(    if (!bitmap) return;
     uint8_t& byte = bits_[static_cast<size_t>(access)][(bitmap->bit_offset + i) / 8];
     const auto mask = static_cast<uint8_t>(1u << (bitmap->bit_offset + i) % 8);
     byte = static_cast<uint8_t>(bit ? byte | mask : byte & ~mask);
@@ -328,6 +352,21 @@ void SetUpBacking(const Facts& facts, size_t i, Source& out) {
         "Backing::Page::" + Enumerator(Name(backing.page[page].state)));
   }
   if (!backing.has_bitmap) {
+    return;
+  }
+  if (backing.managed) {
+    bool all = true;
+    for (uint64_t page = 0; page < backing.pages; ++page) {
+      all &= backing.page[page].readable && backing.page[page].writable && backing.page[page].executable;
+    }
+    const std::string pages = Number((backing.max_address() + kPageSize - 1) / kPageSize);
+    out.Line({self, "->bits = AccessBitmap::Create(\"bitmap\", ", pages, ", ", all ? "true" : "false", ").value();"});
+    out.Line({self, "->bitmap = ", self, "->bits->info();"});
+    for (uint64_t page = 0; page < backing.pages && !all; ++page) {
+      const PageSetup& bits = backing.page[page];
+      const int mask = (bits.readable ? 1 : 0) | (bits.writable ? 2 : 0) | (bits.executable ? 4 : 0);
+      Expect(out, self + "->bits->Grant({" + Number(page) + ", 1}, " + std::to_string(mask) + ")");
+    }
     return;
   }
   out.Line({self, "->MakeBitmaps(", Number(backing.bit_offset), ");"});
@@ -399,6 +438,8 @@ std::string BackingClass(const Facts& facts) {
   }
   if (facts.bitmaps) {
     out.Block(kBitmaps);
+    out.Block(facts.managed ? kSetManagedBit : "");
+    out.Block(kSetBit);
   }
   out.Blank();
   out.Line("Bytes Contents() const {");
@@ -423,6 +464,9 @@ std::string BackingClass(const Facts& facts) {
   }
   if (facts.bitmaps || facts.fickle) {
     out.Line("std::optional<BitmapInfo> bitmap;");
+  }
+  if (facts.managed) {
+    out.Line("std::shared_ptr<AccessBitmap> bits;  // null: `bitmap` is the backing's own");
   }
   if (facts.tracks) {
     out.Line("enum class Page : uint8_t { kRam, kReadOnly, kHole, kBus };");
@@ -476,7 +520,7 @@ void BuildWorld(const Facts& facts, Source& out) {
       continue;
     }
     SetUpBacking(facts, i, out);
-    list += Variable("backing", i);
+    list += world.backings[i].wrapped ? "std::make_shared<SharedBacking<Backing>>(" + Variable("backing", i) + ")" : Variable("backing", i);
   }
   if (world.region_pages == 0) {
     out.Line({"const GuestMemory memory = GuestMemory::Create(\"world\", ", list, ").value();"});
@@ -491,6 +535,9 @@ void BuildWorld(const Facts& facts, Source& out) {
   }
   if (facts.host_calls) {
     out.Line({"g_calls_to_failure = ", Number(world.failing_host_call), ";"});
+    if (world.host_error != HostError::kNoMemory) {
+      out.Line({"g_host_error = ", Name(world.host_error), ";"});
+    }
     out.Line("detail::SetHostCallFilter(FailHostCall);");
   }
 }
