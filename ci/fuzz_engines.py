@@ -170,8 +170,8 @@ class Afl(Turn):
             shutil.rmtree(folder, ignore_errors=True)
         self.inputs.mkdir()
         for folder in (*input_folders(self.build, self.target), self.finds):
-            for path in folder.iterdir():
-                content = path.read_bytes()
+            for path in folder.rglob("*"):
+                content = path.read_bytes() if path.is_file() else b""
                 if content:  # afl-fuzz has no use for the empty input
                     (self.inputs / hashlib.sha1(content).hexdigest()).write_bytes(content)
         options = options_file(options_of(self.target)).get("libfuzzer", {})

@@ -21,10 +21,9 @@ for source in "$source_dir"/fuzz/*_fuzzer.cc; do
 
   inputs=$WORK/inputs/$target
   rm -rf "$inputs" "$OUT/${target}_seed_corpus.zip"
-  mkdir -p "$inputs"
-  for input in "$source_dir/corpus/$target"/*; do
-    if [ -f "$input" ]; then cp "$input" "$inputs/"; fi
-  done
-  for seed in "$build_dir"/seeds/*; do cp "$seed" "$inputs/seed-$(basename "$seed")"; done  # an input may have a seed's name
+  mkdir -p "$inputs" "$source_dir/corpus/$target"
+  while IFS= read -r input; do  # one level; two folders may have files of one name
+    cp "$input" "$inputs/$(basename "$(dirname "$input")")-$(basename "$input")"
+  done < <(find "$source_dir/corpus/$target" "$build_dir/seeds" -type f)
   (cd "$inputs" && cmake -E tar cf "$OUT/${target}_seed_corpus.zip" --format=zip -- *)
 done
