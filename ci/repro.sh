@@ -31,12 +31,14 @@ target=${positional[0]} input=$(realpath -- "${positional[1]}")
   die 2 "unknown target '$target'; known: $(cd "$root/fuzz" && printf '%s ' *_fuzzer.cc | sed 's/\.cc//g')"
 [ -r "$input" ] || die 2 "cannot read '$input'"
 
-# concurrent_fuzzer's traces have a tool and an engine of their own.
+# concurrent_fuzzer's traces have a tool and an engine of their own; vmm_fuzzer's a tool, and it minimises them itself.
 dir=$root/build/default
 tool=trace libraries=("$dir/lib/libguestmem.a") defines=() kept_test=lib/test kept_trace=corpus/seeds
 if [ "$target" = concurrent_fuzzer ]; then
   tool=schedule libraries=("$dir/reference/libguestmem_schedule.a" "$dir/lib/libguestmem_scheduled.a")
   defines=(-DGUESTMEM_SCHEDULED) kept_test=reference/schedule kept_trace=
+elif [ "$target" = vmm_fuzzer ]; then
+  tool=vmm kept_trace=corpus/seeds/vmm
 fi
 
 out=$root/build/repro
@@ -70,6 +72,8 @@ build_test() {
 
 if [ ! -s "$trace" ]; then
   say "not of a trace: the process ended with status $status; the report is above"
+elif [ "$tool" = vmm ]; then
+  say "minimal trace: $(shown "$trace"); run it again: $(shown "$dir/fuzz/vmm") run $(shown "$trace") (no test is generated of these)"
 else
   if [ "$status" -eq 124 ]; then say "it hangs" && "$dir/fuzz/$tool" show "$trace"; fi
   say "minimal trace"
