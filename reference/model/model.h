@@ -43,7 +43,7 @@ class Model {
   // Bytes by address. A page shows bytes of its own, or somebody else's.
   struct Bytes {
     std::vector<uint8_t> own;
-    std::array<uint8_t*, kMaxPages> shown;
+    std::array<uint8_t*, kMaxPages> shown = {};
     uint8_t& operator[](uint64_t address) { return shown[address / kPageSize][address % kPageSize]; }
     void ShowOwn(uint64_t page) { shown[page] = &own[page * kPageSize]; }
     bool ShowsOwn(uint64_t page) const { return shown[page] == &own[page * kPageSize]; }
@@ -52,8 +52,8 @@ class Model {
     Backing setup;
     Bytes mapped;
     Bytes slow;
-    std::array<PageState, kMaxPages> state;
-    std::array<std::array<bool, kMaxPages>, 3> allowed;  // by Access, then page
+    std::array<PageState, kMaxPages> state = {};
+    std::array<std::array<bool, kMaxPages>, 3> allowed = {};  // by Access, then page
     std::array<uint64_t, kMaxPages> locks = {};          // of a managed bitmap
     std::optional<Made> made = {};                       // memory that a step has made: nobody records what it is called with
     std::optional<uint64_t> refused_page = {};           // of it: every access
