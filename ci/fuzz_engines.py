@@ -34,13 +34,28 @@ class Turn:
         self.artifact_folder = work / "artifacts" / target
         self.log = work / "logs" / f"{target}.{number}.log"
         self.scratch = work / "scratch" / f"{target}.{number}"
-        self.trace = self.scratch / "minimal.trace"  # the target writes it when it diverges
+        self.trace = self.scratch / "failing.trace"
         for folder in (self.finds, self.artifact_folder, self.log.parent, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
         self.trace.unlink(missing_ok=True)
 
     def environment(self):
-        return {**merged_environment(self.target), "GUESTMEM_SAVE_TRACE": str(self.trace)}
+        return {**merged_environment(self.target), "GUESTMEM_FUZZ_RUN": str(self.scratch)}  # a mark, for end_left_over
+
+    def keep_trace(self, artifact):
+        """The failing input as text. vmm_fuzzer writes it minimal by itself; the trace tool minimises those of the others."""
+        kept = Path(f"{artifact}.trace")
+        if kept.exists():
+            return
+        fuzz = self.build / "fuzz"
+        environment = {**merged_environment(self.target), "GUESTMEM_SAVE_TRACE": str(self.trace)}
+        for command in ([fuzz / self.target, artifact], [fuzz / "trace", "minimise", self.trace, "-o", kept]):
+            try:
+                subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+            except (OSError, subprocess.TimeoutExpired):
+                break
+        if self.trace.exists() and not kept.exists():
+            shutil.move(self.trace, kept)
 
     def rate(self):
         return int(self.executions / self.elapsed) if self.elapsed > 0 else 0
@@ -93,8 +108,7 @@ class Turn:
 
     def judge(self, status):
         if self.artifacts:
-            if self.trace.exists() and not (kept := Path(f"{self.artifacts[0]}.trace")).exists():
-                shutil.move(self.trace, kept)
+            self.keep_trace(self.artifacts[0])
             self.failure = "FAILED: " + ", ".join(sorted({path.name.split("-")[0] for path in self.artifacts}))
         elif self.hung:
             self.failure = "FAILED: hung"
@@ -202,7 +216,7 @@ class Afl(Turn):
 
     def end_left_over(self):
         """afl-fuzz may leave a stopped child of its fork server behind, in a session of its own: known by our environment."""
-        mark = f"GUESTMEM_SAVE_TRACE={self.trace}".encode()
+        mark = f"GUESTMEM_FUZZ_RUN={self.scratch}".encode()
         for environment in Path("/proc").glob("[0-9]*/environ"):
             try:
                 if mark in environment.read_bytes().split(b"\0"):
