@@ -11,7 +11,7 @@
 //   - what has been moved when an access faults is a prefix of the range, and each access says which (`moved` below):
 //     at most 4 vectors short of the fault, which C++ finishes.
 //
-// Each body is assembled three times: 16-byte vectors (any x86-64), 32-byte (AVX), 64-byte (AVX-512 VL).
+// Each body is assembled three times: 16-byte vectors (any x86-64), 32-byte (AVX), AVX-512 VL and BW.
 
 #define TRAP_READ 1
 #define TRAP_WRITE 2
@@ -73,6 +73,12 @@
   cmp     %rdx, %rax;        \
   jb      L(overlap)
 
+// What a fill stores, eight times over.
+#define REPEAT_ESI_IN_RAX            \
+  movzbl  %sil, %esi;                \
+  movabs  $0x0101010101010101, %rax; \
+  imul    %rsi, %rax
+
 #define BEGIN(name)                    \
   .globl SYMBOL(name);                 \
   .hidden SYMBOL(name);                \
@@ -93,7 +99,7 @@
 #define VSTORE movdqu
 #define VEC(n) %xmm##n
 #define VEXIT
-#define BROADCAST_RAX movq %rax, %xmm0; punpcklqdq %xmm0, %xmm0
+#define BROADCAST_ESI REPEAT_ESI_IN_RAX; movq %rax, %xmm0; punpcklqdq %xmm0, %xmm0
 #include "trap/kernels_x86_64.inc"
 #undef WIDTH
 #undef W
@@ -101,7 +107,7 @@
 #undef VSTORE
 #undef VEC
 #undef VEXIT
-#undef BROADCAST_RAX
+#undef BROADCAST_ESI
 
 #define WIDTH avx
 #define W 32
@@ -110,7 +116,7 @@
 #define VEC(n) %ymm##n
 #define XMM(n) %xmm##n
 #define VEXIT vzeroupper
-#define BROADCAST_RAX vmovq %rax, %xmm0; vpbroadcastq %xmm0, %ymm0
+#define BROADCAST_ESI vmovd %esi, %xmm0; vpbroadcastb %xmm0, %ymm0
 #include "trap/kernels_x86_64.inc"
 #undef WIDTH
 #undef W
@@ -119,7 +125,7 @@
 #undef VEC
 #undef XMM
 #undef VEXIT
-#undef BROADCAST_RAX
+#undef BROADCAST_ESI
 
         // Registers 16 and up do not exist for SSE code, so that mixing with it costs nothing and needs no vzeroupper.
 #define WIDTH avx512
@@ -129,7 +135,7 @@
 #define VEC(n) %ymm2##n
 #define XMM(n) %xmm2##n
 #define VEXIT
-#define BROADCAST_RAX vpbroadcastq %rax, %ymm20
+#define BROADCAST_ESI vpbroadcastb %esi, %ymm20
 #include "trap/kernels_x86_64.inc"
 
         .section .note.GNU-stack, "", @progbits
