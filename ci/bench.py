@@ -17,7 +17,7 @@ from pathlib import Path
 COLUMNS = ("libc", "none", "bitmap")
 
 # row -> how the two targets (no bitmap, bitmap) follow from the row's libc column. Issue 6 has the source of each.
-PLUS = lambda none, bitmap: (lambda libc: libc + none, lambda libc: libc + bitmap)
+PLUS = lambda none, bitmap: (lambda libc: libc + none, bitmap and (lambda libc: libc + bitmap))
 TIMES = lambda none, bitmap: (lambda libc: libc * none, lambda libc: libc * bitmap)
 AT_MOST = lambda none: (lambda libc: none, None)
 READS_A_SECOND = lambda millions: (None, lambda libc: 1e3 / millions)  # ns a read
@@ -38,7 +38,7 @@ TARGETS = [
     (r"read_u64_beside_revoke", READS_A_SECOND(100)),
     (r"error_out_of_range", AT_MOST(30)),
     (r"error_with_text", AT_MOST(200)),
-    (r"fault", AT_MOST(2600)),
+    (r"fault", PLUS(100, None)),
 ]
 
 

@@ -34,6 +34,7 @@ declare -A header_layer=(
   [status.h]=types
   [absl_status.h]=types
   [backing.h]=types
+  [detail/debug_name.h]=types
   [detail/schedule.h]=types
   [detail/schedule_sync.h]=types
   [sharing.h]=types

@@ -68,7 +68,7 @@ TEST(AccessBitmap, RevokeOfALockedPageNamesTheLowestAndChangesNothing) {
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.info().gpn, 5u);
   EXPECT_EQ(status.ToString(),
-            "guest memory 'bits': revoke error: failed to access 0x2000-0xc000: page 0x5 is locked");
+            "guest memory 'bits': revoke error: failed to access 0x2000-0xc000: there is a lock on page 0x5");
   for (uint64_t page = 0; page < 16; ++page) {
     EXPECT_TRUE(bits->IsAllowed(page, AccessType::kRead));
   }

@@ -402,12 +402,12 @@ TEST(InProcessGuest, LockedPagesAreNotTakenAwayNorRefused) {
     const uint64_t gpns[] = {2, 9};
     const auto lock = vm.memory.LockGpns(AccessType::kWrite, false, gpns);
     ASSERT_TRUE(lock.ok()) << lock.status().ToString();
-    ExpectRefused(guest->UnmapFromGuest(), ErrorKind::kLocked, "page 0x9 is locked");
-    ExpectRefused(region->Map(kPage, file.fd(), 0, kPage, true), ErrorKind::kLocked, "page 0x9 is locked");
-    ExpectRefused(region->Unmap(0, 2 * kPage), ErrorKind::kLocked, "page 0x9 is locked");
+    ExpectRefused(guest->UnmapFromGuest(), ErrorKind::kLocked, "there is a lock on page 0x9");
+    ExpectRefused(region->Map(kPage, file.fd(), 0, kPage, true), ErrorKind::kLocked, "there is a lock on page 0x9");
+    ExpectRefused(region->Unmap(0, 2 * kPage), ErrorKind::kLocked, "there is a lock on page 0x9");
     EXPECT_TRUE(region->Map(0, file.fd(), kPage, kPage, true).ok());  // the page beside it
     EXPECT_EQ(vm.At(9 * kPage + 7), file.At(kPage + 7));
-    ExpectRefused(vm.guest->RegisterDoorbell(kBell, std::nullopt, 4, vm.event).status(), ErrorKind::kLocked, "page 0x2 is");
+    ExpectRefused(vm.guest->RegisterDoorbell(kBell, std::nullopt, 4, vm.event).status(), ErrorKind::kLocked, "page 0x2");
     ASSERT_TRUE(vm.Write(kBell, {1, 2, 3, 4}));
     EXPECT_FALSE(vm.Rang());
     EXPECT_EQ(vm.At(kBell), 1);

@@ -26,7 +26,8 @@ static_assert(sizeof(Status) == sizeof(void*), "one word");
 static_assert(std::is_nothrow_move_constructible_v<Status> && std::is_nothrow_copy_constructible_v<Status>);
 
 Status Made(ErrorInfo info, std::string message = {}) {
-  return detail::MakeError(std::make_shared<const std::string>("ram"), std::move(info), std::move(message));
+  const detail::DebugName name("ram");
+  return detail::MakeError(&name, std::move(info), std::move(message));
 }
 
 std::string TextOf(ErrorKind kind, std::optional<AddressRange> range, std::optional<uint64_t> fault,
@@ -140,8 +141,24 @@ TEST(StatusText, ANameIsTakenAsItIs) {
   ErrorInfo info;
   info.kind = ErrorKind::kInvalidArgument;
   info.operation = Operation::kCreate;
-  EXPECT_EQ(detail::MakeError(std::make_shared<const std::string>("a%s'b"), info, "x%n").ToString(),
+  const detail::DebugName name("a%s'b");
+  EXPECT_EQ(detail::MakeError(&name, info, "x%n").ToString(),
             "guest memory 'a%s'b': create error: failed to access memory: x%n");
+}
+
+TEST(StatusText, ANameOfAnyLengthOutlivesItsMemory) {
+  for (const size_t length : {0, 1, 22, 23, 24, 25, 1000}) {
+    const std::string name(length, 'n');
+    Status status;
+    {
+      const auto memory = GuestMemory::Create(name, std::make_shared<ScriptedBacking>(1, 1)).value();
+      status = memory.FillAt(kPageSize, 0, 1);
+    }
+    const Status copy = status;
+    status = Status();
+    EXPECT_EQ(copy.ToString(),
+              "guest memory '" + name + "': fill error: failed to access 0x1000-0x1001: the range is not inside memory");
+  }
 }
 
 TEST(StatusCodes, AreTheTables) {

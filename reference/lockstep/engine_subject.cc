@@ -399,10 +399,15 @@ class EngineSubject final : public Subject {
     } else {
       outcome.refused = true;
     }
+    const bool for_kernel = step.kind == StepKind::kLockRange || step.form == 1;
     const std::span<const iovec> iovecs = lock.iovecs();
-    for (size_t i = 0; i < iovecs.size(); ++i) {
-      const iovec& vector = iovecs[i];
-      outcome.spans.push_back({255, 0, vector.iov_len, lock.spans()[i].gpa()});
+    if (iovecs.size() != (for_kernel ? lock.spans().size() : 0)) {
+      outcome.spans.push_back({255, 255, iovecs.size(), 0});  // not what anybody expects
+      return;
+    }
+    for (size_t i = 0; i < lock.spans().size(); ++i) {
+      const iovec vector = for_kernel ? iovecs[i] : lock.spans()[i].ToIovec();
+      outcome.spans.push_back({255, 0, vector.iov_len == lock.spans()[i].size() ? vector.iov_len : 0, lock.spans()[i].gpa()});
       for (uint8_t b = 0; b < kMaxBackings; ++b) {
         if (const auto address = pool_[b]->AddressOf(vector.iov_base)) {
           outcome.spans.back().backing = b;
@@ -417,11 +422,11 @@ class EngineSubject final : public Subject {
   }
 
   void RunLockedCopy(const Step& step, Outcome& outcome) {
-    const std::span<const guestmem::GuestSpan> spans = locks_[step.object].spans();
+    const guestmem::GuestSpans spans = locks_[step.object].spans();
     if (spans.empty()) {
       return;
     }
-    const guestmem::GuestSpan& span = spans[step.count % spans.size()];
+    const guestmem::GuestSpan span = spans[step.count % spans.size()];
     if (step.choice == 3) {
       // At is for memory that is there; under a lock, that is the backing's business, which steps may have neglected.
       if (step.offset < span.size() && IsRam(static_cast<std::byte*>(span.ToIovec().iov_base) + step.offset)) {

@@ -439,13 +439,16 @@ class Steps {
     held = Object(range ? "locked_range" : "pages");
     spans_[object] = outcome().spans.size();
     out_.Line({held, " = *std::move(", My("result"), ");"});
-    out_.Line({"ASSERT_EQ(", held, ".iovecs().size(), ", Literal(outcome().spans.size()), ");"});
+    const bool for_kernel = range || step().form == 1;
+    out_.Line({"ASSERT_EQ(", held, ".spans().size(), ", Literal(outcome().spans.size()), ");"});
+    out_.Line({"ASSERT_EQ(", held, ".iovecs().size(), ", for_kernel ? held + ".spans().size()" : "0u", ");"});
     for (size_t i = 0; i < outcome().spans.size(); ++i) {
       const Span& span = outcome().spans[i];
-      const std::string vector = held + ".iovecs()[" + std::to_string(i) + "].";
+      const std::string index = "[" + std::to_string(i) + "].";
+      const std::string vector = held + (for_kernel ? ".iovecs()" + index : ".spans()" + index + "ToIovec().");
       Equal(vector + "iov_base", "backing" + std::to_string(span.backing) + "->ram->mapping() + " + Number(span.address));
       Equal(vector + "iov_len", Literal(span.length));
-      Equal(held + ".spans()[" + std::to_string(i) + "].gpa()", Literal(span.gpa));
+      Equal(held + ".spans()" + index + "gpa()", Literal(span.gpa));
     }
   }
 

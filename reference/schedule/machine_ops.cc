@@ -234,7 +234,7 @@ void Machine::TouchLocked(const Op& op) {
   }
   const Range range = RangeOf(op, trace_->pages.size());
   const auto number = static_cast<uint8_t>(me().op + 1);
-  auto* const bytes = static_cast<std::byte*>(held.pages.iovecs()[0].iov_base) + range.address % kPageBytes;
+  auto* const bytes = static_cast<std::byte*>(held.pages.spans()[0].ToIovec().iov_base) + range.address % kPageBytes;
   Access access{.start = scheduler_.Tick(), .address = range.address, .length = range.length,
                 .op = static_cast<uint8_t>(me().op), .plain = true, .reads = op.form == 0, .writes = op.form == 1,
                 .written = number};

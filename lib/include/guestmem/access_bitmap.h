@@ -31,6 +31,7 @@
 #include <string>
 
 #include "guestmem/backing.h"
+#include "guestmem/detail/debug_name.h"
 #include "guestmem/detail/schedule_sync.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
@@ -94,7 +95,7 @@ class AccessBitmap {
   // Guarded by mutex_.
   std::optional<uint64_t> LowestLocked(PageRange pages) const;
 
-  const std::shared_ptr<const std::string> name_;
+  const detail::DebugName name_;
   const uint64_t pages_;
   std::byte* const memory_;  // of the bits and the counts
   const uint64_t memory_size_;

@@ -195,15 +195,25 @@ class GuestMemory {
  private:
   explicit GuestMemory(std::shared_ptr<const detail::Memory> memory);
 
-  // The region that [gpa, gpa + length) lies in; null if not in one. `size` is &Region::mapped_size to ask for one with a
-  // mapping. `offset` is limited against misprediction too; the index is by its mask.
-  const detail::Region* Locate(uint64_t gpa, uint64_t length, uint64_t& offset,
-                               uint64_t detail::Region::*size = &detail::Region::size) const {
-    const uint64_t index = gpa >> region_bits_;
-    const detail::Region* const region = &regions_[index & index_mask_];
-    offset = gpa & region_mask_;
-    const bool inside = index <= index_mask_ && length <= region->*size && detail::IsBelow(offset, region->*size - length + 1);
-    return inside ? region : nullptr;
+  // The region of `gpa`, if it has one. An address beyond the last is masked into an earlier one, beyond the end of which it lies.
+  const detail::Region& RegionOf(uint64_t gpa) const { return regions_[gpa >> region_bits_ & index_mask_]; }
+
+  // The region that [gpa, gpa + length) lies in; null if not in one.
+  const detail::Region* Locate(uint64_t gpa, uint64_t length, uint64_t& offset) const {
+    const detail::Region& region = RegionOf(gpa);
+    offset = gpa - region.start;
+    return detail::EndsBelow(region.limit, offset, length) ? &region : nullptr;
+  }
+
+  // The same, if it is mapped. The first region, often the only one, is found without looking for it.
+  const detail::Window* LocateMapped(uint64_t gpa, uint64_t length, uint64_t& offset) const {
+    offset = gpa;
+    if (detail::EndsBelow(first_.mapped_limit, offset, length)) [[likely]] {
+      return &first_;
+    }
+    const detail::Window& window = RegionOf(gpa);
+    offset = gpa - window.start;
+    return detail::EndsBelow(window.mapped_limit, offset, length) ? &window : nullptr;
   }
 
   // Runs `access(host address)`, which is false for a fault, if nothing refuses. True: it is done. No section is open when
@@ -211,7 +221,7 @@ class GuestMemory {
   template <size_t Size, bool Aligned = false, typename Access>
   GUESTMEM_TRAP_INLINE bool RunFast(AccessType type, uint64_t gpa, Access access) const {
     uint64_t offset;
-    const detail::Region* const region = Locate(gpa, Size, offset, &detail::Region::mapped_size);
+    const detail::Window* const region = LocateMapped(gpa, Size, offset);
     if (region == nullptr) [[unlikely]] {
       return false;
     }
@@ -234,7 +244,7 @@ class GuestMemory {
   GUESTMEM_TRAP_INLINE Status RunFastBulk(AccessType type, uint64_t gpa, uint64_t length, Move move, Slow slow) const {
     uint64_t offset;
     detail::TrapResult result{};
-    const detail::Region* const region = Locate(gpa, length, offset, &detail::Region::mapped_size);
+    const detail::Window* const region = LocateMapped(gpa, length, offset);
     // A scheduled build goes page by page.
     if (region != nullptr && (!detail::kScheduled || (length != 0 && region->OnOnePage(offset, length)))) [[likely]] {
       std::byte* const guest = region->base + offset;
@@ -245,10 +255,15 @@ class GuestMemory {
         if (result.info == 0) [[likely]] {
           return {};
         }
-      } else if (length != 0 && length <= detail::kSectionBytes) [[likely]] {  // 0 has no page to ask for
+      } else {
         const detail::ReadSection section;
-        if (region->OnOnePage(offset, length) ? region->Allows(bitmap, offset)
-                                              : region->FirstRefused(bitmap, offset, length) == offset + length) [[likely]] {
+        bool allowed;
+        if (region->OnOnePage(offset, length)) [[likely]] {
+          allowed = region->Allows(bitmap, offset);
+        } else {  // a length of 0 may have no page to ask for
+          allowed = length - 1 < detail::kSectionBytes && region->FirstRefused(bitmap, offset, length) == offset + length;
+        }
+        if (allowed) [[likely]] {
           GUESTMEM_SCHEDULE_POINT(kTransfer, guest);
           result = move(guest);
           if (result.info == 0) [[likely]] {
@@ -272,8 +287,8 @@ class GuestMemory {
   [[gnu::cold]] Result<bool> CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
                                                  detail::TrapResult met) const;
 
-  Result<detail::Lock> LockList(AccessType access, bool kernel_access, uint64_t offset, uint64_t length,
-                                std::span<const uint64_t> gpns, bool merge) const;
+  Result<detail::Lock> LockList(const detail::LockRequest& request) const;
+  size_t FirstOutside(const detail::LockRequest& request) const;
   uint64_t Extent() const;
   bool IsUnsharedHeap() const;
 
@@ -295,8 +310,8 @@ class GuestMemory {
   std::shared_ptr<const detail::Memory> memory_;
   // Copies of what memory_ holds, one load closer.
   const detail::Region* regions_;
-  uint64_t index_mask_;   // the number of regions - 1
-  uint64_t region_mask_;
+  uint64_t index_mask_;  // the number of regions - 1
+  detail::Window first_;  // regions_[0]
   unsigned region_bits_;
 };
 

@@ -31,7 +31,10 @@
 namespace guestmem {
 
 class GuestMemory;
+class GuestSpans;
 namespace detail {
+class Lock;
+struct LockRequest;
 struct LockState;
 struct Memory;
 }  // namespace detail
@@ -65,7 +68,7 @@ class GuestSpan {
   }
 
  private:
-  friend struct detail::LockState;
+  friend class GuestSpans;
   template <typename Transfer>
   Status Run(uint64_t offset, uint64_t length, Transfer transfer) const;
 
@@ -73,6 +76,37 @@ class GuestSpan {
   uint64_t size_ = 0;
   uint64_t gpa_ = 0;
   const detail::Memory* memory_ = nullptr;  // kept alive by the lock
+};
+
+// All spans of a lock, in order; each is made when it is asked for, since a lock may be of a great many pages. A plain value.
+class GuestSpans {
+ public:
+  class Iterator {
+   public:
+    GuestSpan operator*() const { return GuestSpans(lock_)[i_]; }
+    Iterator& operator++() { return ++i_, *this; }
+    bool operator==(const Iterator&) const = default;
+
+   private:
+    friend class GuestSpans;
+    Iterator(const detail::LockState* lock, size_t i) : lock_(lock), i_(i) {}
+    const detail::LockState* lock_;
+    size_t i_;
+  };
+
+  size_t size() const;
+  bool empty() const { return size() == 0; }
+  // Precondition: i < size() (not checked).
+  GuestSpan operator[](size_t i) const;
+  Iterator begin() const { return {lock_, 0}; }
+  Iterator end() const { return {lock_, size()}; }
+
+ private:
+  friend class detail::Lock;
+  friend struct detail::LockState;
+  explicit GuestSpans(const detail::LockState* lock) : lock_(lock) {}
+
+  const detail::LockState* lock_;  // null: nothing is locked
 };
 
 namespace detail {
@@ -88,8 +122,8 @@ class Lock {
   ~Lock();
 
   // In order. Valid while this object lives, also after it was moved from: the new owner has them.
-  std::span<const GuestSpan> spans() const;
-  // The same for preadv(2), pwritev(2) and their kin (which take at most IOV_MAX at once).
+  GuestSpans spans() const { return GuestSpans(state_); }
+  // The same for preadv(2), pwritev(2) and their kin (which take at most IOV_MAX at once). None without kernel access.
   std::span<const iovec> iovecs() const;
 
  private:

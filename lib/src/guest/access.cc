@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <tuple>
 #include <type_traits>
 
 #include "guest/piece.h"
@@ -23,15 +22,21 @@ using detail::Region;
 using detail::Stop;
 
 [[gnu::cold]] Status RangeError(const Memory& memory, ErrorKind kind, Operation operation,
-                                std::optional<AddressRange> range, uint64_t fault_address,
-                                uint64_t transferred = 0) {
-  ErrorInfo info;
-  info.kind = kind;
-  info.operation = operation;
-  info.range = range;
-  info.fault_address = fault_address;
-  info.transferred = transferred;
-  return detail::MakeError(memory.name, std::move(info));
+                                const std::optional<AddressRange>& range, uint64_t fault_address, uint64_t transferred = 0) {
+  Status status = detail::MakeError(&memory.name, kind, operation);
+  if (ErrorInfo* const info = detail::Editable(status)) {
+    info->range = range;
+    info->fault_address = fault_address;
+    info->transferred = transferred;
+  }
+  return status;
+}
+
+// An overlap of the host buffer leaves nothing to count on (SPEC 4).
+[[gnu::cold]] void ForgetTransferred(Status& status) {
+  if (ErrorInfo* const info = detail::Editable(status)) {
+    info->transferred = 0;
+  }
 }
 
 [[gnu::cold]] Status PieceError(const Memory& memory, Operation operation, std::optional<AddressRange> range,
@@ -39,10 +44,10 @@ using detail::Stop;
   ErrorInfo info;
   info.operation = operation;
   info.range = range;
-  info.fault_address = piece.region_start + piece.offset + failure.offset;
+  info.fault_address = piece.region->start + piece.offset + failure.offset;
   info.transferred = failure.transferred;
   info.cause = std::move(failure.cause);
-  return detail::MakeCallbackError(memory.name, std::move(info), failure.write_refused);
+  return detail::MakeCallbackError(&memory.name, std::move(info), failure.write_refused);
 }
 
 [[gnu::cold]] Status GpnError(const Memory& memory, Operation operation, uint64_t gpn, uint64_t transferred) {
@@ -51,28 +56,24 @@ using detail::Stop;
   info.operation = operation;
   info.gpn = gpn;
   info.transferred = transferred;
-  return detail::MakeError(memory.name, std::move(info));
+  return detail::MakeError(&memory.name, std::move(info));
 }
 
 [[gnu::cold]] Status LengthError(const Memory& memory, Operation operation) {
   ErrorInfo info;
   info.kind = ErrorKind::kInvalidArgument;
   info.operation = operation;
-  return detail::MakeError(memory.name, std::move(info), "the buffer's length is not the range's");
+  return detail::MakeError(&memory.name, std::move(info), "the buffer's length is not the range's");
 }
 
 // The part of [gpa, gpa + length) that lies in gpa's region; length 0 if gpa is not in memory.
 Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
-  const uint64_t index = gpa >> memory.region_bits;
-  if (index >= memory.regions.size()) {
-    return {nullptr, 0, 0, 0};
+  const Region& region = memory.regions[gpa >> memory.region_bits & (memory.regions.size() - 1)];
+  uint64_t offset = gpa - region.start;
+  if (!detail::EndsBelow(region.limit, offset, 1)) {
+    return {nullptr, 0, 0};
   }
-  const Region& region = memory.regions[index & (memory.regions.size() - 1)];
-  uint64_t offset = gpa & memory.region_mask();
-  if (!detail::IsBelow(offset, region.size)) {
-    return {nullptr, 0, 0, 0};
-  }
-  return {&region, offset, std::min(length, region.size - offset), gpa - offset};
+  return {&region, offset, std::min(length, region.size - offset)};
 }
 
 // Whether every byte of the range is in some backing.
@@ -168,7 +169,7 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
     return RangeError(*memory_, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa, before);
   }
   for (uint64_t at = 0; at < length;) {
-    const Piece piece = region != nullptr ? Piece{region, offset, length, gpa - offset}
+    const Piece piece = region != nullptr ? Piece{region, offset, length}
                                           : FirstPiece(*memory_, gpa + at, length - at);
     PieceFailure failure;
     bool exhausted = false;
@@ -209,7 +210,7 @@ Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, det
   Status status = RunBulk(gpa, length, transfer, AddressRange{gpa, length}, 0, met);
   if constexpr (CopiesHostBytes<Transfer>) {
     if (!status.ok() && OverlapsAny(*memory_, gpa, length, {transfer.host, length})) [[unlikely]] {
-      detail::ForgetTransferred(status);
+      ForgetTransferred(status);
     }
   }
   return status;
@@ -305,7 +306,7 @@ Status GuestMemory::RunBuffer(const Range& range, Buffer buffer) const {
   uint64_t done = 0;
   Status status = RunRange(range, transfer, done);
   if (!status.ok() && OverlapsAny(*memory_, range, {transfer.host, buffer.size()})) [[unlikely]] {
-    detail::ForgetTransferred(status);
+    ForgetTransferred(status);
   }
   return status;
 }
@@ -365,10 +366,10 @@ Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
   while (true) {
     gpns = gpns.subspan(detail::ProbePages<AccessType::kRead>(gpns.size(), [&](size_t i) {
       uint64_t offset = 0;
-      const Region* const region = gpns[i] < kFirstInvalidGpn
-                                       ? Locate(gpns[i] * kPageSize, kPageSize, offset, &Region::mapped_size)
-                                       : nullptr;
-      return std::tuple(region, offset, kPageSize);
+      const bool valid = gpns[i] < kFirstInvalidGpn;
+      const detail::Window* const window = valid ? LocateMapped(gpns[i] * kPageSize, kPageSize, offset) : nullptr;
+      const bool whole = window != nullptr && window->OnOnePage(offset, kPageSize);
+      return std::pair(whole ? window : nullptr, offset);
     }));
     if (gpns.empty()) {
       return {};
@@ -397,7 +398,7 @@ Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uin
   if (Transfer::kOperation == Operation::kCompareExchange && (region->backing_offset + offset) % size != 0) {
     return RangeError(memory, ErrorKind::kMisaligned, Transfer::kOperation, range, gpa);
   }
-  const Piece piece{region, offset, size, gpa - offset};
+  const Piece piece{region, offset, size};
   std::optional<Stop> stop;
   if (met.info != 0) {
     const Fault fault = detail::MakeFault(region->base + offset, size, met);
@@ -443,7 +444,7 @@ Result<bool> GuestMemory::CompareExchangeBytes(uint64_t gpa, std::span<std::byte
     info.kind = ErrorKind::kInvalidArgument;
     info.operation = Operation::kCompareExchange;
     info.range = {gpa, size};
-    return detail::MakeError(memory_->name, std::move(info), "both values must have the same 1, 2, 4 or 8 bytes");
+    return detail::MakeError(&memory_->name, std::move(info), "both values must have the same 1, 2, 4 or 8 bytes");
   }
   return CompareExchangeSlow(gpa, current.data(), desired.data(), size, {});
 }

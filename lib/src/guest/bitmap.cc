@@ -49,7 +49,7 @@ uint64_t FirstClear(const uint8_t* bitmap, uint64_t first, uint64_t end) {
 
 }  // namespace
 
-uint64_t Region::FirstRefused(const uint8_t* bitmap, uint64_t offset, uint64_t length) const noexcept {
+uint64_t Window::FirstRefused(const uint8_t* bitmap, uint64_t offset, uint64_t length) const noexcept {
   if (bitmap == nullptr) {
     return offset + length;
   }

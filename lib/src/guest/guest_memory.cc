@@ -15,16 +15,16 @@ namespace guestmem {
 namespace {
 
 using detail::Memory;
+using detail::DebugName;
 using detail::Region;
-using Name = std::shared_ptr<const std::string>;
 
 constexpr uint64_t kMaxSize = uint64_t{1} << 63;
 
-Status CreateError(const Name& name, std::string message) {
+Status CreateError(const DebugName& name, std::string message) {
   ErrorInfo info;
   info.kind = ErrorKind::kInvalidArgument;
   info.operation = Operation::kCreate;
-  return detail::MakeError(name, std::move(info), std::move(message));
+  return detail::MakeError(&name, std::move(info), std::move(message));
 }
 
 template <typename... Values>
@@ -35,11 +35,10 @@ std::string Format(const char* format, Values... values) {
 }
 
 // Asks the backing what the fast path needs, and holds it to its promises.
-Status MakeRegion(const Name& name, GuestMemoryAccess& backing, Region& region) {
+Status MakeRegion(const DebugName& name, GuestMemoryAccess& backing, Region& region) {
   region.backing = &backing;
   region.base = backing.mapping();
-  region.size = backing.max_address();
-  region.mapped_size = region.base == nullptr ? 0 : region.size;
+  region.Resize(backing.max_address());
   region.iova = backing.base_iova();
   region.lockable = region.base != nullptr && backing.supports_locking();
   if (region.size >= kMaxSize) {
@@ -71,13 +70,13 @@ GuestMemory::GuestMemory(std::shared_ptr<const Memory> memory)
     : memory_(std::move(memory)),
       regions_(memory_->regions.data()),
       index_mask_(memory_->regions.size() - 1),
-      region_mask_(memory_->region_mask()),
+      first_(memory_->regions[0]),
       region_bits_(memory_->region_bits) {}
 
 GuestMemory::GuestMemory() : GuestMemory([] {
   static const std::shared_ptr<const Memory> empty = [] {
     auto memory = std::make_shared<Memory>();
-    memory->name = std::make_shared<const std::string>("empty");
+    memory->name = DebugName("empty");
     memory->regions.resize(1);
     return memory;
   }();
@@ -89,7 +88,7 @@ GuestMemory GuestMemory::Empty() { return GuestMemory(); }
 Result<GuestMemory> GuestMemory::Create(std::string name, std::shared_ptr<GuestMemoryAccess> backing,
                                         CreateOptions options) {
   auto memory = std::make_shared<Memory>();
-  memory->name = std::make_shared<const std::string>(std::move(name));
+  memory->name = DebugName(std::move(name));
   if (backing == nullptr) {
     return CreateError(memory->name, "the backing is null");
   }
@@ -108,7 +107,7 @@ Result<GuestMemory> GuestMemory::CreateMultiRegion(std::string name, uint64_t re
                                                    std::vector<std::shared_ptr<GuestMemoryAccess>> backings,
                                                    CreateOptions options) {
   auto memory = std::make_shared<Memory>();
-  memory->name = std::make_shared<const std::string>(std::move(name));
+  memory->name = DebugName(std::move(name));
   if (!std::has_single_bit(region_size)) {
     return CreateError(memory->name, Format("region size 0x%" PRIx64 " is not a power of two", region_size));
   }
@@ -128,6 +127,7 @@ Result<GuestMemory> GuestMemory::CreateMultiRegion(std::string name, uint64_t re
     if (backings[i] == nullptr) {
       continue;
     }
+    memory->regions[i].start = i * region_size;
     status = MakeRegion(memory->name, *backings[i], memory->regions[i]);
     if (status.ok() && memory->regions[i].size > region_size) {
       status = CreateError(memory->name, Format("the size 0x%" PRIx64 " of backing %zu is over the region size 0x%" PRIx64,

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <new>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -35,74 +34,130 @@ auto WithAccess(AccessType access, Call call) {
 
 }  // namespace
 
+// What a lock shall be of: bytes [offset, offset + length) of the listed pages laid end to end, each used at least by a byte.
+struct LockRequest {
+  AccessType access;
+  bool kernel_access;
+  bool merge;  // neighbouring pages make one span
+  uint64_t offset;
+  uint64_t length;
+  std::span<const uint64_t> gpns;
+
+  // Where the used part of the i-th page begins among all used bytes; of one page too many: their number.
+  uint64_t Position(size_t i) const {
+    return i == 0 ? 0 : i == gpns.size() ? length : i * kPageSize - offset;
+  }
+  uint64_t LengthOf(size_t i) const { return Position(i + 1) - Position(i); }
+  // The GPA of its first byte.
+  uint64_t StartOf(size_t i) const { return gpns[i] * kPageSize + (i == 0 ? offset : 0); }
+};
+
 // One lock: what was asked for, how much of it is locked just now, and where it is. With its arrays in one allocation, whose
-// size the guest may have chosen: it is made before anything is called, and its failure is an error.
+// size the guest may have chosen: it is made before anything is called, and its failure is an error. A page costs what has to
+// be known of it, no more: a lock may be of all memory.
 struct LockState {
   // The part that a lock uses of one listed page.
   struct Entry {
     const Region* region;
     uint64_t offset;  // in the region
     uint64_t length;
-    uint64_t gpa;
 
     uint64_t address() const { return region->backing_offset + offset; }  // the backing's
+    uint64_t gpa() const { return region->start + offset; }
   };
 
   std::shared_ptr<const Memory> memory;
-  AccessType access = AccessType::kRead;
-  size_t count = 0;       // entries
-  size_t locked = 0;      // entries [0, locked) are locked; a run's end
-  size_t span_count = 0;  // spans and iovecs
-  Entry* entries = nullptr;
-  uint64_t* pages = nullptr;  // by entry: the backing's GPN
-  GuestSpan* spans = nullptr;
-  iovec* iovecs = nullptr;
+  LockRequest request;               // its list is the caller's: only the length of that is still good
+  size_t count;                      // entries
+  size_t locked = 0;                // entries [0, locked) are locked; a run's end
+  size_t span_count = 0;
+  uint64_t* pages = nullptr;        // by entry: the backing's GPN
+  const Region** regions = nullptr;  // by entry; null: the memory has one
+  size_t* first_entries = nullptr;  // by span; null: each entry is one
+  iovec* iovecs = nullptr;          // by span; null: no kernel access
 
   // Null: out of memory.
-  static LockState* New(std::shared_ptr<const Memory> memory, AccessType access, size_t count);
+  static LockState* New(std::shared_ptr<const Memory> memory, const LockRequest& request);
   void Delete();
 
-  bool SameRun(size_t i, size_t j) const { return entries[i].region == entries[j].region; }
-  GuestMemoryAccess& BackingOf(size_t i) const { return *entries[i].region->backing; }
+  const Region& RegionOf(size_t i) const { return regions == nullptr ? memory->regions[0] : *regions[i]; }
+  GuestMemoryAccess& BackingOf(size_t i) const { return *RegionOf(i).backing; }
+  Entry At(size_t i) const {
+    const Region& region = RegionOf(i);
+    return {&region, pages[i] * kPageSize - region.backing_offset + (i == 0 ? request.offset : 0), request.LengthOf(i)};
+  }
+  size_t FirstOfRun(size_t end) const;
+  size_t EndOfRun(size_t first) const;
+  size_t FirstEntry(size_t span) const {
+    return span == span_count ? count : first_entries == nullptr ? span : first_entries[span];
+  }
 
-  Status Acquire(bool kernel_access);
+  Status Acquire();
   void Unlock();
-  void MakeSpans(bool merge);
+  void MakeSpans();
 
  private:
   enum class Progress { kDone, kFailed, kRefused };
-  Progress LockAndProbe(bool kernel_access, Status& status, Stop& stop, size_t& refused);
+  Progress LockAndProbe(Status& status, Stop& stop, size_t& refused);
   Stop Probe(const Entry& entry) const;
   size_t ProbeFrom(size_t i) const;
   Status Error(ErrorKind kind, uint64_t fault_address) const;
   Status CallbackError(size_t first, size_t end, Status cause) const;
 };
 
-LockState* LockState::New(std::shared_ptr<const Memory> memory, AccessType access, size_t count) {
+LockState* LockState::New(std::shared_ptr<const Memory> memory, const LockRequest& request) {
   // Safe because all of these are trivial, and of alignment 8, which every size here is a multiple of.
-  static_assert(std::is_trivially_copyable_v<Entry> && std::is_trivially_copyable_v<GuestSpan>);
-  static_assert(alignof(LockState) == 8 && alignof(Entry) == 8 && alignof(GuestSpan) == 8 && alignof(iovec) == 8);
-  constexpr size_t kEach = sizeof(Entry) + sizeof(uint64_t) + sizeof(GuestSpan) + sizeof(iovec);
-  if (count > SIZE_MAX / 2 / kEach) {
+  static_assert(alignof(LockState) == 8 && alignof(iovec) == 8 && sizeof(size_t) == 8);
+  const size_t count = request.gpns.size();
+  const bool several = memory->regions.size() > 1;
+  const size_t each = sizeof(uint64_t) + (several ? sizeof(Region*) : 0) + (request.merge ? sizeof(size_t) : 0) +
+                      (request.kernel_access ? sizeof(iovec) : 0);
+  if (count > SIZE_MAX / 2 / each) {
     return nullptr;
   }
-  auto* block = static_cast<std::byte*>(host::Allocate(sizeof(LockState) + count * kEach));
+  auto* block = static_cast<std::byte*>(host::Allocate(sizeof(LockState) + count * each));
   if (block == nullptr) {
     return nullptr;
   }
   auto* state = new (block) LockState;
   block += sizeof(LockState);
-  state->entries = new (block) Entry[count];
-  block += count * sizeof(Entry);
-  state->pages = new (block) uint64_t[count];
-  block += count * sizeof(uint64_t);
-  state->spans = new (block) GuestSpan[count];
-  block += count * sizeof(GuestSpan);
-  state->iovecs = new (block) iovec[count];
+  const auto take = [&]<typename T>(T*& array, bool wanted) {
+    if (wanted) {
+      array = new (block) T[count];
+      block += count * sizeof(T);
+    }
+  };
+  take(state->pages, true);
+  take(state->regions, several);
+  take(state->first_entries, request.merge);
+  take(state->iovecs, request.kernel_access);
   state->memory = std::move(memory);
-  state->access = access;
+  state->request = request;
   state->count = count;
   return state;
+}
+
+// Neighbouring entries in one backing are one run, locked by one call.
+size_t LockState::FirstOfRun(size_t end) const {
+  if (regions == nullptr) {
+    return 0;
+  }
+  size_t first = end - 1;
+  while (first != 0 && regions[first - 1] == regions[end - 1]) {
+    --first;
+  }
+  return first;
+}
+
+size_t LockState::EndOfRun(size_t first) const {
+  if (regions == nullptr) {
+    return count;
+  }
+  size_t end = first + 1;
+  while (end < count && regions[end] == regions[first]) {
+    ++end;
+  }
+  return end;
 }
 
 void LockState::Delete() {
@@ -113,13 +168,9 @@ void LockState::Delete() {
 
 void LockState::Unlock() {
   while (locked != 0) {
-    size_t first = locked - 1;
-    while (first != 0 && SameRun(first - 1, first)) {
-      --first;
-    }
-    const size_t length = locked - first;
-    locked = first;  // before the call: whatever happens in it, it is made once
-    BackingOf(first).UnlockGpns(access, {pages + first, length});
+    const size_t end = locked;
+    locked = FirstOfRun(end);  // before the call: whatever happens in it, it is made once
+    BackingOf(locked).UnlockGpns(request.access, {pages + locked, end - locked});
   }
 }
 
@@ -128,30 +179,31 @@ Status LockState::Error(ErrorKind kind, uint64_t fault_address) const {
   info.kind = kind;
   info.operation = Operation::kLock;
   info.fault_address = fault_address;
-  return MakeError(memory->name, std::move(info));
+  return MakeError(&memory->name, std::move(info));
 }
 
 // A backing's own status about entries [first, end): the address it names counts if it is in one of them.
 Status LockState::CallbackError(size_t first, size_t end, Status cause) const {
   ErrorInfo info;
   info.operation = Operation::kLock;
-  info.fault_address = entries[first].gpa;
+  info.fault_address = At(first).gpa();
   if (cause.info().operation == Operation::kNone && cause.info().fault_address) {
     const uint64_t named = *cause.info().fault_address;
     for (size_t i = first; i < end; ++i) {
-      if (named >= entries[i].address() && named - entries[i].address() < entries[i].length) {
-        info.fault_address = entries[i].gpa + (named - entries[i].address());
+      const Entry entry = At(i);
+      if (named >= entry.address() && named - entry.address() < entry.length) {
+        info.fault_address = entry.gpa() + (named - entry.address());
         break;
       }
     }
   }
   info.cause = std::move(cause);
-  return MakeCallbackError(memory->name, std::move(info), false);
+  return MakeCallbackError(&memory->name, std::move(info), false);
 }
 
 Stop LockState::Probe(const Entry& entry) const {
-  const Piece piece{entry.region, entry.offset, entry.length, entry.gpa - entry.offset};
-  return WithAccess(access, [&](auto type) {
+  const Piece piece{entry.region, entry.offset, entry.length};
+  return WithAccess(request.access, [&](auto type) {
     ProbeTransfer<type()> transfer;
     return RunPass(piece, 0, transfer, 0);
   });
@@ -159,39 +211,51 @@ Stop LockState::Probe(const Entry& entry) const {
 
 // The first entry from `i` on that needs Probe; `count` if none does.
 size_t LockState::ProbeFrom(size_t i) const {
-  return i + WithAccess(access, [&](auto type) {
-           return ProbePages<type()>(count - i, [&](size_t n) {
-             const Entry& entry = entries[i + n];
-             return std::tuple(entry.region, entry.offset, entry.length);
-           });
-         });
+  if (i == 0 && request.offset != 0) {
+    return 0;
+  }
+  while (i < count) {
+    const size_t end = EndOfRun(i);
+    const Region& region = RegionOf(i);
+    const uint64_t* const run = pages + i;
+    i += WithAccess(request.access, [&](auto type) {
+      return ProbePages<type()>(end - i, [&](size_t n) {
+        uint64_t offset = run[n] * kPageSize - region.backing_offset;
+        (void)EndsBelow(region.limit, offset, 1);  // it does, but for a processor that mispredicted the check
+        return std::pair(&region, offset);
+      });
+    });
+    if (i != end) {
+      return i;
+    }
+  }
+  return count;
 }
 
 // Locks every run, exposes and probes every entry. Not kDone: what is locked stays so until the caller unlocks it.
-LockState::Progress LockState::LockAndProbe(bool kernel_access, Status& status, Stop& stop, size_t& refused) {
+LockState::Progress LockState::LockAndProbe(Status& status, Stop& stop, size_t& refused) {
   while (locked < count) {
     const size_t first = locked;
-    size_t end = first + 1;
-    while (end < count && SameRun(first, end)) {
-      ++end;
-    }
-    status = BackingOf(first).LockGpns(access, {pages + first, end - first});
+    const size_t end = EndOfRun(first);
+    status = BackingOf(first).LockGpns(request.access, {pages + first, end - first});
     if (!status.ok()) {
       status = CallbackError(first, end, std::move(status));
       return Progress::kFailed;
     }
     locked = end;
   }
-  for (size_t i = 0; kernel_access && i < count; ++i) {
-    status = BackingOf(i).ExposeVa(entries[i].address(), entries[i].length);
+  for (size_t i = 0; request.kernel_access && i < count; ++i) {
+    const Entry entry = At(i);
+    status = BackingOf(i).ExposeVa(entry.address(), entry.length);
     if (!status.ok()) {
       status = CallbackError(i, i + 1, std::move(status));
       return Progress::kFailed;
     }
   }
   for (size_t i = ProbeFrom(0); i < count; i = ProbeFrom(i + 1)) {
-    stop = Probe(entries[i]);
-    if (stop.offset != entries[i].length) {
+    const Entry entry = At(i);
+    stop = Probe(entry);
+    if (stop.offset != entry.length) {
       refused = i;
       return Progress::kRefused;
     }
@@ -199,12 +263,12 @@ LockState::Progress LockState::LockAndProbe(bool kernel_access, Status& status, 
   return Progress::kDone;
 }
 
-Status LockState::Acquire(bool kernel_access) {
+Status LockState::Acquire() {
   for (;;) {
     Status status;
     Stop stop{};
     size_t refused = 0;
-    const Progress progress = LockAndProbe(kernel_access, status, stop, refused);
+    const Progress progress = LockAndProbe(status, stop, refused);
     if (progress == Progress::kDone) {
       return {};
     }
@@ -212,38 +276,34 @@ Status LockState::Acquire(bool kernel_access) {
     if (progress == Progress::kFailed) {
       return status;
     }
-    const Entry& entry = entries[refused];
+    const Entry entry = At(refused);
     const PageFaultAction action = BackingOf(refused).PageFault(
-        {entry.address() + stop.offset, entry.length - stop.offset, access, stop.bitmap_failure});
+        {entry.address() + stop.offset, entry.length - stop.offset, request.access, stop.bitmap_failure});
     if (action.kind() == PageFaultAction::Kind::kFallback) {
-      return Error(ErrorKind::kNotLockable, entry.gpa + stop.offset);
+      return Error(ErrorKind::kNotLockable, entry.gpa() + stop.offset);
     }
     if (action.kind() == PageFaultAction::Kind::kFail) {
       ErrorInfo info;
       info.operation = Operation::kLock;
-      info.fault_address = entry.gpa + stop.offset;
+      info.fault_address = entry.gpa() + stop.offset;
       info.cause = action.status();
-      return MakeCallbackError(memory->name, std::move(info), stop.write_refused);
+      return MakeCallbackError(&memory->name, std::move(info), stop.write_refused);
     }
   }
 }
 
-void LockState::MakeSpans(bool merge) {
-  for (size_t i = 0; i < count; ++i) {
-    const Entry& entry = entries[i];
-    GuestSpan* const last = span_count == 0 ? nullptr : &spans[span_count - 1];
-    if (merge && last != nullptr && SameRun(i - 1, i) && pages[i - 1] + 1 == pages[i]) {
-      last->size_ += entry.length;
-      continue;
+void LockState::MakeSpans() {
+  span_count = count;
+  if (request.merge) {
+    span_count = 0;
+    for (size_t i = 0; i < count; ++i) {
+      if (i == 0 || &RegionOf(i - 1) != &RegionOf(i) || pages[i - 1] + 1 != pages[i]) {
+        first_entries[span_count++] = i;
+      }
     }
-    GuestSpan& span = spans[span_count++];
-    span.base_ = entry.region->base + entry.offset;
-    span.size_ = entry.length;
-    span.gpa_ = entry.gpa;
-    span.memory_ = memory.get();
   }
-  for (size_t i = 0; i < span_count; ++i) {
-    iovecs[i] = spans[i].ToIovec();
+  for (size_t i = 0; iovecs != nullptr && i < span_count; ++i) {
+    iovecs[i] = GuestSpans(this)[i].ToIovec();
   }
 }
 
@@ -261,15 +321,25 @@ Lock::~Lock() {
   }
 }
 
-std::span<const GuestSpan> Lock::spans() const {
-  return state_ == nullptr ? std::span<const GuestSpan>() : std::span<const GuestSpan>(state_->spans, state_->span_count);
-}
-
 std::span<const iovec> Lock::iovecs() const {
-  return state_ == nullptr ? std::span<const iovec>() : std::span<const iovec>(state_->iovecs, state_->span_count);
+  return state_ == nullptr || state_->iovecs == nullptr ? std::span<const iovec>()
+                                                        : std::span<const iovec>(state_->iovecs, state_->span_count);
 }
 
 }  // namespace detail
+
+size_t GuestSpans::size() const { return lock_ == nullptr ? 0 : lock_->span_count; }
+
+GuestSpan GuestSpans::operator[](size_t i) const {
+  const size_t first = lock_->FirstEntry(i);
+  const detail::LockState::Entry entry = lock_->At(first);
+  GuestSpan span;
+  span.base_ = entry.region->base + entry.offset;
+  span.size_ = lock_->request.Position(lock_->FirstEntry(i + 1)) - lock_->request.Position(first);
+  span.gpa_ = entry.gpa();
+  span.memory_ = lock_->memory.get();
+  return span;
+}
 
 bool GuestMemory::supports_locking() const {
   bool any = false;
@@ -286,64 +356,75 @@ bool GuestMemory::supports_locking() const {
 }
 
 Result<LockedPages> GuestMemory::LockGpns(AccessType access, bool kernel_access, std::span<const uint64_t> gpns) const {
-  auto lock = LockList(access, kernel_access, 0, gpns.size() * kPageSize, gpns, false);
+  auto lock = LockList({access, kernel_access, false, 0, gpns.size() * kPageSize, gpns});
   return lock.ok() ? Result<LockedPages>(LockedPages(*std::move(lock))) : Result<LockedPages>(lock.status());
 }
 
 Result<LockedRange> GuestMemory::LockRange(AccessType access, const PagedRange& range) const {
-  auto lock = LockList(access, true, range.offset(), range.length(), range.gpns(), true);
+  auto lock = LockList({access, true, true, range.offset(), range.length(), range.gpns()});
   return lock.ok() ? Result<LockedRange>(LockedRange(*std::move(lock))) : Result<LockedRange>(lock.status());
 }
 
-// Locks bytes [offset, offset + length) of the listed pages laid end to end; each page is used, at least by a byte.
-Result<detail::Lock> GuestMemory::LockList(AccessType access, bool kernel_access, uint64_t offset, uint64_t length,
-                                           std::span<const uint64_t> gpns, bool merge) const {
+// The first entry whose page does not lie in memory, as far as it is used; the number of entries if all do.
+size_t GuestMemory::FirstOutside(const detail::LockRequest& request) const {
+  const std::span<const uint64_t> gpns = request.gpns;
+  // Whole pages of one region can be looked at all at once.
+  if (index_mask_ == 0 && request.length == gpns.size() * kPageSize) {
+    const uint64_t pages = regions_[0].size / kPageSize;
+    if (std::all_of(gpns.begin(), gpns.end(), [=](uint64_t gpn) { return gpn < pages; })) {
+      return gpns.size();
+    }
+  }
+  for (size_t i = 0; i < gpns.size(); ++i) {
+    uint64_t offset;
+    if (gpns[i] >= kFirstInvalidGpn || Locate(request.StartOf(i), request.LengthOf(i), offset) == nullptr) {
+      return i;
+    }
+  }
+  return gpns.size();
+}
+
+Result<detail::Lock> GuestMemory::LockList(const detail::LockRequest& request) const {
   const auto error = [&](ErrorKind kind, std::optional<uint64_t> fault_address, std::optional<uint64_t> gpn) {
     ErrorInfo info;
     info.kind = kind;
     info.operation = Operation::kLock;
     info.fault_address = fault_address;
     info.gpn = gpn;
-    return detail::MakeError(memory_->name, std::move(info));
+    return detail::MakeError(&memory_->name, std::move(info));
   };
-  if (length == 0) {
+  if (request.length == 0) {
     return detail::Lock();
   }
   if (!supports_locking()) {
     return error(ErrorKind::kNotLockable, std::nullopt, std::nullopt);
   }
-  const size_t count = gpns.size();
-  // What the lock uses of entry i's page.
-  const auto used_start = [&](size_t i) { return i == 0 ? offset : 0; };
-  const auto used_length = [&](size_t i) { return std::min(offset + length - i * kPageSize, kPageSize) - used_start(i); };
-  for (size_t i = 0; i < count; ++i) {
-    const uint64_t gpn = gpns[i];
-    if (gpn >= kFirstInvalidGpn) {
-      return error(ErrorKind::kInvalidGpn, std::nullopt, gpn);
-    }
-    uint64_t in_region;
-    const uint64_t gpa = gpn * kPageSize + used_start(i);
-    if (Locate(gpa, used_length(i), in_region) == nullptr) {
-      return error(ErrorKind::kOutOfRange, gpa, std::nullopt);
-    }
+  const std::span<const uint64_t> gpns = request.gpns;
+  if (const size_t i = FirstOutside(request); i != gpns.size()) {
+    return gpns[i] >= kFirstInvalidGpn ? error(ErrorKind::kInvalidGpn, std::nullopt, gpns[i])
+                                       : error(ErrorKind::kOutOfRange, request.StartOf(i), std::nullopt);
   }
-  auto* const state = detail::LockState::New(memory_, access, count);
+  auto* const state = detail::LockState::New(memory_, request);
   if (state == nullptr) {
     return error(ErrorKind::kResourceExhausted, std::nullopt, std::nullopt);
   }
   detail::Lock lock(state);
-  for (size_t i = 0; i < count; ++i) {
-    const uint64_t gpa = gpns[i] * kPageSize + used_start(i);
-    detail::LockState::Entry& entry = state->entries[i];
-    entry.length = used_length(i);
-    entry.region = Locate(gpa, entry.length, entry.offset);
-    entry.gpa = gpa;
-    state->pages[i] = entry.address() / kPageSize;
+  const auto page_of = [](const detail::Region& region, uint64_t gpn) {
+    return gpn - region.start / kPageSize + region.backing_offset / kPageSize;
+  };
+  if (state->regions == nullptr) {
+    const detail::Region region = regions_[0];  // a copy, which the stores can't change
+    std::transform(gpns.begin(), gpns.end(), state->pages, [&](uint64_t gpn) { return page_of(region, gpn); });
+  } else {
+    for (size_t i = 0; i < gpns.size(); ++i) {
+      state->regions[i] = &RegionOf(gpns[i] * kPageSize);
+      state->pages[i] = page_of(*state->regions[i], gpns[i]);
+    }
   }
-  if (Status status = state->Acquire(kernel_access); !status.ok()) {
+  if (Status status = state->Acquire(); !status.ok()) {
     return status;
   }
-  state->MakeSpans(merge);
+  state->MakeSpans();
   return lock;
 }
 
@@ -353,7 +434,7 @@ Status GuestSpan::Run(uint64_t offset, uint64_t length, Transfer transfer) const
   info.operation = Transfer::kOperation;
   if (offset > size_ || length > size_ - offset) {
     info.kind = ErrorKind::kInvalidArgument;
-    return detail::MakeError(memory_ == nullptr ? nullptr : memory_->name, std::move(info),
+    return detail::MakeError(memory_ == nullptr ? nullptr : &memory_->name, std::move(info),
                              "the bytes do not lie in the locked span");
   }
   if (length == 0) {
@@ -367,7 +448,7 @@ Status GuestSpan::Run(uint64_t offset, uint64_t length, Transfer transfer) const
   info.fault_address = gpa_ + offset + fault->offset;
   info.transferred = fault->offset;
   info.cause = NotMapped();
-  return detail::MakeCallbackError(memory_->name, std::move(info), fault->write_refused());
+  return detail::MakeCallbackError(&memory_->name, std::move(info), fault->write_refused());
 }
 
 Status GuestSpan::CopyTo(std::span<std::byte> destination, uint64_t offset) const {

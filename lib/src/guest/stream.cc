@@ -13,8 +13,8 @@ namespace guestmem {
 namespace {
 
 // The name in errors that no GuestMemory reports.
-const std::shared_ptr<const std::string>& StreamName() {
-  static const auto name = std::make_shared<const std::string>("stream");
+const detail::DebugName& StreamName() {
+  static const detail::DebugName name("stream");
   return name;
 }
 
@@ -26,7 +26,7 @@ const std::shared_ptr<const std::string>& StreamName() {
   ErrorInfo info;
   info.kind = ErrorKind::kOutOfRange;
   info.operation = operation;
-  return detail::MakeError(StreamName(), std::move(info), text);
+  return detail::MakeError(&StreamName(), std::move(info), text);
 }
 
 bool detail::MayAllocate() { return host::MayAllocate(); }
@@ -35,7 +35,7 @@ Status detail::NoStreamMemory() {
   ErrorInfo info;
   info.kind = ErrorKind::kResourceExhausted;
   info.operation = Operation::kRead;
-  return MakeError(StreamName(), std::move(info));
+  return MakeError(&StreamName(), std::move(info));
 }
 
 Status SpanReader::Read(std::span<std::byte> destination) {

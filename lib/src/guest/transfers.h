@@ -226,15 +226,15 @@ struct ProbeTransfer {
   static uint64_t ToNextPage(uint64_t address) { return kPageSize - address % kPageSize; }
 };
 
-// Probes many single pages, with a section for as many as any transfer may cover. `at(i)` is where, {region, offset,
-// length}; a null region stops it. Returns how many were done: what is in the way of the next is for the general path to find.
+// Probes one byte of each of many pages, with a section for as many as any transfer may cover. `at(i)` is where, {window, offset};
+// a null window stops it. Returns how many were done: what is in the way of the next is for the general path to find.
 template <AccessType Access, typename At>
 size_t ProbePages(size_t count, At at) {
   for (size_t i = 0; i < count;) {
     const ReadSection section;
     for (const size_t end = std::min(count, i + kSectionBytes / kPageSize); i < end; ++i) {
-      const auto [region, offset, length] = at(i);
-      if (region == nullptr || !region->OnOnePage(offset, length)) {
+      const auto [region, offset] = at(i);
+      if (region == nullptr) {
         return i;
       }
       const uint8_t* const bitmap = region->Bitmap(Access);

@@ -24,14 +24,14 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
   uint64_t in_region = 0;
   const Region* region = Locate(offset, length, in_region);
   uint64_t previous_in_region = 0;
-  if ((region == nullptr || region->backing == nullptr) && length == 0 && offset != 0) {
+  if (region == nullptr && length == 0 && offset != 0) {
     // Not inside a backing: perhaps at the end of one.
     region = Locate(offset - 1, 1, previous_in_region);
     in_region = previous_in_region + 1;
   }
-  if (region == nullptr || region->backing == nullptr) {
+  if (region == nullptr) {
     info.kind = ErrorKind::kOutOfRange;
-    return detail::MakeError(memory_->name, std::move(info));
+    return detail::MakeError(&memory_->name, std::move(info));
   }
   const uint64_t start = region->backing_offset + in_region;
   auto own = region->backing->Subrange(start, length, allow_preemptive_locking);
@@ -45,7 +45,7 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
       info.fault_address = offset + (*cause.fault_address - start);
     }
     info.cause = own.status();
-    return detail::MakeCallbackError(memory_->name, std::move(info), false);
+    return detail::MakeCallbackError(&memory_->name, std::move(info), false);
   }
   if (*own) {
     return **std::move(own);
@@ -56,8 +56,8 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
   view->owned.push_back(std::const_pointer_cast<Memory>(memory_));
   Region& part = view->regions.emplace_back(*region);
   part.base = region->base == nullptr ? nullptr : region->base + in_region;
-  part.size = length;
-  part.mapped_size = region->base == nullptr ? 0 : length;
+  part.start = 0;
+  part.Resize(length);
   part.backing_offset = start;
   part.bit_bytes += in_region;
   if (part.iova) {
@@ -75,15 +75,15 @@ Result<GuestMemory> GuestMemory::LockableSubrange(uint64_t offset, uint64_t leng
   info.kind = ErrorKind::kNotLockable;
   info.operation = Operation::kSubrange;
   info.range = {offset, length};
-  return detail::MakeError(memory_->name, std::move(info));
+  return detail::MakeError(&memory_->name, std::move(info));
 }
 
 // Where the last byte of any backing ends.
 uint64_t GuestMemory::Extent() const {
   uint64_t extent = 0;
-  for (size_t i = 0; i < memory_->regions.size(); ++i) {
-    if (memory_->regions[i].backing != nullptr) {
-      extent = (static_cast<uint64_t>(i) << region_bits_) + memory_->regions[i].size;
+  for (const Region& region : memory_->regions) {
+    if (region.backing != nullptr) {
+      extent = region.start + region.size;
     }
   }
   return extent;
@@ -91,8 +91,7 @@ uint64_t GuestMemory::Extent() const {
 
 std::vector<SharedFile> GuestMemory::sharing() const {
   std::vector<SharedFile> files;
-  for (size_t i = 0; i < memory_->regions.size(); ++i) {
-    const Region& region = memory_->regions[i];
+  for (const Region& region : memory_->regions) {
     if (region.backing == nullptr) {
       continue;
     }
@@ -106,7 +105,7 @@ std::vector<SharedFile> GuestMemory::sharing() const {
         continue;
       }
       file.file_offset += first - file.gpa;
-      file.gpa = (static_cast<uint64_t>(i) << region_bits_) + (first - start);
+      file.gpa = region.start + (first - start);
       file.size = last - first;
       files.push_back(file);
     }

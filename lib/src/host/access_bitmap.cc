@@ -18,7 +18,8 @@ Result<std::shared_ptr<AccessBitmap>> AccessBitmap::Create(std::string name, uin
     ErrorInfo info;
     info.kind = kind;
     info.operation = Operation::kCreate;
-    return detail::MakeError(std::make_shared<const std::string>(name), std::move(info));
+    const detail::DebugName shown(name);
+    return detail::MakeError(&shown, std::move(info));
   };
   if (pages >= kTooMany) {
     return fail(ErrorKind::kInvalidArgument);
@@ -44,7 +45,7 @@ Result<std::shared_ptr<AccessBitmap>> AccessBitmap::Create(std::string name, uin
 
 // Safe because zeroed (or 0xff) memory that mmap aligned is an array of lock-free atomics and of counts.
 AccessBitmap::AccessBitmap(std::string name, uint64_t pages, std::byte* memory, uint64_t size)
-    : name_(std::make_shared<const std::string>(std::move(name))),
+    : name_(std::move(name)),
       pages_(pages),
       memory_(memory),
       memory_size_(size),
@@ -69,7 +70,7 @@ Status AccessBitmap::Misuse(Operation operation) const {
   ErrorInfo info;
   info.kind = ErrorKind::kInvalidArgument;
   info.operation = operation;
-  return detail::MakeError(name_, std::move(info), "a page beyond the bitmap, or unlocking one that is not locked");
+  return detail::MakeError(&name_, std::move(info), "a page beyond the bitmap, or unlocking one that is not locked");
 }
 
 Status AccessBitmap::IsLocked(PageRange pages, uint64_t gpn) const {
@@ -78,7 +79,7 @@ Status AccessBitmap::IsLocked(PageRange pages, uint64_t gpn) const {
   info.operation = Operation::kRevoke;
   info.range = {pages.first * kPageSize, pages.count * kPageSize};
   info.gpn = gpn;
-  return detail::MakeError(name_, std::move(info));
+  return detail::MakeError(&name_, std::move(info));
 }
 
 bool AccessBitmap::Contains(PageRange pages) const {

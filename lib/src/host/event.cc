@@ -20,7 +20,8 @@ Status Failure(Operation operation, const char* call) {
   ErrorInfo info;
   info.kind = host::KindOf(reason);
   info.operation = operation;
-  return detail::MakeError(std::make_shared<const std::string>("event"), std::move(info),
+  const detail::DebugName name("event");
+  return detail::MakeError(&name, std::move(info),
                            std::string(call) + ": " + std::strerror(reason));
 }
 

@@ -20,7 +20,8 @@ namespace guestmem::host {
   info.kind = kind;
   info.operation = Operation::kCreate;
   info.range = range;
-  return detail::MakeError(std::make_shared<const std::string>(name), std::move(info), std::move(message));
+  const detail::DebugName shown(name);
+  return detail::MakeError(&shown, std::move(info), std::move(message));
 }
 
 // What a failed host call means. What the caller handed in is to blame for some; the others say that the machine has no more.

@@ -18,6 +18,7 @@ namespace detail {
 
 constinit std::atomic<uint64_t> g_epoch{kReadersFence | 1};  // until InitializeAtLoad knows better
 constinit thread_local ReaderSlot* t_reader_slot = nullptr;
+constinit thread_local ReaderSlot t_no_section;
 
 namespace {
 
@@ -143,7 +144,7 @@ ReaderSlot* EnterSlowly() noexcept {
   }
   ReaderSlot* const slot = t_reader_slot;
   if (slot->epoch.load(std::memory_order_relaxed) != 0) {
-    return nullptr;
+    return &t_no_section;
   }
   slot->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
   if (ReadersFence()) {

@@ -71,7 +71,7 @@ constexpr detail::TrapKernels kAvx512Kernels = {guestmem_copy_from_guest_avx512,
 const detail::TrapKernels& ChooseKernels() {
   __builtin_cpu_init();
   const bool avx = __builtin_cpu_supports("avx2") != 0;
-  const bool avx512 = __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+  const bool avx512 = __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512bw") != 0;
   const char* wish = std::getenv("GUESTMEM_KERNELS");
   const auto forced = [&](const char* name) { return wish != nullptr && std::strcmp(wish, name) == 0; };
   if (!avx || forced("sse2")) {
@@ -214,7 +214,8 @@ Status InstallError(ErrorKind kind, std::string message) {
   ErrorInfo info;
   info.kind = kind;
   info.operation = Operation::kCreate;
-  return detail::MakeError(std::make_shared<const std::string>("fault handler"), std::move(info), std::move(message));
+  const detail::DebugName name("fault handler");
+  return detail::MakeError(&name, std::move(info), std::move(message));
 }
 
 Status Install(int signal, struct sigaction& previous) {

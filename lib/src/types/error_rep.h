@@ -4,9 +4,9 @@
 #define GUESTMEM_SRC_TYPES_ERROR_REP_H_
 
 #include <atomic>
-#include <memory>
 #include <string>
 
+#include "guestmem/detail/debug_name.h"
 #include "guestmem/status.h"
 
 namespace guestmem::detail {
@@ -17,23 +17,26 @@ struct ErrorRep {
   StatusCode code = StatusCode::kUnknown;
   bool write_refused = false;                // kNotMapped: a store met a mapping that does not take stores
   ErrorInfo info;
-  std::shared_ptr<const std::string> name;   // the memory's debug name; null in a callback's own status
+  bool named = false;                        // false: a callback's own status
+  DebugName name;                                 // the memory's
   std::string message;                       // replaces the kind's own cause text where not empty
 };
 
 // A host bug that nothing can be returned for.
 [[noreturn]] void Fatal(const std::string& text);
 
+// An error of the engine's (`name` is null: a callback's own), with what there is to say of it still to be filled in where Editable lets one.
+[[gnu::cold, gnu::noinline]] Status MakeError(const DebugName* name, ErrorKind kind, Operation operation);
+// The facts of an error just made, whose one reference the caller holds. Null: it is the one that stands in for all.
+[[gnu::cold]] ErrorInfo* Editable(Status& status);
+
 // A fully described error of the engine's. `message` may be empty.
-[[gnu::cold, gnu::noinline]] Status MakeError(std::shared_ptr<const std::string> name, ErrorInfo info,
+[[gnu::cold, gnu::noinline]] Status MakeError(const DebugName* name, ErrorInfo info,
                                               std::string message = {});
 // The error for a failed callback: keeps the kind of the three well-known statuses, else kBackend. `info.kind` is
 // overwritten.
-[[gnu::cold, gnu::noinline]] Status MakeCallbackError(std::shared_ptr<const std::string> name, ErrorInfo info,
+[[gnu::cold, gnu::noinline]] Status MakeCallbackError(const DebugName* name, ErrorInfo info,
                                                       bool write_refused);
-
-// For an error just made: an overlap of the host buffer leaves nothing to count on (SPEC 4).
-[[gnu::cold]] void ForgetTransferred(Status& status);
 
 }  // namespace guestmem::detail
 

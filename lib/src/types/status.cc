@@ -1,8 +1,9 @@
 #include "guestmem/status.h"
 
-#include <cinttypes>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <new>
 
 #include "types/error_rep.h"
@@ -36,31 +37,28 @@ StatusCode CodeOf(ErrorKind kind) {
   return StatusCode::kUnknown;
 }
 
-std::string Hex(uint64_t value) {
-  char text[2 + 16 + 1];
-  std::snprintf(text, sizeof text, "0x%" PRIx64, value);
-  return text;
+void AppendHex(std::string& text, uint64_t value) {
+  char digits[2 + 16] = {'0', 'x'};
+  text.append(digits, std::to_chars(digits + 2, std::end(digits), value, 16).ptr);
 }
 
-std::string CauseOf(const ErrorRep& rep) {
-  if (!rep.message.empty()) {
-    return rep.message;
-  }
-  switch (rep.info.kind) {
+// Of kinds about a GPN, that follows.
+const char* CauseOf(ErrorKind kind, bool write_refused) {
+  switch (kind) {
     case ErrorKind::kOutOfRange:
       return "the range is not inside memory";
     case ErrorKind::kAccessDenied:
       return "the page's access bit is clear";
     case ErrorKind::kNotMapped:
-      return rep.write_refused ? "the page is mapped read-only or not at all" : "the page is not mapped";
+      return write_refused ? "the page is mapped read-only or not at all" : "the page is not mapped";
     case ErrorKind::kNotLockable:
       return "the memory cannot be locked";
     case ErrorKind::kLocked:
-      return rep.info.gpn ? "page " + Hex(*rep.info.gpn) + " is locked" : "the page is locked";
+      return "there is a lock on page";
     case ErrorKind::kNoFallback:
       return "the backing has no fallback for this operation";
     case ErrorKind::kInvalidGpn:
-      return rep.info.gpn ? "invalid guest page number " + Hex(*rep.info.gpn) : "invalid guest page number";
+      return "invalid guest page number";
     case ErrorKind::kMisaligned:
       return "the address is not naturally aligned";
     case ErrorKind::kInvalidArgument:
@@ -70,7 +68,21 @@ std::string CauseOf(const ErrorRep& rep) {
     case ErrorKind::kBackend:
       break;
   }
-  return rep.info.cause.ok() ? "the backing gave no reason" : rep.info.cause.ToString();
+  return "the backing gave no reason";
+}
+
+void AppendCause(std::string& text, const ErrorRep& rep) {
+  if (!rep.message.empty()) {
+    text += rep.message;
+  } else if (!rep.info.cause.ok()) {
+    text += rep.info.cause.ToString();
+  } else {
+    text += CauseOf(rep.info.kind, rep.write_refused);
+    if (rep.info.gpn) {
+      text += ' ';
+      AppendHex(text, *rep.info.gpn);
+    }
+  }
 }
 
 // Out of memory while describing an error: this one needs none, and is never freed.
@@ -108,8 +120,12 @@ void Status::Ref(ErrorRep* rep) noexcept {
 }
 
 void Status::Unref(ErrorRep* rep) noexcept {
-  if (rep->references.load(std::memory_order_relaxed) != 0 &&
-      rep->references.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+  const uint32_t references = rep->references.load(std::memory_order_acquire);
+  if (references == 0) {
+    return;
+  }
+  // The last one has it to itself, and pays for no atomic subtraction.
+  if (references == 1 || rep->references.fetch_sub(1, std::memory_order_acq_rel) == 1) {
     delete rep;
   }
 }
@@ -130,20 +146,31 @@ std::string Status::ToString() const {
     return "OK";
   }
   const ErrorInfo& info = rep_->info;
-  if (rep_->name == nullptr) {
-    return CauseOf(*rep_);
+  std::string text;
+  if (rep_->named) {
+    text.reserve(rep_->name.view().size() + 160);  // what most of them take, at once
+    text += "guest memory '";
+    text += rep_->name.view();
+    text += "': ";
+    text += Name(info.operation);
+    text += " error: failed to access ";
+    if (info.range) {
+      const auto [start, length] = *info.range;
+      AppendHex(text, start);
+      const bool wraps = length > ~uint64_t{0} - start;
+      text += wraps ? '+' : '-';
+      AppendHex(text, wraps ? length : start + length);
+    } else {
+      text += "memory";
+    }
+    if (info.fault_address && !(info.range && info.range->start == *info.fault_address)) {
+      text += " at ";
+      AppendHex(text, *info.fault_address);
+    }
+    text += ": ";
   }
-  std::string text = "guest memory '" + *rep_->name + "': " + Name(info.operation) + " error: failed to access ";
-  if (info.range) {
-    const auto [start, length] = *info.range;
-    text += Hex(start) + (length > ~uint64_t{0} - start ? "+" + Hex(length) : "-" + Hex(start + length));
-  } else {
-    text += "memory";
-  }
-  if (info.fault_address && !(info.range && info.range->start == *info.fault_address)) {
-    text += " at " + Hex(*info.fault_address);
-  }
-  return text + ": " + CauseOf(*rep_);
+  AppendCause(text, *rep_);
+  return text;
 }
 
 Status AccessDenied() { return WellKnown(ErrorKind::kAccessDenied); }
@@ -179,44 +206,57 @@ const char* Name(Operation operation) {
 
 namespace detail {
 
-Status MakeError(std::shared_ptr<const std::string> name, ErrorInfo info, std::string message) {
+namespace {
+
+// Safe because the caller made it and has not handed it on.
+ErrorRep& Rep(Status& status) { return *const_cast<ErrorRep*>(status.rep()); }
+
+}  // namespace
+
+ErrorInfo* Editable(Status& status) {
+  return Rep(status).references.load(std::memory_order_relaxed) == 0 ? nullptr : &Rep(status).info;
+}
+
+Status MakeError(const DebugName* name, ErrorKind kind, Operation operation) {
   ErrorRep* rep = NewRep();
   if (rep == nullptr) {
     return Status(OutOfMemoryRep());
   }
-  rep->code = CodeOf(info.kind);
-  rep->info = std::move(info);
-  rep->name = std::move(name);
-  rep->message = std::move(message);
+  rep->code = CodeOf(kind);
+  rep->info.kind = kind;
+  rep->info.operation = operation;
+  if (name != nullptr) {
+    rep->named = true;
+    rep->name = *name;
+  }
   return Status(rep);
 }
 
-Status MakeCallbackError(std::shared_ptr<const std::string> name, ErrorInfo info, bool write_refused) {
+Status MakeError(const DebugName* name, ErrorInfo info, std::string message) {
+  Status status = MakeError(name, info.kind, info.operation);
+  if (ErrorInfo* const made = Editable(status)) {
+    *made = std::move(info);
+    Rep(status).message = std::move(message);
+  }
+  return status;
+}
+
+Status MakeCallbackError(const DebugName* name, ErrorInfo info, bool write_refused) {
   const ErrorRep* cause = info.cause.rep();
   StatusCode code = cause == nullptr ? StatusCode::kUnknown : cause->code;
   // A status of another GuestMemory has a name: it is the callback's own affair, whatever its kind.
-  const bool keeps_kind = cause != nullptr && cause->name == nullptr && cause->info.kind != ErrorKind::kBackend;
+  const bool keeps_kind = cause != nullptr && !cause->named && cause->info.kind != ErrorKind::kBackend;
   write_refused = write_refused || (keeps_kind && cause->write_refused);
   info.kind = keeps_kind ? cause->info.kind : ErrorKind::kBackend;
   if (keeps_kind) {
     info.cause = Status();
   }
-  Status status = MakeError(std::move(name), std::move(info));
-  // Safe because the only other holder could be the immortal error, which is left alone.
-  auto* rep = const_cast<ErrorRep*>(status.rep());
-  if (rep != OutOfMemoryRep()) {
-    rep->code = code;
-    rep->write_refused = write_refused;
+  Status status = MakeError(name, std::move(info));
+  if (Editable(status) != nullptr) {
+    Rep(status).code = code;
+    Rep(status).write_refused = write_refused;
   }
   return status;
-}
-
-void ForgetTransferred(Status& status) {
-  // Safe because the caller made it and holds the one reference; the immortal error counts nothing anyway.
-  auto* const rep = const_cast<ErrorRep*>(status.rep());
-  if (rep != OutOfMemoryRep()) {
-    rep->info.transferred = 0;
-  }
 }
 
 Status NonOk(Status status) noexcept {

@@ -6,9 +6,9 @@
 #include <bit>
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
+#include "guestmem/detail/debug_name.h"
 #include "guestmem/detail/region.h"
 #include "guestmem/types.h"
 
@@ -17,22 +17,19 @@ namespace guestmem::detail {
 // Regions of one power-of-two size, side by side from address 0. Immutable.
 // One region is not limited by that size: it has all of [0, 2^63).
 struct Memory {
-  std::shared_ptr<const std::string> name;
+  DebugName name;
   std::vector<Region> regions;  // a power of two of them
-  unsigned region_bits = 63;
+  unsigned region_bits = 63;    // of one region: all addresses are its own
   // What keeps the backings alive: the backings themselves, or (a view) the memory it shows a part of.
   std::vector<std::shared_ptr<void>> owned;
   bool is_heap = false;  // owned[0] is an AlignedHeapMemory that only GuestMemory handles reach
-
-  uint64_t region_mask() const { return (uint64_t{1} << region_bits) - 1; }
 };
 
 // Part of an access that lies in one region.
 struct Piece {
   const Region* region;
-  uint64_t offset;        // in the region
+  uint64_t offset;  // in the region
   uint64_t length;
-  uint64_t region_start;  // the region's address in the memory
 };
 
 }  // namespace guestmem::detail

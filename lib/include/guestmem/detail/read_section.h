@@ -40,8 +40,10 @@ extern constinit thread_local ReaderSlot* t_fast_slot __attribute__((tls_model("
 
 // Sets both.
 void SetReaderSlot(ReaderSlot* slot) noexcept;
+// What a section ends that has nothing to end: no writer looks at it.
+extern constinit thread_local ReaderSlot t_no_section __attribute__((tls_model("initial-exec")));
 
-// The slot that the section now beginning is to end; null: it is nested, the outer one protects it.
+// The slot that the section now beginning is to end; t_no_section: it is nested, the outer one protects it.
 ReaderSlot* EnterSlowly() noexcept;
 
 class ReadSection {
@@ -49,6 +51,7 @@ class ReadSection {
   // `enabled` false: nothing (an access that no bitmap guards has nothing to protect).
   explicit ReadSection(bool enabled = true) noexcept {
     if (!enabled) {
+      slot_ = &t_no_section;
       return;
     }
     GUESTMEM_SCHEDULE_POINT(kSectionEntry);
@@ -61,7 +64,7 @@ class ReadSection {
     std::atomic_signal_fence(std::memory_order_seq_cst);  // fence B: the compiler's part
   }
   ~ReadSection() {
-    if (slot_ != nullptr) [[likely]] {
+    if (!kScheduled || slot_ != &t_no_section) {
       GUESTMEM_SCHEDULE_POINT(kSectionExit);
       slot_->epoch.store(0, std::memory_order_release);  // fence C
     }
@@ -70,7 +73,7 @@ class ReadSection {
   ReadSection& operator=(const ReadSection&) = delete;
 
  private:
-  ReaderSlot* slot_ = nullptr;
+  ReaderSlot* slot_;
 };
 
 }  // namespace guestmem::detail

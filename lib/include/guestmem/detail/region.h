@@ -15,40 +15,35 @@ class GuestMemoryAccess;
 
 namespace guestmem::detail {
 
-// Whether `offset` is below `bound`; if not, it becomes 0, also where the processor mispredicts the caller's branch on the
-// answer and runs ahead with it. (Speculative bounds bypass, CVE-2017-5753; the method is that of Linux's
+// Whether [offset, offset + length) ends below `limit`, which is one more than the size of what it shall lie in (so that a range
+// without bytes may lie at its end), or 0 for nothing. If not, `offset` becomes 0, also where the processor mispredicts the
+// caller's branch on the answer and runs ahead with it. (Speculative bounds bypass, CVE-2017-5753; the method is that of Linux's
 // array_index_nospec.) The second half is off with -DGUESTMEM_MASK_SPECULATION=0.
 #if !defined(GUESTMEM_MASK_SPECULATION)
 #define GUESTMEM_MASK_SPECULATION 1
 #endif
-inline bool IsBelow(uint64_t& offset, uint64_t bound) noexcept {
+inline bool EndsBelow(uint64_t limit, uint64_t& offset, uint64_t length) noexcept {
 #if GUESTMEM_MASK_SPECULATION && defined(__x86_64__)
-  uint64_t mask;
-  bool below;
-  // offset - bound borrows exactly if offset < bound; sbb spreads the borrow and keeps it. asm so that no compiler proves
-  // the mask useless.
-  asm("cmp %3, %2\n\tsbb %0, %0" : "=r"(mask), "=@ccc"(below) : "r"(offset), "r"(bound));
-  offset &= mask;
-  return below;
+  bool above;
+  // limit - length, or 0 where that is less than nothing, is what offset must be below. No branch before it is; asm so that no
+  // compiler proves the second cmov useless.
+  asm("sub %[length], %[limit]\n\tcmovb %[zero], %[limit]\n\tcmp %[limit], %[offset]\n\tcmovae %[zero], %[offset]"
+      : [limit] "+&r"(limit), [offset] "+&r"(offset), "=@ccae"(above)
+      : [zero] "r"(uint64_t{0}), [length] "re"(length));
+  return !above;
 #else
-  return offset < bound;
+  return length < limit && offset < limit - length;
 #endif
 }
 
-// A backing, or the part of one that a view shows. Offsets count from the part's start. Immutable.
-struct Region {
-  // What the fast path reads.
+// What the fast path reads of a backing, or of the part of one that a view shows. Offsets count from the part's start.
+// Immutable.
+struct Window {
   std::byte* base = nullptr;                  // host address of offset 0; null: no mapping
-  uint64_t mapped_size = 0;                   // `size` if there is a mapping, else 0
+  uint64_t start = 0;                         // the memory's address of offset 0
+  uint64_t mapped_limit = 0;                  // `limit` if there is a mapping, else 0
   const uint8_t* bitmaps[kAccessTypes] = {};  // the backing's, by AccessType; null: all is allowed, no section is needed
   uint64_t bit_bytes = 0;                     // backing_offset + bit_offset pages: (bit_bytes + offset) / 4096 is a bit
-  // The rest.
-  uint64_t size = 0;                          // 0: an empty slot
-  uint64_t backing_offset = 0;                // the backing's address of offset 0
-  bool has_bitmap = false;
-  bool lockable = false;                      // mapped, and the backing supports locking
-  GuestMemoryAccess* backing = nullptr;
-  std::optional<uint64_t> iova;              // of offset 0
 
   const uint8_t* Bitmap(AccessType access) const noexcept { return bitmaps[static_cast<size_t>(access)]; }
 
@@ -58,10 +53,13 @@ struct Region {
     return (__atomic_load_n(bitmap + bit / 8, __ATOMIC_RELAXED) >> (bit % 8) & 1) != 0;
   }
 
-  // Whether all of [offset, offset + length) lies on one page of the backing.
+  // Whether all of [offset, offset + length), in the region, lies on one page of the backing. Of a range without bytes: whether
+  // that is inside a page and not at its start, so that there is a page.
   bool OnOnePage(uint64_t offset, uint64_t length) const noexcept {
-    return (bit_bytes + offset) % kPageSize + length <= kPageSize;
+    const uint64_t first = bit_bytes + offset;
+    return (first ^ (first + length - 1)) < kPageSize;
   }
+
 
   // Whether accesses of this type run in sections.
   bool Guards(AccessType access) const noexcept { return Bitmap(access) != nullptr; }
@@ -69,6 +67,23 @@ struct Region {
   // The offset of the first byte in [offset, offset + length) whose page's bit is clear in `bitmap`; offset + length if none
   // is or `bitmap` is null. Precondition: length != 0 and the range is inside the region.
   uint64_t FirstRefused(const uint8_t* bitmap, uint64_t offset, uint64_t length) const noexcept;
+};
+
+// All of it.
+struct alignas(64) Region : Window {
+  uint64_t limit = 0;           // for EndsBelow: size + 1; 0: an empty slot
+  uint64_t size = 0;
+  uint64_t backing_offset = 0;  // the backing's address of offset 0
+  bool has_bitmap = false;
+  bool lockable = false;        // mapped, and the backing supports locking
+  GuestMemoryAccess* backing = nullptr;
+  std::optional<uint64_t> iova;  // of offset 0
+
+  void Resize(uint64_t bytes) noexcept {
+    size = bytes;
+    limit = bytes + 1;
+    mapped_limit = base == nullptr ? 0 : limit;
+  }
 };
 
 // Bytes that one read-side section covers at most, so that a large transfer does not hold up a waiting writer.
