@@ -21,13 +21,11 @@ namespace {
 // Calls `call` with an integral_constant of `access`.
 template <typename Call>
 auto WithAccess(AccessType access, Call call) {
-  switch (access) {
-    case AccessType::kRead:
-      break;
-    case AccessType::kWrite:
-      return call(std::integral_constant<AccessType, AccessType::kWrite>());
-    case AccessType::kExecute:
-      return call(std::integral_constant<AccessType, AccessType::kExecute>());
+  if (access == AccessType::kWrite) {
+    return call(std::integral_constant<AccessType, AccessType::kWrite>());
+  }
+  if (access == AccessType::kExecute) {
+    return call(std::integral_constant<AccessType, AccessType::kExecute>());
   }
   return call(std::integral_constant<AccessType, AccessType::kRead>());
 }
@@ -112,9 +110,7 @@ LockState* LockState::New(std::shared_ptr<const Memory> memory, const LockReques
   const bool several = memory->regions.size() > 1;
   const size_t each = sizeof(uint64_t) + (several ? sizeof(Region*) : 0) + (request.merge ? sizeof(size_t) : 0) +
                       (request.kernel_access ? sizeof(iovec) : 0);
-  if (count > SIZE_MAX / 2 / each) {
-    return nullptr;
-  }
+  // Cannot wrap: the list is in memory, and an entry takes no more than 5 times as much.
   auto* block = static_cast<std::byte*>(host::Allocate(sizeof(LockState) + count * each));
   if (block == nullptr) {
     return nullptr;

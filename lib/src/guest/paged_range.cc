@@ -103,7 +103,9 @@ std::optional<PagedRanges> PagedRanges::Subrange(uint64_t offset, uint64_t lengt
     return std::nullopt;
   }
   PagedRanges part = *this;
-  return part.Skip(offset) && part.Truncate(length) ? std::optional(part) : std::nullopt;
+  (void)part.Skip(offset);  // they fit
+  (void)part.Truncate(length);
+  return part;
 }
 
 std::optional<std::pair<PagedRanges, PagedRanges>> PagedRanges::Split(uint64_t at) const noexcept {

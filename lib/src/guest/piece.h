@@ -150,14 +150,12 @@ bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure&
         {region.backing_offset + piece.offset + stop.offset, piece.length - stop.offset, Transfer::kAccess,
          stop.bitmap_failure});
     GUESTMEM_SCHEDULE_POINT(kAfterHandler);
-    switch (action.kind()) {
-      case PageFaultAction::Kind::kRetry:
-        break;
-      case PageFaultAction::Kind::kFallback:
-        return RunFallback(piece, at, transfer, done, failure);
-      case PageFaultAction::Kind::kFail:
-        failure = {action.status(), stop.offset, Transfer::kCounts ? done : 0, stop.write_refused};
-        return false;
+    if (action.kind() == PageFaultAction::Kind::kFallback) {
+      return RunFallback(piece, at, transfer, done, failure);
+    }
+    if (action.kind() == PageFaultAction::Kind::kFail) {
+      failure = {action.status(), stop.offset, Transfer::kCounts ? done : 0, stop.write_refused};
+      return false;
     }
   }
 }

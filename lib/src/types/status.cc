@@ -13,62 +13,30 @@ namespace {
 
 using detail::ErrorRep;
 
-StatusCode CodeOf(ErrorKind kind) {
-  switch (kind) {
-    case ErrorKind::kOutOfRange:
-      return StatusCode::kOutOfRange;
-    case ErrorKind::kAccessDenied:
-      return StatusCode::kPermissionDenied;
-    case ErrorKind::kNotMapped:
-    case ErrorKind::kNotLockable:
-    case ErrorKind::kLocked:
-      return StatusCode::kFailedPrecondition;
-    case ErrorKind::kNoFallback:
-      return StatusCode::kUnimplemented;
-    case ErrorKind::kInvalidGpn:
-    case ErrorKind::kMisaligned:
-    case ErrorKind::kInvalidArgument:
-      return StatusCode::kInvalidArgument;
-    case ErrorKind::kResourceExhausted:
-      return StatusCode::kResourceExhausted;
-    case ErrorKind::kBackend:
-      break;
-  }
-  return StatusCode::kUnknown;
-}
+struct KindFacts {
+  const char* name;
+  StatusCode code;
+  const char* cause;  // of kinds about a GPN, that follows
+};
+constexpr KindFacts kKinds[] = {
+    {"out of range", StatusCode::kOutOfRange, "the range is not inside memory"},
+    {"access denied", StatusCode::kPermissionDenied, "the page's access bit is clear"},
+    {"not mapped", StatusCode::kFailedPrecondition, "the page is not mapped"},
+    {"not lockable", StatusCode::kFailedPrecondition, "the memory cannot be locked"},
+    {"locked", StatusCode::kFailedPrecondition, "there is a lock on page"},
+    {"no fallback", StatusCode::kUnimplemented, "the backing has no fallback for this operation"},
+    {"invalid GPN", StatusCode::kInvalidArgument, "invalid guest page number"},
+    {"misaligned", StatusCode::kInvalidArgument, "the address is not naturally aligned"},
+    {"invalid argument", StatusCode::kInvalidArgument, "invalid argument"},
+    {"resource exhausted", StatusCode::kResourceExhausted, "out of memory"},
+    {"backend", StatusCode::kUnknown, "the backing gave no reason"},
+};
+static_assert(std::size(kKinds) == static_cast<size_t>(ErrorKind::kBackend) + 1);
+const KindFacts& FactsOf(ErrorKind kind) { return kKinds[static_cast<size_t>(kind)]; }
 
 void AppendHex(std::string& text, uint64_t value) {
   char digits[2 + 16] = {'0', 'x'};
   text.append(digits, std::to_chars(digits + 2, std::end(digits), value, 16).ptr);
-}
-
-// Of kinds about a GPN, that follows.
-const char* CauseOf(ErrorKind kind, bool write_refused) {
-  switch (kind) {
-    case ErrorKind::kOutOfRange:
-      return "the range is not inside memory";
-    case ErrorKind::kAccessDenied:
-      return "the page's access bit is clear";
-    case ErrorKind::kNotMapped:
-      return write_refused ? "the page is mapped read-only or not at all" : "the page is not mapped";
-    case ErrorKind::kNotLockable:
-      return "the memory cannot be locked";
-    case ErrorKind::kLocked:
-      return "there is a lock on page";
-    case ErrorKind::kNoFallback:
-      return "the backing has no fallback for this operation";
-    case ErrorKind::kInvalidGpn:
-      return "invalid guest page number";
-    case ErrorKind::kMisaligned:
-      return "the address is not naturally aligned";
-    case ErrorKind::kInvalidArgument:
-      return "invalid argument";
-    case ErrorKind::kResourceExhausted:
-      return "out of memory";
-    case ErrorKind::kBackend:
-      break;
-  }
-  return "the backing gave no reason";
 }
 
 void AppendCause(std::string& text, const ErrorRep& rep) {
@@ -77,7 +45,7 @@ void AppendCause(std::string& text, const ErrorRep& rep) {
   } else if (!rep.info.cause.ok()) {
     text += rep.info.cause.ToString();
   } else {
-    text += CauseOf(rep.info.kind, rep.write_refused);
+    text += rep.write_refused ? "the page is mapped read-only or not at all" : FactsOf(rep.info.kind).cause;
     if (rep.info.gpn) {
       text += ' ';
       AppendHex(text, *rep.info.gpn);
@@ -189,13 +157,7 @@ Status BackendError(StatusCode code, std::string_view message, std::optional<uin
   return Status(rep);
 }
 
-const char* Name(ErrorKind kind) {
-  static constexpr const char* kNames[] = {
-      "out of range", "access denied", "not mapped", "not lockable",     "locked",             "no fallback",
-      "invalid GPN",  "misaligned",    "invalid argument", "resource exhausted", "backend",
-  };
-  return kNames[static_cast<size_t>(kind)];
-}
+const char* Name(ErrorKind kind) { return FactsOf(kind).name; }
 
 const char* Name(Operation operation) {
   static constexpr const char* kNames[] = {
@@ -222,7 +184,7 @@ Status MakeError(const DebugName* name, ErrorKind kind, Operation operation) {
   if (rep == nullptr) {
     return Status(OutOfMemoryRep());
   }
-  rep->code = CodeOf(kind);
+  rep->code = FactsOf(kind).code;
   rep->info.kind = kind;
   rep->info.operation = operation;
   if (name != nullptr) {
@@ -254,7 +216,7 @@ Status MakeCallbackError(const DebugName* name, ErrorInfo info, bool write_refus
   Status status = MakeError(name, std::move(info));
   if (Editable(status) != nullptr) {
     Rep(status).code = code;
-    Rep(status).write_refused = write_refused;
+    Rep(status).write_refused = write_refused && Rep(status).info.kind == ErrorKind::kNotMapped;
   }
   return status;
 }
