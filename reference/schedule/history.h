@@ -48,7 +48,7 @@ struct LockSpan {
   uint8_t page = 0;
 };
 
-// A revoke that took effect or was refused because a page is locked.
+// A revoke that took effect or was refused because a page is locked; or a wait for pages to be unlocked, which found the same.
 struct RevokeEvent {
   uint64_t start = 0, end = 0;
   uint8_t page = 0, count = 0;

@@ -214,7 +214,7 @@ std::optional<std::string> JudgeLocks(const Trace& trace, const History& history
       }
       some |= lock.lock_start <= revoke.end && lock.unlocked >= revoke.start;
       if (!revoke.refused && lock.locked < revoke.start && lock.unlock_start > revoke.end) {
-        return OpName(trace, revoke.op) + Format(" revoked page %d, which was locked all the while", lock.page);
+        return OpName(trace, revoke.op) + Format(" took page %d for unlocked, which was locked all the while", lock.page);
       }
     }
     if (revoke.refused && !some) {

@@ -132,6 +132,10 @@ void Machine::Body(void* context, int index) {
       self.RunOp(i);
     }
   }
+  // Others may be waiting for them.
+  for (uint8_t page = 0; page < kMaxPages; ++page) {
+    self.UnlockPage(page);
+  }
 }
 
 // An access to a missing page sleeps in the kernel, in its section, until somebody resolves the fault.
@@ -176,6 +180,8 @@ void Machine::RunOp(size_t index) {
     case OpKind::kResolve:
       page_[op.page].missing = false;
       return;
+    case OpKind::kWaitUnlocked:
+      return WaitUnlocked(op);
   }
 }
 

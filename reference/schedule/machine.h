@@ -70,6 +70,7 @@ class Machine {
   void LockPage(const Op& op);
   void TouchLocked(const Op& op);
   void UnlockPage(uint8_t page);
+  void WaitUnlocked(const Op& op);
   void OwnSection(const Op& op);
   guestmem::PageFaultAction Handle(const guestmem::PageFaultInfo& fault);
 

@@ -1,5 +1,7 @@
 // The operations of a concurrent trace.
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <span>
 
@@ -257,6 +259,21 @@ void Machine::UnlockPage(uint8_t page) {
   held.span = 0;
   held.pages = {};
   history_.locks[span].unlocked = scheduler_.Tick();
+}
+
+void Machine::WaitUnlocked(const Op& op) {
+  using Time = std::chrono::steady_clock::time_point;
+  const bool holds = std::any_of(me().lock.begin(), me().lock.end(), [](const Held& held) { return held.span != 0; });
+  const uint64_t start = scheduler_.Tick();
+  const Status status = bits_->WaitUnlocked({op.page, op.count}, holds ? Time() : Time::max());
+  const uint64_t end = scheduler_.Tick();
+  if (scheduler_.given_up()) {
+    return;
+  }
+  if (!status.ok() && (!holds || status.kind() != ErrorKind::kLocked)) {
+    Break("waiting for pages to be unlocked failed: " + status.ToString());
+  }
+  history_.revokes.push_back({start, end, op.page, op.count, !status.ok(), static_cast<uint8_t>(me().op)});
 }
 
 void Machine::OwnSection(const Op& op) {

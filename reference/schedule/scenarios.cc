@@ -45,6 +45,9 @@ constexpr Scenario kScenarios[] = {
     {"locked_twice", "threads 3\npage rw\n0 lock page=0\n0 touch page=0\n0 unlock page=0\n1 lock page=0\n1 touch page=0\n1 unlock page=0\n2 retire page=0 form=1\n"},
     {"locks_of_two_pages_and_a_wide_revoke",
      "threads 2\npage rw\npage rw\n0 lock page=1\n0 touch page=1\n0 unlock page=1\n1 revoke page=0 count=2\n1 read page=0\n"},
+    {"unplug_waits_for_locks",
+     "threads 3\npage rw\npage rw\n0 lock page=0\n0 touch page=0\n0 unlock page=0\n1 lock page=1\n1 wait_unlocked page=0 count=2\n"
+     "2 wait_unlocked page=0 count=2\n2 retire page=0\n"},
     {"own_section_outlives_the_access_in_it", "threads 2\npage rw\n0 section page=0\n1 retire page=0\n1 restore page=0\n"},
     {"own_section_against_unmap", "threads 2\npage rw\n0 section page=0\n1 retire page=0 form=1\n"},
     {"sleeping_fault_resolved_elsewhere",

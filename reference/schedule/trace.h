@@ -47,14 +47,15 @@ enum class OpKind : uint8_t {
   kUnlock,
   kSection,          // a section of the thread's own, in it a plain read, and then a direct one of what the bits allowed
   kResolve,          // populates a missing page: whoever sleeps on it wakes
+  kWaitUnlocked,     // for pages that others have locked; who holds a lock itself only looks: waiting might be for ever
 };
-inline constexpr int kOpKinds = 15;
+inline constexpr int kOpKinds = 16;
 
 struct Op {
   uint8_t thread = 0;
   OpKind kind = OpKind::kRead;
   uint8_t page = 0;    // modulo the world's
-  uint8_t count = 1;   // pages of kRevoke, kGrant: 1..kMaxPages, cut at the end of memory
+  uint8_t count = 1;   // pages of kRevoke, kGrant, kWaitUnlocked: 1..kMaxPages, cut at the end of memory
   uint8_t cell = 0;    // index into kCells
   uint8_t size = 3;    // log2 of a plain access
   uint8_t part = 0;    // 0..7: where in the granule, rounded down to the size

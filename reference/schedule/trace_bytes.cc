@@ -40,8 +40,10 @@ Op Normal(Op op, int threads, size_t pages) {
   if (bulk) {
     out.length = op.length % kLengthCount;
   }
-  if (bits) {
+  if (bits || op.kind == OpKind::kWaitUnlocked) {
     out.count = static_cast<uint8_t>(std::clamp<size_t>(op.count, 1, pages - out.page));
+  }
+  if (bits) {
     out.access = static_cast<uint8_t>(1 + (op.access + 2) % 3);
   }
   if (op.kind == OpKind::kRetire || op.kind == OpKind::kLock || op.kind == OpKind::kTouch) {
@@ -141,6 +143,7 @@ Range RangeOf(const Op& op, size_t pages) {
       return {start, 8};
     case OpKind::kRevoke:
     case OpKind::kGrant:
+    case OpKind::kWaitUnlocked:
       return {op.page * kPageBytes, op.count * kPageBytes};
     default:
       return {op.page * kPageBytes, kPageBytes};

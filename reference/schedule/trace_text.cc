@@ -21,7 +21,7 @@ namespace {
 constexpr std::string_view kHeader = "guestmem schedule 1";
 constexpr std::string_view kKindNames[kOpKinds] = {
     "read",   "write",  "compare_exchange", "bulk_read", "bulk_write", "fill",   "revoke", "grant",
-    "retire", "restore", "lock",             "touch",     "unlock",     "section", "resolve"};
+    "retire", "restore", "lock",             "touch",     "unlock",     "section", "resolve", "wait_unlocked"};
 constexpr std::string_view kAnswerNames[kAnswers] = {"fail", "retry", "grant", "restore", "revoke_other", "retry_forever"};
 
 // The fields that text spells as key=number, with their range; those at their default are left out.

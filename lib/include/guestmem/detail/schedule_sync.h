@@ -42,17 +42,21 @@ class Condition {
     if (deadline == Deadline()) {
       return predicate();
     }
-    for (bool first = true; !predicate(); first = false) {
+    bool go_on = true;
+    while (!predicate() && go_on) {
+      const unsigned seen = notified_;
       lock.unlock();
-      const bool go_on = AwaitSchedule(first);
-      lock.lock();
-      if (!go_on) {
-        return predicate();
+      for (bool first = true; notified_ == seen && go_on; first = false) {
+        go_on = AwaitSchedule(first);
       }
+      lock.lock();
     }
-    return true;
+    return predicate();
   }
-  void notify_all() noexcept {}
+  void notify_all() noexcept { ++notified_; }
+
+ private:
+  unsigned notified_ = 0;
 };
 
 template <typename T>
