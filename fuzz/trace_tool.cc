@@ -5,15 +5,14 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include "fuzz/in_child.h"
+#include "fuzz/trace_files.h"
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
 #include "reference/lockstep/minimise.h"
@@ -39,40 +38,6 @@ constexpr char kHelp[] =
 int Complain(const std::string& file, const std::string& what) {
   std::fprintf(stderr, "%s: %s\n", file.c_str(), what.c_str());
   return kBadInput;
-}
-
-// A text may start with comments; its first other line is the header.
-bool LooksLikeText(const std::string& file, std::string_view content) {
-  if (std::filesystem::path(file).extension() == ".trace") return true;
-  while (!content.empty()) {
-    const size_t start = content.find_first_not_of(" \t\r\n");
-    if (start == content.npos) return false;
-    content.remove_prefix(start);
-    if (content[0] != '#') return content.starts_with("guestmem ");
-    content.remove_prefix(std::min(content.find('\n'), content.size()));
-  }
-  return false;
-}
-
-// Says what is wrong with the file where it returns nullopt.
-std::optional<reference::Trace> Load(const std::string& file) {
-  std::error_code error;
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream || std::filesystem::is_directory(file, error)) {
-    Complain(file, "not a readable file");
-    return std::nullopt;
-  }
-  const std::string content{std::istreambuf_iterator<char>(stream), {}};
-  if (!LooksLikeText(file, content)) {
-    // Safe because a char object may be read as unsigned char.
-    return reference::FromBytes({reinterpret_cast<const uint8_t*>(content.data()), content.size()});
-  }
-  auto parsed = reference::FromText(content);
-  if (const auto* refused = std::get_if<reference::TextError>(&parsed)) {
-    Complain(file + ":" + std::to_string(refused->line), refused->reason);
-    return std::nullopt;
-  }
-  return std::get<reference::Trace>(std::move(parsed));
 }
 
 int Show(const std::string& file, const reference::Trace& trace, bool several) {
@@ -182,7 +147,7 @@ int main(int argc, char** argv) {
   if (several && !arguments->out.empty() && !into_directory) return Complain(arguments->out, "not a directory");
   int worst = kAgree;
   for (const std::string& file : arguments->files) {
-    const std::optional<reference::Trace> trace = Load(file);
+    const std::optional<reference::Trace> trace = fuzz::Load(file, reference::FromBytes, reference::FromText);
     int status = kBadInput;
     if (trace && arguments->command == "run") {
       status = Run(file, *trace);
