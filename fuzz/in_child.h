@@ -20,9 +20,9 @@
 namespace fuzz {
 
 struct ChildEnd {
-  std::string text;     // what it said, until it ended or was ended
+  std::string text;  // what it said, until it ended or was ended
   bool hung = false;
-  int signal = 0;       // that ended it; 0: it came to its end
+  int signal = 0;  // that ended it; 0: it came to its end
   std::string reason() const { return hung ? "no end" : strsignal(signal); }
 };
 

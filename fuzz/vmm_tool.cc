@@ -101,7 +101,8 @@ int main(int argc, char** argv) {
   std::error_code error;
   const bool into_directory = std::filesystem::is_directory(out, error);
   const bool one_out = into_directory ? command != "minimise" : command != "encode" && files.size() == 1;
-  if (files.empty() || (!writes && command != "show" && command != "run") || (writes ? out.empty() || !one_out : !out.empty())) {
+  if (files.empty() || (!writes && command != "show" && command != "run") ||
+      (writes ? out.empty() || !one_out : !out.empty())) {
     std::fprintf(stderr, "%s", kHelp);
     return kBadInput;
   }

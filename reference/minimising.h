@@ -9,8 +9,8 @@
 
 namespace reference {
 
-// Tries to do without runs of `items`, halved until single ones, the last ones first. `without(begin, end)` tries it and, where
-// it does, takes them out of `items`. Whether anything went.
+// Tries to do without runs of `items`, halved until single ones, the last ones first. `without(begin, end)` tries it
+// and, where it does, takes them out of `items`. Whether anything went.
 template <typename Items, typename Without>
 bool DropRuns(const Items& items, Without without) {
   bool smaller = false;
@@ -31,8 +31,8 @@ void Erase(std::vector<Item>& items, size_t begin, size_t end) {
   items.erase(items.begin() + static_cast<ptrdiff_t>(begin), items.begin() + static_cast<ptrdiff_t>(end));
 }
 
-// Tries a number at 0, or by halves and ones as far as it goes. `attempt(change)` tries it with change(the number), and keeps
-// what does. Whether it is smaller.
+// Tries a number at 0, or by halves and ones as far as it goes. `attempt(change)` tries it with change(the number), and
+// keeps what does. Whether it is smaller.
 template <typename Attempt>
 bool Lower(Attempt attempt) {
   bool smaller = attempt([](auto) { return 0; });

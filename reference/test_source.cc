@@ -88,7 +88,9 @@ void ExpectError(const std::string& status, const ExpectedError& error, Source& 
   out.Line({"ASSERT_FALSE(", status, ".ok());"});
   equal("kind", "ErrorKind::" + error.kind);
   equal("operation", "Operation::" + error.operation);
-  equal("range", error.range ? "(AddressRange{" + Literal(error.range->first) + ", " + Literal(error.range->second) + "})" : "std::nullopt");
+  equal("range", error.range
+                     ? "(AddressRange{" + Literal(error.range->first) + ", " + Literal(error.range->second) + "})"
+                     : "std::nullopt");
   equal("fault_address", address(error.fault_address));
   equal("gpn", address(error.gpn));
   equal("transferred", Literal(error.transferred));
@@ -150,15 +152,21 @@ struct Include {
   std::string_view word, header;
 };
 constexpr Include kSystem[] = {
-    {"F_GET_SEALS", "fcntl.h"}, {" open(", "fcntl.h"}, {"pollfd", "poll.h"},       {"siginfo_t", "signal.h"},
-    {"memfd_create", "sys/mman.h"}, {"ucontext_t", "ucontext.h"}, {"pwrite(", "unistd.h"}, {"pread(", "unistd.h"}, {"close(", "unistd.h"},
+    {"F_GET_SEALS", "fcntl.h"}, {" open(", "fcntl.h"},          {"pollfd", "poll.h"},
+    {"siginfo_t", "signal.h"},  {"memfd_create", "sys/mman.h"}, {"ucontext_t", "ucontext.h"},
+    {"pwrite(", "unistd.h"},    {"pread(", "unistd.h"},         {"close(", "unistd.h"},
 };
 constexpr Include kStandard[] = {
-    {"std::copy(", "algorithm"},    {"std::array", "array"},   {"std::atomic", "atomic"},      {"errno", "cerrno"},
-    {"std::byte", "cstddef"},       {"uint", "cstdint"},       {"std::mem", "cstring"},        {"initializer_list", "initializer_list"},
-    {"std::make_shared", "memory"}, {"std::shared_ptr", "memory"}, {"std::unique_ptr", "memory"}, {"std::optional", "optional"},
-    {"std::span", "span"},          {"std::ostringstream", "sstream"}, {"std::string", "string"}, {"std::move(", "utility"},
-    {"std::exchange(", "utility"},  {"std::pair<", "utility"}, {"std::vector", "vector"},
+    {"std::copy(", "algorithm"},    {"std::array", "array"},
+    {"std::atomic", "atomic"},      {"errno", "cerrno"},
+    {"std::byte", "cstddef"},       {"uint", "cstdint"},
+    {"std::mem", "cstring"},        {"initializer_list", "initializer_list"},
+    {"std::make_shared", "memory"}, {"std::shared_ptr", "memory"},
+    {"std::unique_ptr", "memory"},  {"std::optional", "optional"},
+    {"std::span", "span"},          {"std::ostringstream", "sstream"},
+    {"std::string", "string"},      {"std::move(", "utility"},
+    {"std::exchange(", "utility"},  {"std::pair<", "utility"},
+    {"std::vector", "vector"},
 };
 constexpr Include kPublic[] = {
     {"AccessBitmap", "guestmem/access_bitmap.h"},
@@ -244,8 +252,8 @@ std::string Assemble(const TestFile& file) {
   std::string code = file.code;
   AddNeeded(file.helpers, code);
   AddNeeded(kBytesHelpers, code);
-  std::string out = "// Made by `" + std::string(file.tool) + "` from the trace below. What is expected is what " + std::string(file.judge) +
-                    " does.\n//\n" + Comment(file.trace) + "\n";
+  std::string out = "// Made by `" + std::string(file.tool) + "` from the trace below. What is expected is what " +
+                    std::string(file.judge) + " does.\n//\n" + Comment(file.trace) + "\n";
   out += Includes(kSystem, code, '<', '>') + Includes(kStandard, code, '<', '>');
   out += "#include <gmock/gmock.h>\n#include <gtest/gtest.h>\n\n" + Includes(kPublic, code, '"', '"');
   // A namespace of its own, so that many such files can be one translation unit.

@@ -1,5 +1,5 @@
-// A GoogleTest written as C++ text: lines, the names of bytes, what a Status must be, and the frame of the file. For what turns
-// traces into tests (lockstep/, vmm/).
+// A GoogleTest written as C++ text: lines, the names of bytes, what a Status must be, and the frame of the file. For
+// what turns traces into tests (lockstep/, vmm/).
 
 #ifndef GUESTMEM_REFERENCE_TEST_SOURCE_H_
 #define GUESTMEM_REFERENCE_TEST_SOURCE_H_
@@ -43,7 +43,7 @@ std::string Enumerator(std::string_view name);
 struct NamedBytes {
   std::vector<uint8_t> bytes;
   uint64_t offsets;  // those below may be spelled
-  bool placed;       // they lie in pages, and are likely where they are at the same place in one; else likely from their start on
+  bool placed;       // likely are those at the same place in a page; false: that at 0
   std::function<std::string(uint64_t offset, const std::string& length)> spell;
 };
 // An expression of type Bytes for what `bytes` are. `offset`: where in a page they probably come from.
@@ -69,11 +69,11 @@ struct Helper {
 };
 
 struct TestFile {
-  std::string_view tool;   // that makes it
-  std::string_view judge;  // whose expectations they are
-  std::string trace;       // as text
-  std::string test;        // its name: TestName's
-  std::string code;        // classes, and TEST(Regression, `test`)
+  std::string_view tool;            // that makes it
+  std::string_view judge;           // whose expectations they are
+  std::string trace;                // as text
+  std::string test;                 // its name: TestName's
+  std::string code;                 // classes, and TEST(Regression, `test`)
   std::span<const Helper> helpers;  // beside those for bytes: Bytes, Repeat, Join, Put, Same
 };
 // "s4_fault at-first" -> "S4FaultAtFirst"

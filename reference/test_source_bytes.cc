@@ -73,7 +73,8 @@ class Describer {
     best = {same, true, "Repeat(" + std::to_string(same) + ", " + Number(bytes_[at]) + ")"};
     for (const NamedBytes& name : names_) {
       for (uint64_t offset = 0; offset < name.offsets; ++offset) {
-        const size_t length = longest(name.bytes.data() + offset, std::min(name.bytes.size() - offset, bytes_.size() - at));
+        const size_t length =
+            longest(name.bytes.data() + offset, std::min(name.bytes.size() - offset, bytes_.size() - at));
         const bool likely = name.placed ? offset % kPage == (offset_ + at) % kPage : offset == 0;
         if (better(length, likely)) {
           best = {length, likely, name.spell(offset, std::to_string(length))};
@@ -107,7 +108,8 @@ void PutChanges(std::span<const NamedBytes> names, const std::string& expected, 
         end = i + 1;
       }
     }
-    out.Line({"Put(", expected, ", ", Number(start), ", ", BytesExpression(names, now.subspan(start, end - start), start), ");"});
+    out.Line({"Put(", expected, ", ", Number(start), ", ",
+              BytesExpression(names, now.subspan(start, end - start), start), ");"});
     start = end;
   }
 }

@@ -52,7 +52,8 @@ Bytes Data(uint64_t seed, uint64_t length, uint64_t skip = 0) {
 }
 
 )"},
-    {"HostBuffer", R"(// Host bytes between two guards, all 0xa5 at first; `misaligned` by so many from the start of a cache line.
+    {"HostBuffer",
+     R"(// Host bytes between two guards, all 0xa5 at first; `misaligned` by so many from the start of a cache line.
 class HostBuffer {
  public:
   explicit HostBuffer(uint64_t size, uint64_t misaligned = 0) : start_(kGuard + misaligned), size_(size) {
@@ -206,14 +207,16 @@ TestSource ToTestSource(const Trace& trace, std::string_view name) {
   body.Line({"TEST(Regression, ", test, ") {"});
   gtest::BuildWorld(facts, body);
   const std::string unknown = gtest::Operations(facts, body);
-  const std::string problem = unknown.empty() ? "" : "no C++ is known for " + unknown + " (reference/lockstep/trace_gtest_steps.cc)";
+  const std::string problem =
+      unknown.empty() ? "" : "no C++ is known for " + unknown + " (reference/lockstep/trace_gtest_steps.cc)";
   gtest::CompareMemory(facts, body);
   body.Line("}");
   std::string code = gtest::BackingClass(facts) + body.text();
   if (!problem.empty()) {
     code = "TEST(Regression, " + test + ") { GTEST_SKIP() << " + gtest::Quoted(problem) + "; }\n";
   }
-  return {gtest::Assemble({"trace test", "the model in reference/model", ToText(trace), test, code, gtest::kHelpers}), problem};
+  return {gtest::Assemble({"trace test", "the model in reference/model", ToText(trace), test, code, gtest::kHelpers}),
+          problem};
 }
 
 }  // namespace reference

@@ -12,7 +12,8 @@ constexpr std::string_view kScripted = "BackendError(StatusCode::kAborted, \"scr
 
 // One `case` an answer, those that answer alike together; kDefault is the default.
 template <typename Answer>
-void Cases(const std::vector<Answer>& script, Answer after, Source& out, const std::function<void(Answer)>& statements) {
+void Cases(const std::vector<Answer>& script, Answer after, Source& out,
+           const std::function<void(Answer)>& statements) {
   for (size_t i = 0; i < script.size(); ++i) {
     if (script[i] == after) {
       continue;
@@ -27,7 +28,8 @@ void Cases(const std::vector<Answer>& script, Answer after, Source& out, const s
 
 void HandlerStatements(HandlerAnswer answer, bool bitmaps, Source& out) {
   const auto fix = [&](std::string_view last) {
-    out.Line({"  if (Status status = PutInOrder(fault, ", last, "); !status.ok()) return PageFaultAction::Fail(status);"});
+    out.Line(
+        {"  if (Status status = PutInOrder(fault, ", last, "); !status.ok()) return PageFaultAction::Fail(status);"});
   };
   switch (answer) {
     case HandlerAnswer::kDefault: break;
@@ -45,7 +47,8 @@ void HandlerStatements(HandlerAnswer answer, bool bitmaps, Source& out) {
     case HandlerAnswer::kRefuseLastRetry:
       fix("fault.address");
       if (bitmaps) {
-        out.Line({"  SetBit(", answer == HandlerAnswer::kRefuseRetry ? "0" : "(fault.address + fault.length - 1) / kPageSize",
+        out.Line({"  SetBit(",
+                  answer == HandlerAnswer::kRefuseRetry ? "0" : "(fault.address + fault.length - 1) / kPageSize",
                   ", fault.access, false);"});
       }
       break;
@@ -63,7 +66,9 @@ void HandlerStatements(HandlerAnswer answer, bool bitmaps, Source& out) {
 void Handler(const Facts& facts, Source& out) {
   out.Blank();
   out.Line("PageFaultAction PageFault(const PageFaultInfo& fault) override {");
-  out.Line("Note(\"page_fault on \" + AccessName(fault.access) + (fault.bitmap_failure ? \" by the bitmap\" : \"\"), {{fault.address, fault.length}});");
+  out.Line(
+      "Note(\"page_fault on \" + AccessName(fault.access) + (fault.bitmap_failure ? \" by the bitmap\" : \"\"), "
+      "{{fault.address, fault.length}});");
   if (!facts.world.handler.empty()) {
     out.Line("switch (calls_.handler++) {");
     Cases<HandlerAnswer>(facts.world.handler, HandlerAnswer::kDefault, out,
@@ -92,7 +97,8 @@ void PutInOrder(const Facts& facts, Source& out) {
       out.Line("g_two_host_calls = missing;");
     }
     out.Line("Status status = missing ? ram->Allocate(i * kPageSize, kPageSize)");
-    out.Line("                        : ram->Protect(i * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite);");
+    out.Line(
+        "                        : ram->Protect(i * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite);");
     if (facts.second_host_call) {
       out.Line("g_two_host_calls = false;");
     }
@@ -131,9 +137,10 @@ void NextFallback(const Facts& facts, Source& out) {
   out.Line("}");
 }
 
-// A fallback that moves bytes: `parameters` after the address, what is noted, and how `moved` of `length` bytes are moved.
-void Fallback(const Facts& facts, Source& out, std::string_view method, std::string_view parameters, std::string_view name,
-              std::string_view length, std::string_view noted, std::string_view move) {
+// A fallback that moves bytes: `parameters` after the address, what is noted, and how `moved` of `length` bytes are
+// moved.
+void Fallback(const Facts& facts, Source& out, std::string_view method, std::string_view parameters,
+              std::string_view name, std::string_view length, std::string_view noted, std::string_view move) {
   out.Line({"Status ", method, "(uint64_t address, ", parameters, ") override {"});
   out.Line({"Note(\"", name, "\", {{address, ", length, noted, "}});"});
   if (facts.world.fallback.empty()) {
@@ -189,7 +196,9 @@ void Locks(const Facts& facts, Source& out) {
   if (!script.empty()) {
     out.Blank();
     out.Line("// What the next LockGpns or ExposeVa says; it may name an address inside its range, or one outside.");
-    out.Line("Status NextLock([[maybe_unused]] uint64_t inside, [[maybe_unused]] uint64_t outside, [[maybe_unused]] uint64_t foreign) {");
+    out.Line(
+        "Status NextLock([[maybe_unused]] uint64_t inside, [[maybe_unused]] uint64_t outside, [[maybe_unused]] "
+        "uint64_t foreign) {");
     out.Line("switch (calls_.lock++) {");
     Cases<LockAnswer>(script, LockAnswer::kOk, out, [&](LockAnswer answer) {
       switch (answer) {
@@ -232,17 +241,23 @@ void Locks(const Facts& facts, Source& out) {
 
 void Hook(const Facts& facts, Source& out) {
   out.Blank();
-  out.Line("Result<std::optional<GuestMemory>> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking) override {");
+  out.Line(
+      "Result<std::optional<GuestMemory>> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking) "
+      "override {");
   out.Line("Note(\"subrange\", {{offset, length, allow_preemptive_locking}});");
   if (!facts.world.subrange.empty()) {
     out.Line("switch (calls_.subrange++) {");
     Cases<SubrangeAnswer>(facts.world.subrange, SubrangeAnswer::kDefault, out, [&](SubrangeAnswer answer) {
       switch (answer) {
         case SubrangeAnswer::kDefault: break;
-        case SubrangeAnswer::kOwn: out.Line("  return std::optional(OwnView().Subrange(offset, length).value());"); break;
+        case SubrangeAnswer::kOwn:
+          out.Line("  return std::optional(OwnView().Subrange(offset, length).value());");
+          break;
         case SubrangeAnswer::kWrongSize:
           out.Line("  if (length == size) return std::optional(OwnView().Subrange(0, length - 1).value());");
-          out.Line("  return std::optional(GuestMemory::CreateMultiRegion(\"own\", 4 * kPageSize, {std::make_shared<Own>(*this), nullptr}).value());");
+          out.Line(
+              "  return std::optional(GuestMemory::CreateMultiRegion(\"own\", 4 * kPageSize, "
+              "{std::make_shared<Own>(*this), nullptr}).value());");
           break;
         case SubrangeAnswer::kFail: out.Line({"  return ", kScripted, ");"}); break;
         case SubrangeAnswer::kFailAt: out.Line({"  return ", kScripted, ", offset + length / 2);"}); break;
@@ -331,7 +346,8 @@ constexpr std::string_view kManagedBits = R"(      for (uint64_t i = 0; bits && 
       }
       if (bits) continue;
 )";
-constexpr std::string_view kOwnBits = R"(      for (uint64_t i = 0; bitmaps[access] != nullptr && i < (size + kPageSize - 1) / kPageSize; ++i) {
+constexpr std::string_view kOwnBits =
+    R"(      for (uint64_t i = 0; bitmaps[access] != nullptr && i < (size + kPageSize - 1) / kPageSize; ++i) {
         const uint64_t bit = bitmap->bit_offset + i;
         all[access] += (bitmaps[access][bit / 8] >> bit % 8 & 1) != 0 ? '1' : '0';
       }
@@ -342,15 +358,17 @@ constexpr std::string_view kOwnBits = R"(      for (uint64_t i = 0; bitmaps[acce
 
 // What GuestMemory asks first.
 void Promises(const Facts& facts, Source& out) {
-  const std::string mapping = facts.creates ? "ram->mapping() + (broken == Promise::kMapping ? 8 : 0)" : "ram->mapping()";
+  const std::string mapping =
+      facts.creates ? "ram->mapping() + (broken == Promise::kMapping ? 8 : 0)" : "ram->mapping()";
   const std::string_view lie = facts.fickle ? " != lies" : "";
   if (facts.unmapped || facts.fickle) {
     out.Line({"std::byte* mapping() const override { return mapped", lie, " ? ", mapping, " : nullptr; }"});
   } else {
     out.Line({"std::byte* mapping() const override { return ", mapping, "; }"});
   }
-  out.Line({"uint64_t max_address() const override { return ", facts.creates ? "broken == Promise::kSize ? uint64_t{1} << 63 : " : "",
-            facts.fickle ? "lies ? 1 : " : "", "size; }"});
+  out.Line({"uint64_t max_address() const override { return ",
+            facts.creates ? "broken == Promise::kSize ? uint64_t{1} << 63 : " : "", facts.fickle ? "lies ? 1 : " : "",
+            "size; }"});
   if (facts.bitmaps || facts.fickle) {
     const std::string_view info = facts.fickle ? "bitmap.has_value() == lies ? std::nullopt : bitmap;" : "bitmap;";
     if (facts.creates) {
@@ -436,8 +454,9 @@ std::string BackingClass(const Facts& facts) {
   out.Line("// Four pages of memory, of which `size` bytes are shown.");
   out.Line("class Backing final : public GuestMemoryAccess {");
   out.Line("public:");
-  out.Line({facts.calls ? "Backing(Calls& calls, uint64_t index, uint64_t size) : size(size), calls_(calls), index_(index) {"
-                        : "Backing(uint64_t index, uint64_t size) : size(size) {"});
+  out.Line({facts.calls
+                ? "Backing(Calls& calls, uint64_t index, uint64_t size) : size(size), calls_(calls), index_(index) {"
+                : "Backing(uint64_t index, uint64_t size) : size(size) {"});
   out.Line("EXPECT_TRUE(ram->Allocate(0, 4 * kPageSize).ok());");
   out.Line("for (uint64_t i = 0; i < 4 * kPageSize; ++i) {");
   out.Line("ram->mapping()[i] = std::byte{InitialByte(index, i)};");

@@ -52,7 +52,8 @@ void Forget(Model& model, Ran& ran) {
 bool IsPopulated(const std::vector<Ran>& steps, uint64_t made) {
   for (const Ran& ran : steps) {
     const Made choice = static_cast<Made>(ran.step.choice);
-    const bool makes = ran.step.kind == StepKind::kMake && ran.outcome.ok && choice != Made::kEmpty && choice != Made::kBitmap;
+    const bool makes =
+        ran.step.kind == StepKind::kMake && ran.outcome.ok && choice != Made::kEmpty && choice != Made::kBitmap;
     if (makes && made-- == 0) {
       return choice == Made::kHeap || choice == Made::kShared;
     }
@@ -73,7 +74,8 @@ void RunOn(Model& model, const World& world, const std::vector<Ran>& steps, Ran&
     if (backing < kMaxBackings || !IsPopulated(steps, backing - kMaxBackings)) {
       continue;
     }
-    const MadePage touched = {backing - kMaxBackings, page, {model.MappedPage(backing, page).begin(), model.MappedPage(backing, page).end()}};
+    const MadePage touched = {
+        backing - kMaxBackings, page, {model.MappedPage(backing, page).begin(), model.MappedPage(backing, page).end()}};
     if (!Contains(ran.made, touched)) {
       ran.made.push_back(touched);
     }
@@ -89,7 +91,8 @@ Facts::Facts(const Trace& trace) : world(trace.world), used(trace.world.backings
   LookAtWorld();
   // An engine that is wrong may ask for one that the model does not.
   if (unmapped || own || Contains(world.handler, HandlerAnswer::kFallback) || !world.fallback.empty()) {
-    fallbacks.insert({CallKind::kReadFallback, CallKind::kWriteFallback, CallKind::kFillFallback, CallKind::kCompareExchangeFallback});
+    fallbacks.insert({CallKind::kReadFallback, CallKind::kWriteFallback, CallKind::kFillFallback,
+                      CallKind::kCompareExchangeFallback});
   }
   calls = handler || !fallbacks.empty() || locks || hooks;
   NameBytes();
@@ -120,7 +123,8 @@ void Facts::Run(const Trace& trace) {
     bits.emplace_back();
     for (size_t access = 0; access < bits[i].size() && backing.present && backing.has_bitmap; ++access) {
       // An AccessBitmap says of pages that it doesn't have that they are refused.
-      for (uint64_t page = 0; !backing.null_bitmap[access] && page < (backing.managed ? kMaxPages : backing.pages); ++page) {
+      for (uint64_t page = 0; !backing.null_bitmap[access] && page < (backing.managed ? kMaxPages : backing.pages);
+           ++page) {
         bits[i][access] += page < backing.pages && model.Bit(i, page, static_cast<Access>(access)) ? '1' : '0';
       }
     }
@@ -144,7 +148,8 @@ bool Facts::Has(StepKind kind) const {
 }
 
 bool Facts::Fills(uint8_t slot, StepKind kind) const {
-  return std::any_of(steps.begin(), steps.end(), [&](const Ran& ran) { return ran.step.kind == kind && ran.step.slot == slot; });
+  return std::any_of(steps.begin(), steps.end(),
+                     [&](const Ran& ran) { return ran.step.kind == kind && ran.step.slot == slot; });
 }
 
 void Facts::LookAtSteps() {
@@ -198,8 +203,8 @@ void Facts::LookAtWorld() {
     }
   }
   host_calls = world.failing_host_call != 0;
-  second_host_call = host_calls && world.failing_host_call % 2 == 0 &&
-                     (Has(StepKind::kAllocate) || file || (tracks && (bus || file)));
+  second_host_call =
+      host_calls && world.failing_host_call % 2 == 0 && (Has(StepKind::kAllocate) || file || (tracks && (bus || file)));
 }
 
 void Facts::NameBytes() {
@@ -220,7 +225,8 @@ void Facts::NameBytes() {
     names.push_back({std::move(bytes), offsets, placed, spell});
   };
   for (const uint64_t seed : seeds) {
-    add(kDataPeriod + longest, kDataPeriod, false, [&](uint64_t i) { return DataPattern(seed, i); },
+    add(
+        kDataPeriod + longest, kDataPeriod, false, [&](uint64_t i) { return DataPattern(seed, i); },
         [seed](uint64_t skip, const std::string& n) {
           return "Data(" + Number(seed) + ", " + n + (skip == 0 ? ")" : ", " + Number(skip) + ")");
         });
@@ -230,9 +236,11 @@ void Facts::NameBytes() {
         [call](uint64_t offset, const std::string& n) { return call + Number(offset) + ", " + n + ")"; });
   };
   for (size_t b = 0; b < world.backings.size(); ++b) {
-    add_placed(kMaxPages * kPageSize, [&](uint64_t i) { return MappedPattern(b, i); }, "Initial(" + Number(b) + ", ");
+    add_placed(
+        kMaxPages * kPageSize, [&](uint64_t i) { return MappedPattern(b, i); }, "Initial(" + Number(b) + ", ");
     if (!fallbacks.empty()) {
-      add_placed(kMaxPages * kPageSize, [&](uint64_t i) { return SlowPattern(b, i); }, "Slow(" + Number(b) + ", ");
+      add_placed(
+          kMaxPages * kPageSize, [&](uint64_t i) { return SlowPattern(b, i); }, "Slow(" + Number(b) + ", ");
     }
   }
   if (file) {
@@ -249,7 +257,9 @@ std::string Noted(const Call& call) {
       text += " to " + std::string(Name(call.access));
       numbers = call.gpns;
       break;
-    case CallKind::kPageFault: text += " on " + std::string(Name(call.access)) + (call.bitmap_failure ? " by the bitmap" : ""); break;
+    case CallKind::kPageFault:
+      text += " on " + std::string(Name(call.access)) + (call.bitmap_failure ? " by the bitmap" : "");
+      break;
     case CallKind::kFillFallback:
     case CallKind::kSubrange: numbers.push_back(call.value); break;
     case CallKind::kCompareExchangeFallback:

@@ -32,10 +32,10 @@ struct Ran {
   std::string text;  // the op's, or what the step is for
   Step step;
   Outcome outcome;
-  size_t members_before = 0;          // kRangeAppend: of the buffer
-  States states = {};                 // afterwards
-  std::vector<MadePage> made = {};    // where it moved bytes
-  std::vector<Span> forgotten = {};   // bytes of backings that it left unspecified; from here on they are zero
+  size_t members_before = 0;         // kRangeAppend: of the buffer
+  States states = {};                // afterwards
+  std::vector<MadePage> made = {};   // where it moved bytes
+  std::vector<Span> forgotten = {};  // bytes of backings that it left unspecified; from here on they are zero
 };
 
 // The run, and what of the world a test of it must have.
@@ -46,25 +46,25 @@ struct Facts {
   bool Fills(uint8_t slot, StepKind kind) const;
 
   const World& world;
-  std::vector<Ran> steps;  // the ops, then the unlocking of what is held
+  std::vector<Ran> steps;                          // the ops, then the unlocking of what is held
   std::vector<std::vector<uint8_t>> mapped, slow;  // afterwards, by backing
-  std::vector<std::array<std::string, 3>> bits;    // afterwards, by backing and access, a 0 or 1 a page; empty: no bitmap
-  States states = {};                              // afterwards
+  std::vector<std::array<std::string, 3>> bits;  // afterwards, by backing and access, a 0 or 1 a page; empty: no bitmap
+  States states = {};                            // afterwards
   std::vector<NamedBytes> names;
 
   // By backing: whether the test has such an object, which one that is absent from the memory may be, too.
   std::vector<bool> used;
   bool bitmaps = false, unmapped = false, iova = false, fickle = false, managed = false, files = false;
-  bool handler = false;   // PageFault
-  bool fixes = false;     // the handler puts pages in order
-  bool tracks = false;    // and must know what each page is
+  bool handler = false;          // PageFault
+  bool fixes = false;            // the handler puts pages in order
+  bool tracks = false;           // and must know what each page is
   std::set<CallKind> fallbacks;  // asked for
   bool locks = false, hooks = false, own = false;
-  bool lockable = false;    // somebody asks for what is not the default
-  bool creates = false;     // memory over the backings once more
-  bool takes_heap = false;  // out of its memory, which nothing else may have then
-  bool changes_memory = false;  // so that handle 0 isn't const
-  bool host_calls = false;       // one fails
+  bool lockable = false;          // somebody asks for what is not the default
+  bool creates = false;           // memory over the backings once more
+  bool takes_heap = false;        // out of its memory, which nothing else may have then
+  bool changes_memory = false;    // so that handle 0 isn't const
+  bool host_calls = false;        // one fails
   bool second_host_call = false;  // of a change that takes two
   bool file = false, bus = false;
   bool calls = false;  // the backing writes down what it is asked

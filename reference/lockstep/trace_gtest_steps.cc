@@ -6,9 +6,10 @@
 namespace reference::gtest {
 namespace {
 
-constexpr std::string_view kCodes[] = {"kOk", "kCancelled", "kUnknown", "kInvalidArgument", "kDeadlineExceeded", "kNotFound",
-                                       "kAlreadyExists", "kPermissionDenied", "kResourceExhausted", "kFailedPrecondition",
-                                       "kAborted", "kOutOfRange", "kUnimplemented", "kInternal"};
+constexpr std::string_view kCodes[] = {
+    "kOk",       "kCancelled",     "kUnknown",          "kInvalidArgument",   "kDeadlineExceeded",
+    "kNotFound", "kAlreadyExists", "kPermissionDenied", "kResourceExhausted", "kFailedPrecondition",
+    "kAborted",  "kOutOfRange",    "kUnimplemented",    "kInternal"};
 
 }  // namespace
 
@@ -38,7 +39,9 @@ std::string Steps::Run() {
   return "";
 }
 
-bool Steps::RunStep() { return RangeStep() || StreamStep() || HostStep() || MadeStep() || LockStep() || AccessStep() || HandleStep(); }
+bool Steps::RunStep() {
+  return RangeStep() || StreamStep() || HostStep() || MadeStep() || LockStep() || AccessStep() || HandleStep();
+}
 
 std::string Steps::Slot(uint8_t slot) const {
   const bool made = facts_.Fills(slot, StepKind::kMake) || facts_.Fills(slot, StepKind::kCreate);
@@ -64,8 +67,8 @@ void Steps::Declare() {
     bool filled = false;
     for (const Ran& ran : facts_.steps) {
       const bool bitmap = ran.step.kind == StepKind::kMake && static_cast<Made>(ran.step.choice) == Made::kBitmap;
-      filled |= FieldsOf(ran.step.kind).Uses(kFieldSlot) && ran.step.kind != StepKind::kRangeSplit && ran.step.slot == slot &&
-                ran.outcome.ok && !bitmap;
+      filled |= FieldsOf(ran.step.kind).Uses(kFieldSlot) && ran.step.kind != StepKind::kRangeSplit &&
+                ran.step.slot == slot && ran.outcome.ok && !bitmap;
     }
     if (filled) {
       out_.Line({"GuestMemory ", Slot(slot), ";"});
@@ -76,7 +79,8 @@ void Steps::Declare() {
     for (const Ran& ran : facts_.steps) {
       const bool split_to = ran.step.kind == StepKind::kRangeSplit && ran.step.slot == object;
       const bool is_range_step = ran.step.kind >= StepKind::kRangeSet && ran.step.kind <= StepKind::kRangeFill;
-      const bool opens = (ran.step.kind == StepKind::kReaderOpen || ran.step.kind == StepKind::kWriterOpen) && ran.step.form == 0;
+      const bool opens =
+          (ran.step.kind == StepKind::kReaderOpen || ran.step.kind == StepKind::kWriterOpen) && ran.step.form == 0;
       used |= (is_range_step || opens) && ran.step.object == object;
       used |= split_to;
       range |= split_to;
@@ -98,7 +102,9 @@ void Steps::Declare() {
 
 // ------------------------------------------------------------------ calls, and what they must give
 
-void Steps::Equal(std::string_view actual, std::string_view expected) { out_.Line({"EXPECT_EQ(", actual, ", ", expected, ");"}); }
+void Steps::Equal(std::string_view actual, std::string_view expected) {
+  out_.Line({"EXPECT_EQ(", actual, ", ", expected, ");"});
+}
 
 void Steps::True(std::string_view what, bool is) { out_.Line({is ? "EXPECT_TRUE(" : "EXPECT_FALSE(", what, ");"}); }
 
@@ -108,7 +114,8 @@ void Steps::ExpectStatus(const std::string& status, bool asserted) {
     out_.Line({asserted ? "ASSERT_TRUE(" : "EXPECT_TRUE(", status, ".ok()) << ", status, ".ToString();"});
     return;
   }
-  ExpectedError error = {Enumerator(Name(o.kind)), Enumerator(Name(o.operation)), {}, o.fault_address, o.gpn, o.transferred};
+  ExpectedError error = {
+      Enumerator(Name(o.kind)), Enumerator(Name(o.operation)), {}, o.fault_address, o.gpn, o.transferred};
   if (o.range) {
     error.range = {o.range->start, o.range->length};
   }
@@ -126,7 +133,8 @@ void Steps::Call(const std::string& call) {
   ExpectStatus(My("status"));
 }
 
-bool Steps::CallResult(const std::string& type, const std::string& call, bool moved_from, std::string_view name, bool ok) {
+bool Steps::CallResult(const std::string& type, const std::string& call, bool moved_from, std::string_view name,
+                       bool ok) {
   out_.Line({moved_from ? "Result<" : "const Result<", type, "> ", My(name), " = ", call, ";"});
   if (ok) {
     out_.Line({"ASSERT_TRUE(", My(name), ".ok()) << ", My(name), ".status().ToString();"});
@@ -161,7 +169,8 @@ void Steps::ForgetUnspecified() {
     out_.Line("// What the failure has left in two ranges that overlap is nobody's promise: from here on it is zero.");
   }
   for (const Span& span : ran_->forgotten) {
-    out_.Line({"std::memset(backing", std::to_string(span.backing), "->ram->mapping() + ", Number(span.address), ", 0, ", Number(span.length), ");"});
+    out_.Line({"std::memset(backing", std::to_string(span.backing), "->ram->mapping() + ", Number(span.address),
+               ", 0, ", Number(span.length), ");"});
   }
 }
 
@@ -175,12 +184,14 @@ void Steps::Gpns() {
 
 void Steps::MakeHost(uint64_t length, bool written) {
   if (Within()) {
-    out_.Line({"const std::span<std::byte> ", My("host"), "(backing", std::to_string(step().HostBacking()), "->ram->mapping() + ",
-               Number(step().HostAddress() + step().choice), ", ", NumberText(length), ");"});
+    out_.Line({"const std::span<std::byte> ", My("host"), "(backing", std::to_string(step().HostBacking()),
+               "->ram->mapping() + ", Number(step().HostAddress() + step().choice), ", ", NumberText(length), ");"});
     return;
   }
-  const std::string misaligned = FieldsOf(step().kind).choices == kMisalignments && step().choice != 0 ? ", " + Number(step().choice) : "";
-  out_.Line({"HostBuffer ", My("host"), "(", written ? "Data(" + Number(step().value) + ", " + NumberText(length) + ")" : NumberText(length),
+  const std::string misaligned =
+      FieldsOf(step().kind).choices == kMisalignments && step().choice != 0 ? ", " + Number(step().choice) : "";
+  out_.Line({"HostBuffer ", My("host"), "(",
+             written ? "Data(" + Number(step().value) + ", " + NumberText(length) + ")" : NumberText(length),
              misaligned, ");"});
 }
 
@@ -188,7 +199,9 @@ bool Steps::Within() const { return step().within != 0 && outcome().data.empty()
 
 std::string Steps::Host() const {
   if (Within()) {
-    return step().form == 1 ? "std::span(reinterpret_cast<std::atomic<uint8_t>*>(" + My("host") + ".data()), " + My("host") + ".size())" : My("host");
+    return step().form == 1 ? "std::span(reinterpret_cast<std::atomic<uint8_t>*>(" + My("host") + ".data()), " +
+                                  My("host") + ".size())"
+                            : My("host");
   }
   return My("host") + (step().form == 1 ? ".atomics()" : ".bytes()");
 }
@@ -209,7 +222,9 @@ bool Steps::AccessStep() {
     case StepKind::kRead:
     case StepKind::kWrite: {
       MakeHost(step().length, write);
-      const std::string method = step().form == 1 ? (write ? "WriteFromAtomic" : "ReadToAtomic") : write ? "WriteAt" : "ReadAt";
+      const std::string method = step().form == 1 ? (write ? "WriteFromAtomic" : "ReadToAtomic")
+                                 : write          ? "WriteAt"
+                                                  : "ReadAt";
       Call(Handle() + "." + method + "(" + Gpa() + ", " + Host() + ")");
       ExpectHost(My("host"));
       return true;
@@ -239,7 +254,8 @@ void Steps::CompareExchange() {
   const std::string type = Type(step().size);
   if (step().choice != 0) {
     const uint64_t size = step().choice == 1 ? step().size : 3;
-    out_.Line({"std::array<std::byte, ", std::to_string(size + (step().choice == 1 ? 1 : 0)), "> ", My("current"), " = {};"});
+    out_.Line(
+        {"std::array<std::byte, ", std::to_string(size + (step().choice == 1 ? 1 : 0)), "> ", My("current"), " = {};"});
     out_.Line({"const std::array<std::byte, ", std::to_string(size), "> ", My("desired"), " = {};"});
     CallResult("bool", Handle() + ".CompareExchangeBytes(" + Gpa() + ", " + My("current") + ", " + My("desired") + ")");
     return;
@@ -247,15 +263,16 @@ void Steps::CompareExchange() {
   if (step().form == 1) {
     out_.Line({type, " ", My("current"), " = ", Number(step().value), ";"});
     out_.Line({"const ", type, " ", My("desired"), " = ", Number(step().desired), ";"});
-    if (CallResult("bool", Handle() + ".CompareExchangeBytes(" + Gpa() + ", std::as_writable_bytes(std::span(&" + My("current") +
-                               ", 1)), std::as_bytes(std::span(&" + My("desired") + ", 1)))")) {
+    if (CallResult("bool", Handle() + ".CompareExchangeBytes(" + Gpa() + ", std::as_writable_bytes(std::span(&" +
+                               My("current") + ", 1)), std::as_bytes(std::span(&" + My("desired") + ", 1)))")) {
       True("*" + My("result"), outcome().swapped);
       Equal(My("current"), Literal(*outcome().number));
     }
     return;
   }
   if (CallResult("CompareExchangeResult<" + type + ">", Handle() + ".CompareExchange<" + type + ">(" + Gpa() + ", " +
-                                                            Number(step().value) + ", " + Number(step().desired) + ")")) {
+                                                            Number(step().value) + ", " + Number(step().desired) +
+                                                            ")")) {
     True(My("result") + "->swapped", outcome().swapped);
     Equal(My("result") + "->value", Literal(*outcome().number));
   }
@@ -277,14 +294,17 @@ bool Steps::HandleStep() {
       return true;
     case StepKind::kSubrange:
     case StepKind::kLockableSubrange: {
-      const std::string call = step().kind == StepKind::kSubrange ? ".Subrange(" + Gpa() + ", " + Length() + (step().form == 1 ? ", true)" : ")")
-                                                                  : ".LockableSubrange(" + Gpa() + ", " + Length() + ")";
+      const std::string call = step().kind == StepKind::kSubrange
+                                   ? ".Subrange(" + Gpa() + ", " + Length() + (step().form == 1 ? ", true)" : ")")
+                                   : ".LockableSubrange(" + Gpa() + ", " + Length() + ")";
       if (CallResult("GuestMemory", Handle() + call, true)) {
         TakeHandle(step().slot);
       }
       return true;
     }
-    case StepKind::kSupportsLocking: True(Handle() + ".supports_locking()", outcome().number == uint64_t{1}); return true;
+    case StepKind::kSupportsLocking:
+      True(Handle() + ".supports_locking()", outcome().number == uint64_t{1});
+      return true;
     default: return false;
   }
 }

@@ -41,7 +41,9 @@ class Steps {
   std::string Buffer(uint8_t object) const { return (is_list_[object] ? "list" : "range") + std::to_string(object); }
   std::string Buffer() const { return Buffer(step().object); }
   static std::string Type(uint8_t size) { return "uint" + std::to_string(size * 8) + "_t"; }
-  std::string Bytes(std::span<const uint8_t> bytes, uint64_t offset) const { return BytesExpression(facts_.names, bytes, offset); }
+  std::string Bytes(std::span<const uint8_t> bytes, uint64_t offset) const {
+    return BytesExpression(facts_.names, bytes, offset);
+  }
 
   // Calls and what they must give. trace_gtest_steps.cc
   bool RunStep();

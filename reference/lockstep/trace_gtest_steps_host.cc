@@ -13,23 +13,32 @@ bool Steps::HostStep() {
   switch (step().kind) {
     case StepKind::kSetBit:
       if (backing().present && backing().has_bitmap && step().page < backing().pages) {
-        out_.Line({Self(), "->SetBit(", Number(step().page), ", ", AccessWord(), ", ", (step().choice & 1) != 0 ? "true" : "false", ");"});
+        out_.Line({Self(), "->SetBit(", Number(step().page), ", ", AccessWord(), ", ",
+                   (step().choice & 1) != 0 ? "true" : "false", ");"});
       }
       return true;
     case StepKind::kAllocate: Change("Allocate(" + range + ")"); return true;
     case StepKind::kMapZero: Change("MapZero(" + range + ")"); return true;
     case StepKind::kUnmap: Change("Unmap(" + range + ")"); return true;
     case StepKind::kDecommit: Change("Decommit(" + range + ")"); return true;
-    case StepKind::kProtect: Change("Protect(" + range + ", SparseMapping::Protection::" + std::string(kProtections[step().choice % 3]) + ")"); return true;
+    case StepKind::kProtect:
+      Change("Protect(" + range + ", SparseMapping::Protection::" + std::string(kProtections[step().choice % 3]) + ")");
+      return true;
     case StepKind::kMapFile:
-      Change("MapFile(" + range + ", file, " + Number(step().choice * kPageSize) + (step().form == 1 ? ", true)" : ", false)"));
+      Change("MapFile(" + range + ", file, " + Number(step().choice * kPageSize) +
+             (step().form == 1 ? ", true)" : ", false)"));
       return true;
     case StepKind::kUnmapBytes: Change("Unmap(" + Number(step().offset) + ", " + Length() + ")"); return true;
-    case StepKind::kMapFileBytes: Change("MapFile(0, " + Length() + ", file, " + Number(step().offset) + ", false)"); return true;
-    case StepKind::kAdviseHugePages:
-      Advise("AdviseHugePages(" + range + ", SparseMapping::HugePages::" + (step().choice == 0 ? "kAdvised)" : "kRefused)"));
+    case StepKind::kMapFileBytes:
+      Change("MapFile(0, " + Length() + ", file, " + Number(step().offset) + ", false)");
       return true;
-    case StepKind::kBindToNode: Advise("BindToNode(" + range + (step().choice == 0 ? ", 0)" : step().choice == 1 ? ", 1023)" : ", 1024)")); return true;
+    case StepKind::kAdviseHugePages:
+      Advise("AdviseHugePages(" + range +
+             ", SparseMapping::HugePages::" + (step().choice == 0 ? "kAdvised)" : "kRefused)"));
+      return true;
+    case StepKind::kBindToNode:
+      Advise("BindToNode(" + range + (step().choice == 0 ? ", 0)" : step().choice == 1 ? ", 1023)" : ", 1024)"));
+      return true;
     case StepKind::kRevoke:
     case StepKind::kGrant:
     case StepKind::kWaitUnlocked:
@@ -71,7 +80,9 @@ void Steps::ChangeBitmap() {
 }
 
 void Steps::Change(const std::string& call) {
-  const bool second = facts_.second_host_call && (step().kind == StepKind::kAllocate || step().kind == StepKind::kMapFile || step().kind == StepKind::kMapFileBytes);
+  const bool second =
+      facts_.second_host_call && (step().kind == StepKind::kAllocate || step().kind == StepKind::kMapFile ||
+                                  step().kind == StepKind::kMapFileBytes);
   if (second) {
     out_.Line("g_two_host_calls = true;");
   }
@@ -80,13 +91,15 @@ void Steps::Change(const std::string& call) {
     out_.Line("g_two_host_calls = false;");
   }
   for (uint64_t page = 0; facts_.tracks && outcome().ok && page < kMaxPages; ++page) {
-    out_.Line({Self(), "->page[", std::to_string(page), "] = Backing::Page::", Enumerator(Name(ran_->states[step().backing][page])), ";"});
+    out_.Line({Self(), "->page[", std::to_string(page),
+               "] = Backing::Page::", Enumerator(Name(ran_->states[step().backing][page])), ";"});
   }
 }
 
 void Steps::Try() {
-  constexpr std::string_view kAccesses[] = {"TryCopy(GuestSide::kSource", "TryCopy(GuestSide::kDestination", "TryFill(",
-                                            "TryRead(", "TryWrite(", "TryCompareExchange("};
+  constexpr std::string_view kAccesses[] = {
+      "TryCopy(GuestSide::kSource", "TryCopy(GuestSide::kDestination", "TryFill(", "TryRead(", "TryWrite(",
+      "TryCompareExchange("};
   const uint64_t start = step().page * kPageSize + step().offset;
   const uint64_t length = step().choice < 3 ? step().length : step().size;
   const bool fits = start <= kMaxPages * kPageSize && start >= step().offset && length <= kMaxPages * kPageSize - start;
@@ -136,7 +149,7 @@ void Steps::Try() {
 // One that no Try access has made: where it happened, nothing recovers.
 void Steps::ForeignFault() {
   constexpr std::pair<std::string_view, std::string_view> kFaults[] = {
-      {"SIGSEGV", "SEGV_MAPERR"}, {"SIGSEGV", "SEGV_ACCERR"},   {"SIGSEGV", "SEGV_PKUERR"}, {"SIGSEGV", "SI_USER"},
+      {"SIGSEGV", "SEGV_MAPERR"}, {"SIGSEGV", "SEGV_ACCERR"},  {"SIGSEGV", "SEGV_PKUERR"}, {"SIGSEGV", "SI_USER"},
       {"SIGBUS", "BUS_ADRERR"},   {"SIGBUS", "BUS_MCEERR_AR"}, {"SIGBUS", "BUS_ADRALN"},   {"SIGTRAP", "TRAP_BRKPT"}};
   const auto [signal, code] = kFaults[step().choice];
   out_.Line({"siginfo_t ", My("info"), " = {};"});

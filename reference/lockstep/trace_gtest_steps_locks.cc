@@ -27,16 +27,17 @@ void Steps::Lock() {
   Gpns();
   const bool range = step().kind == StepKind::kLockRange;
   if (range) {
-    out_.Line({"const std::optional<PagedRange> ", My("paged"), " = PagedRange::Create(", Number(step().offset), ", ", Length(), ", ",
-               My("gpns"), ");"});
+    out_.Line({"const std::optional<PagedRange> ", My("paged"), " = PagedRange::Create(", Number(step().offset), ", ",
+               Length(), ", ", My("gpns"), ");"});
     if (outcome().refused) {
       True(My("paged") + ".has_value()", false);
       return;
     }
     out_.Line({"ASSERT_TRUE(", My("paged"), ".has_value());"});
   }
-  const std::string call = range ? ".LockRange(" + AccessWord() + ", *" + My("paged") + ")"
-                                 : ".LockGpns(" + AccessWord() + (step().form == 1 ? ", true, " : ", false, ") + My("gpns") + ")";
+  const std::string call =
+      range ? ".LockRange(" + AccessWord() + ", *" + My("paged") + ")"
+            : ".LockGpns(" + AccessWord() + (step().form == 1 ? ", true, " : ", false, ") + My("gpns") + ")";
   if (!CallResult(range ? "LockedRange" : "LockedPages", Handle() + call, true)) {
     return;
   }
@@ -47,8 +48,9 @@ void Steps::Lock() {
   for (size_t i = 0; i < outcome().spans.size(); ++i) {
     const Span& span = outcome().spans[i];
     const std::string vector = held + ".iovecs()[" + std::to_string(i) + "].";
-    const std::string mapping = span.backing < kMaxBackings ? "backing" + std::to_string(span.backing) + "->ram->mapping()"
-                                                            : "made" + std::to_string(span.backing - kMaxBackings);
+    const std::string mapping = span.backing < kMaxBackings
+                                    ? "backing" + std::to_string(span.backing) + "->ram->mapping()"
+                                    : "made" + std::to_string(span.backing - kMaxBackings);
     Equal(vector + "iov_base", mapping + (span.address == 0 ? "" : " + " + Number(span.address)));
     Equal(vector + "iov_len", Literal(span.length));
     Equal(held + ".spans()[" + std::to_string(i) + "].gpa()", Literal(span.gpa));

@@ -75,7 +75,8 @@ void Steps::MakeHeap() {
 void Steps::MakeShared() {
   if (CallResult("std::shared_ptr<SharedMemory>", "SharedMemory::Create(" + Number(step().bytes) + ")", true)) {
     const auto is_shown = [&](const Ran& ran) {
-      return std::any_of(ran.outcome.files.begin(), ran.outcome.files.end(), [&](const File& file) { return file.file == kMaxBackings + made_; });
+      return std::any_of(ran.outcome.files.begin(), ran.outcome.files.end(),
+                         [&](const File& file) { return file.file == kMaxBackings + made_; });
     };
     if (std::any_of(facts_.steps.begin(), facts_.steps.end(), is_shown)) {
       out_.Line({"const int ", MadeName(made_), "_file = (*", My("result"), ")->fd();"});
@@ -88,14 +89,16 @@ void Steps::MakeShared() {
 
 void Steps::MakeSparse() {
   const bool no_bits = outcome().text.starts_with("guest memory 'bitmap'");
-  if (!CallResult("std::shared_ptr<SparseMapping>", "SparseMapping::Create(" + Number(step().bytes) + ")", true, "result", outcome().ok || no_bits)) {
+  if (!CallResult("std::shared_ptr<SparseMapping>", "SparseMapping::Create(" + Number(step().bytes) + ")", true,
+                  "result", outcome().ok || no_bits)) {
     return;
   }
   const uint64_t size = WholePages(step().bytes);
   std::string backing = "*std::move(" + My("result") + ")";
   if (step().form == 1) {
     const std::string pages = Number(size / kPageSize);
-    if (!CallResult("std::shared_ptr<AccessBitmap>", "AccessBitmap::Create(\"bitmap\", " + pages + ", false)", true, "bits", !no_bits)) {
+    if (!CallResult("std::shared_ptr<AccessBitmap>", "AccessBitmap::Create(\"bitmap\", " + pages + ", false)", true,
+                    "bits", !no_bits)) {
       return;
     }
     const std::string bits = "(*" + My("bits") + ")->";
@@ -103,7 +106,8 @@ void Steps::MakeSparse() {
     if (step().value < size / kPageSize) {
       True(bits + "Revoke({" + Number(step().value) + ", 1}, kAllAccess).ok()");
     } else {
-      out_.Line({"(void)", bits, "Revoke({", Number(step().value), ", 1}, kAllAccess);  // beyond the last page: refused"});
+      out_.Line(
+          {"(void)", bits, "Revoke({", Number(step().value), ", 1}, kAllAccess);  // beyond the last page: refused"});
     }
     backing = "std::make_shared<Guarded>(" + backing + ", *std::move(" + My("bits") + "))";
   }
@@ -127,7 +131,8 @@ void Steps::Create() {
   if (breaks) {
     out_.Line({Self(), "->broken = Backing::Promise::", kBroken[step().choice], ";"});
   }
-  const std::string options = step().slot == 1 ? ", {.install_fault_handler = false})" : ")";  // one is installed already
+  const std::string options =
+      step().slot == 1 ? ", {.install_fault_handler = false})" : ")";  // one is installed already
   std::string backings = "backings";
   if (step().form == 0) {
     backings = promise == Promise::kNull ? "nullptr" : "backings[" + std::to_string(step().backing) + "]";
@@ -136,7 +141,8 @@ void Steps::Create() {
     out_.Line({"std::vector<std::shared_ptr<GuestMemoryAccess>> ", backings, " = backings;"});
     out_.Line({backings, "[", std::to_string(step().backing), "] = nullptr;"});
   }
-  const std::string call = step().form == 1 ? "GuestMemory::CreateMultiRegion(\"made\", " + Number(step().bytes) + ", " : "GuestMemory::Create(\"made\", ";
+  const std::string call = step().form == 1 ? "GuestMemory::CreateMultiRegion(\"made\", " + Number(step().bytes) + ", "
+                                            : "GuestMemory::Create(\"made\", ";
   if (CallResult("GuestMemory", call + backings + options, true)) {
     TakeHandle(step().slot);
   }
@@ -149,18 +155,22 @@ void Steps::Create() {
 void Steps::ShowFiles() {
   std::string list;
   const auto fd = [](const File& file) {
-    return file.file < kMaxBackings ? std::to_string(kFirstFile + file.file) : MadeName(file.file - kMaxBackings) + "_file";
+    return file.file < kMaxBackings ? std::to_string(kFirstFile + file.file)
+                                    : MadeName(file.file - kMaxBackings) + "_file";
   };
   for (const File& file : outcome().files) {
-    list += (list.empty() ? "" : ", ") + ("SharedFile{" + fd(file)) + ", " + Number(file.offset) + ", " + Number(file.address) + ", " + Number(file.size) + "}";
+    list += (list.empty() ? "" : ", ") + ("SharedFile{" + fd(file)) + ", " + Number(file.offset) + ", " +
+            Number(file.address) + ", " + Number(file.size) + "}";
   }
-  out_.Line({"EXPECT_THAT(", Handle(), ".sharing(), ", list.empty() ? "testing::IsEmpty());" : "testing::ElementsAre(" + list + "));"});
+  out_.Line({"EXPECT_THAT(", Handle(), ".sharing(), ",
+             list.empty() ? "testing::IsEmpty());" : "testing::ElementsAre(" + list + "));"});
   if (!outcome().number) {
     return;
   }
   // Of SharedMemory: a file that nobody can make smaller, with the memory's bytes in it.
   const File& file = outcome().files.back();
-  Equal("fcntl(" + fd(file) + ", F_GET_SEALS) & (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)", "F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW");
+  Equal("fcntl(" + fd(file) + ", F_GET_SEALS) & (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)",
+        "F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW");
   out_.Line({"Bytes ", My("bytes"), "(", std::to_string(outcome().data.size()), ");"});
   Equal("pread(" + fd(file) + ", " + My("bytes") + ".data(), " + My("bytes") + ".size(), " + Number(file.offset) + ")",
         "static_cast<ssize_t>(" + My("bytes") + ".size())");

@@ -45,7 +45,8 @@ bool Steps::RangeStep() {
 
 void Steps::CutRange() {
   const bool split = step().kind == StepKind::kRangeSplit;
-  out_.Line({"const auto ", My("part"), " = ", Buffer(), split ? ".Split(" : ".Subrange(" + Number(step().offset) + ", ", Length(), ");"});
+  out_.Line({"const auto ", My("part"), " = ", Buffer(),
+             split ? ".Split(" : ".Subrange(" + Number(step().offset) + ", ", Length(), ");"});
   if (outcome().refused) {
     True(My("part") + ".has_value()", false);
     return;
@@ -65,8 +66,8 @@ void Steps::MakeRange(bool append) {
     return;
   }
   Gpns();
-  out_.Line({"const std::optional<PagedRange> ", My("paged"), " = PagedRange::Create(", Number(step().offset), ", ", Length(), ", ",
-             My("gpns"), ");"});
+  out_.Line({"const std::optional<PagedRange> ", My("paged"), " = PagedRange::Create(", Number(step().offset), ", ",
+             Length(), ", ", My("gpns"), ");"});
   if (outcome().refused) {
     True(My("paged") + ".has_value()", false);
     return;
@@ -111,7 +112,8 @@ void Steps::Iterate() {
 
 void Steps::AccessRange() {
   if (step().kind == StepKind::kRangeFill) {
-    Call(Handle() + (step().form == 1 ? ".ZeroRange(" + Buffer() + ")" : ".FillRange(" + Buffer() + ", " + Byte() + ")"));
+    Call(Handle() +
+         (step().form == 1 ? ".ZeroRange(" + Buffer() + ")" : ".FillRange(" + Buffer() + ", " + Byte() + ")"));
     return;
   }
   const bool write = step().kind == StepKind::kRangeWrite;

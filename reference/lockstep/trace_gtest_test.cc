@@ -2,10 +2,10 @@
 
 #include "reference/lockstep/trace_gtest.h"
 
-#include <algorithm>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "reference/lockstep/op_fields.h"
 
@@ -15,7 +15,9 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-Trace Parsed(const std::string& text) { return std::get<Trace>(FromText("guestmem trace 1\nworld single_region\n" + text)); }
+Trace Parsed(const std::string& text) {
+  return std::get<Trace>(FromText("guestmem trace 1\nworld single_region\n" + text));
+}
 
 TEST(TraceGtest, EveryKindOfOperationCanBeWritten) {
   for (const OpFields& row : kOpFields) {
@@ -24,7 +26,7 @@ TEST(TraceGtest, EveryKindOfOperationCanBeWritten) {
       Op op;
       op.kind = row.kind;
       op.choice = static_cast<uint8_t>(i / 2);
-      op.form = i % 2;
+      op.form = static_cast<uint8_t>(i % 2);
       trace.ops.push_back(Normal(op));
       const TestSource source = ToTestSource(trace, "x");
       EXPECT_EQ(source.problem, "") << row.name;
@@ -36,7 +38,8 @@ TEST(TraceGtest, EveryKindOfOperationCanBeWritten) {
 }
 
 TEST(TraceGtest, HasTheTraceAndWhatTheModelExpects) {
-  const std::string text = ToTestSource(Parsed("backing 0 pages=1 page0=hole\nops\nread page0+8 length=4\n"), "some_name").text;
+  const std::string text =
+      ToTestSource(Parsed("backing 0 pages=1 page0=hole\nops\nread page0+8 length=4\n"), "some_name").text;
   EXPECT_THAT(text, HasSubstr("//   read page0+8 length=4\n"));
   EXPECT_THAT(text, HasSubstr("TEST(Regression, SomeName)"));
   EXPECT_THAT(text, HasSubstr("memory.ReadAt(8, host1.bytes())"));
@@ -44,24 +47,29 @@ TEST(TraceGtest, HasTheTraceAndWhatTheModelExpects) {
 }
 
 TEST(TraceGtest, HasNothingTheTraceDoesNotNeed) {
-  const std::string text = ToTestSource(Parsed("backing 0 pages=1\nops\nwrite_plain page0 size=4 value=0x11\n"), "x").text;
-  for (const char* needless : {"PageFault", "Fallback", "BitmapInfo", "LockGpns", "HostBuffer", "Calls", "memfd_create"}) {
+  const std::string text =
+      ToTestSource(Parsed("backing 0 pages=1\nops\nwrite_plain page0 size=4 value=0x11\n"), "x").text;
+  for (const char* needless :
+       {"PageFault", "Fallback", "BitmapInfo", "LockGpns", "HostBuffer", "Calls", "memfd_create"}) {
     EXPECT_THAT(text, Not(HasSubstr(needless)));
   }
 }
 
 TEST(TraceGtest, NamesBytesByWhereTheyComeFrom) {
   const std::string text =
-      ToTestSource(Parsed("backing 0 pages=2\nops\nwrite page1 length=8 value=0x22\nread page1-8 length=24\n"), "x").text;
+      ToTestSource(Parsed("backing 0 pages=2\nops\nwrite page1 length=8 value=0x22\nread page1-8 length=24\n"), "x")
+          .text;
   EXPECT_THAT(text, HasSubstr("Holds(Join({Initial(0, 0xff8, 8), Data(0x22, 8), Initial(0, 0x1008, 8)}))"));
 }
 
 TEST(TraceGtest, MakesMemoryAsAProgramWould) {
-  const std::string text = ToTestSource(Parsed("backing 0 pages=1\nops\n"
-                                               "make slot=1 bytes=8192 choice=shared\nsharing target=1\n"
-                                               "make slot=2 bytes=4096 choice=heap\ninner_buffer target=2 choice=take value=0x7\n"
-                                               "create slot=3 bytes=0 choice=size\n"),
-                                        "x").text;
+  const std::string text =
+      ToTestSource(Parsed("backing 0 pages=1\nops\n"
+                          "make slot=1 bytes=8192 choice=shared\nsharing target=1\n"
+                          "make slot=2 bytes=4096 choice=heap\ninner_buffer target=2 choice=take value=0x7\n"
+                          "create slot=3 bytes=0 choice=size\n"),
+                   "x")
+          .text;
   EXPECT_THAT(text, HasSubstr("SharedMemory::Create(0x2000)"));
   EXPECT_THAT(text, HasSubstr("testing::ElementsAre(SharedFile{made0_file, 0, 0, 0x2000})"));
   EXPECT_THAT(text, HasSubstr("GuestMemory::Allocate(0x1000)"));
@@ -81,8 +89,9 @@ TEST(TraceGtest, WhatAFailureLeavesInAnOverlapIsNotCompared) {
 }
 
 TEST(TraceGtest, ABackingThatIsAbsentIsThereForTheHost) {
-  const auto trace = std::get<Trace>(FromText("guestmem trace 1\nworld region_pages=1\nbacking 0 pages=1\nbacking 1 absent\nops\n"
-                                              "unmap backing=1 page=0 count=1\n"));
+  const auto trace =
+      std::get<Trace>(FromText("guestmem trace 1\nworld region_pages=1\nbacking 0 pages=1\nbacking 1 absent\nops\n"
+                               "unmap backing=1 page=0 count=1\n"));
   const std::string text = ToTestSource(trace, "x").text;
   EXPECT_THAT(text, HasSubstr("backings = {backing0, nullptr}"));
   EXPECT_THAT(text, HasSubstr("backing1->ram->Unmap(0, 0x1000)"));

@@ -31,7 +31,9 @@ std::string FilesOf(Sharing sharing, size_t i, uint64_t size) {
     case Sharing::kNone: break;
     case Sharing::kWhole: return "{" + file(0, 0, size) + "}";
     case Sharing::kParts: return "{" + file(8192, 4096, 4096) + ", " + file(0, 0, 100) + "}";
-    case Sharing::kWild: return "{" + file(kLastPage, 0, ~uint64_t{0}) + ", " + file(0, kLastPage, 8192) + ", " + file(4096, 4096, kLastPage) + "}";
+    case Sharing::kWild:
+      return "{" + file(kLastPage, 0, ~uint64_t{0}) + ", " + file(0, kLastPage, 8192) + ", " +
+             file(4096, 4096, kLastPage) + "}";
   }
   return "{}";
 }
@@ -117,7 +119,8 @@ void BuildWorld(const Facts& facts, Source& out) {
   if (facts.file) {
     out.Line("const int file = memfd_create(\"file\", MFD_CLOEXEC);");
     out.Line({"const Bytes file_bytes = File(0, ", Number(kFilePages * kPageSize), ");"});
-    out.Line("ASSERT_EQ(pwrite(file, file_bytes.data(), file_bytes.size(), 0), static_cast<ssize_t>(file_bytes.size()));");
+    out.Line(
+        "ASSERT_EQ(pwrite(file, file_bytes.data(), file_bytes.size(), 0), static_cast<ssize_t>(file_bytes.size()));");
   }
   std::string list;
   for (size_t i = 0; i < world.backings.size(); ++i) {
@@ -129,7 +132,8 @@ void BuildWorld(const Facts& facts, Source& out) {
       list += "nullptr";
       continue;
     }
-    list += world.backings[i].wrapped ? "std::make_shared<SharedBacking<Backing>>(" + Variable("backing", i) + ")" : Variable("backing", i);
+    list += world.backings[i].wrapped ? "std::make_shared<SharedBacking<Backing>>(" + Variable("backing", i) + ")"
+                                      : Variable("backing", i);
   }
   const std::string memory = facts.changes_memory ? "GuestMemory memory" : "const GuestMemory memory";
   if (world.region_pages != 0 || facts.creates) {
@@ -138,7 +142,8 @@ void BuildWorld(const Facts& facts, Source& out) {
   if (world.region_pages == 0) {
     out.Line({memory, " = GuestMemory::Create(\"world\", ", facts.creates ? "backings[0]" : list, ").value();"});
   } else {
-    out.Line({memory, " = GuestMemory::CreateMultiRegion(\"world\", ", Number(world.region_pages), " * kPageSize, backings).value();"});
+    out.Line({memory, " = GuestMemory::CreateMultiRegion(\"world\", ", Number(world.region_pages),
+              " * kPageSize, backings).value();"});
   }
   for (size_t i = 0; i < world.backings.size(); ++i) {
     if (world.backings[i].present && world.backings[i].fickle) {
@@ -184,7 +189,8 @@ void CompareMemory(const Facts& facts, Source& out) {
     }
     if (facts.world.backings[i].present && facts.world.backings[i].has_bitmap) {
       const auto& bits = facts.bits[i];
-      out.Line({"EXPECT_THAT(", self, "->Bits(), testing::ElementsAre(", Quoted(bits[0]), ", ", Quoted(bits[1]), ", ", Quoted(bits[2]), "));"});
+      out.Line({"EXPECT_THAT(", self, "->Bits(), testing::ElementsAre(", Quoted(bits[0]), ", ", Quoted(bits[1]), ", ",
+                Quoted(bits[2]), "));"});
     }
   }
   if (facts.bus) {

@@ -19,7 +19,9 @@ class Minimiser {
   Minimised Run() {
     TryChange([&](Trace& t) { t.ops.resize(std::min(t.ops.size(), best_.divergence.op + 1)); });
     for (bool smaller = true; smaller;) {
-      smaller = DropRuns(best_.trace.ops, [&](size_t begin, size_t end) { return TryChange([&](Trace& t) { Erase(t.ops, begin, end); }); });
+      smaller = DropRuns(best_.trace.ops, [&](size_t begin, size_t end) {
+        return TryChange([&](Trace& t) { Erase(t.ops, begin, end); });
+      });
       smaller |= SimplifyWorld();
       smaller |= SimplifyOps();
     }
@@ -57,7 +59,8 @@ class Minimiser {
     for (size_t i = 0; i < best_.trace.ops.size(); ++i) {
       for (size_t field = 0; field < kFields; ++field) {
         smaller |= Lower([&](auto change) {
-          return TryChange([&](Trace& t) { t.ops[i].index[field] = static_cast<uint8_t>(change(t.ops[i].index[field])); });
+          return TryChange(
+              [&](Trace& t) { t.ops[i].index[field] = static_cast<uint8_t>(change(t.ops[i].index[field])); });
         });
       }
     }

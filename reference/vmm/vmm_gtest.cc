@@ -126,7 +126,8 @@ std::array<bool, 3> FilesOf(const Trace& trace) {
 }
 
 void MakeGuest(const World& world, gtest::Source& out) {
-  const std::string create = "InProcessGuest::Create(\"vm\", " + gtest::Number(world.pages * kPageBytes - (world.trim != 0 ? 100 : 0)) + ")";
+  const std::string create =
+      "InProcessGuest::Create(\"vm\", " + gtest::Number(world.pages * kPageBytes - (world.trim != 0 ? 100 : 0)) + ")";
   out.Line("const std::vector<bool> open_files = OpenFiles();");
   if (world.fail != 0) {
     out.Line("{");
@@ -162,11 +163,13 @@ std::string ToTestSource(const Trace& trace, const std::vector<bool>& host_call_
   out.Line({"TEST(Regression, ", test, ") {"});
   for (size_t file = 0; file < kFiles; ++file) {
     if (files[file]) {
-      out.Line({"const int file", std::to_string(file), " = MakeFile(", std::to_string(file), ", ", gtest::Number(kFileBytes[file]), ");"});
+      out.Line({"const int file", std::to_string(file), " = MakeFile(", std::to_string(file), ", ",
+                gtest::Number(kFileBytes[file]), ");"});
     }
   }
   if (files[2]) {
-    out.Line("const int read_only_file = open((\"/proc/self/fd/\" + std::to_string(file0)).c_str(), O_RDONLY | O_CLOEXEC);");
+    out.Line(
+        "const int read_only_file = open((\"/proc/self/fd/\" + std::to_string(file0)).c_str(), O_RDONLY | O_CLOEXEC);");
   }
   MakeGuest(trace.world, out);
   Steps steps(trace, host_call_failed, out);

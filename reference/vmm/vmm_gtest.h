@@ -1,5 +1,5 @@
-// A trace of the VMM interfaces as a GoogleTest program that needs the public headers only: the guest, each op as a call, and
-// what the model says of it as expectations. For regression tests.
+// A trace of the VMM interfaces as a GoogleTest program that needs the public headers only: the guest, each op as a
+// call, and what the model says of it as expectations. For regression tests.
 
 #ifndef GUESTMEM_REFERENCE_VMM_VMM_GTEST_H_
 #define GUESTMEM_REFERENCE_VMM_VMM_GTEST_H_
@@ -14,8 +14,8 @@
 
 namespace reference::vmm {
 
-// Runs the trace, and says of each op when it is done whether it came to the host call that was to fail: how many an op makes is
-// the library's business, so the model has to be told.
+// Runs the trace, and says of each op when it is done whether it came to the host call that was to fail: how many an op
+// makes is the library's business, so the model has to be told.
 void WatchHostCalls(Machine& guest, const Trace& trace, const std::function<void(bool failed)>& done);
 
 // `host_call_failed`: that, by op. Where it ends (the guest crashed), an op that has such a call came to it.

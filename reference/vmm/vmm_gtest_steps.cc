@@ -35,20 +35,26 @@ void Steps::NameBytes(const Trace& trace) {
     names_.push_back({std::move(bytes), offsets, placed, spell});
   };
   const auto add_placed = [&](uint64_t size, auto byte, const std::string& call) {
-    add(size, size, true, byte, [call](uint64_t offset, const std::string& n) { return call + Number(offset) + ", " + n + ")"; });
+    add(size, size, true, byte,
+        [call](uint64_t offset, const std::string& n) { return call + Number(offset) + ", " + n + ")"; });
   };
   std::set<std::pair<OpKind, uint64_t>> known;
   for (const Op& op : trace.ops) {
-    const uint64_t which = op.kind == OpKind::kRegionMap ? op[kFile] % 2 : op.kind == OpKind::kNewRom ? op[kSlot] : op[kValue];
+    const uint64_t which = op.kind == OpKind::kRegionMap ? op[kFile] % 2
+                           : op.kind == OpKind::kNewRom  ? op[kSlot]
+                                                         : op[kValue];
     if (!known.insert({op.kind, which}).second) {
       continue;
     }
     if (op.kind == OpKind::kRegionMap) {
-      add_placed(kFileBytes[which], [&](uint64_t i) { return FileByte(which, i); }, "File(" + Number(which) + ", ");
+      add_placed(
+          kFileBytes[which], [&](uint64_t i) { return FileByte(which, i); }, "File(" + Number(which) + ", ");
     } else if (op.kind == OpKind::kNewRom) {
-      add_placed(kMaxPages * kPageBytes, [&](uint64_t i) { return RomByte(which, i); }, "Rom(" + Number(which) + ", ");
+      add_placed(
+          kMaxPages * kPageBytes, [&](uint64_t i) { return RomByte(which, i); }, "Rom(" + Number(which) + ", ");
     } else if (op.kind == OpKind::kWrite) {
-      add(kMaxPages * kPageBytes, 1, false, [&](uint64_t i) { return static_cast<uint8_t>(which >> (i % 8 * 8)); },
+      add(
+          kMaxPages * kPageBytes, 1, false, [&](uint64_t i) { return static_cast<uint8_t>(which >> (i % 8 * 8)); },
           [which](uint64_t, const std::string& n) { return "Words(" + Number(which) + ", " + n + ")"; });
     }
   }
@@ -58,14 +64,16 @@ void Steps::NameBytes(const Trace& trace) {
 void Steps::Declare(const Trace& trace) {
   for (uint64_t slot = 0; slot < kSlots; ++slot) {
     const std::string end = std::to_string(slot) + ";";
-    const auto declare = [&](std::initializer_list<OpKind> kinds, Field field, std::initializer_list<std::string_view> variables) {
+    const auto declare = [&](std::initializer_list<OpKind> kinds, Field field,
+                             std::initializer_list<std::string_view> variables) {
       for (const std::string_view variable : variables) {
         if (Makes(trace, kinds, field, slot)) {
           out_.Line({variable, end});
         }
       }
     };
-    declare({OpKind::kNewRegion}, kSlot, {"std::unique_ptr<MappableGuestMemory> in_guest", "std::shared_ptr<MappedMemoryRegion> region"});
+    declare({OpKind::kNewRegion}, kSlot,
+            {"std::unique_ptr<MappableGuestMemory> in_guest", "std::shared_ptr<MappedMemoryRegion> region"});
     declare({OpKind::kNewRom}, kSlot, {"std::shared_ptr<RomMapper> rom"});
     declare({OpKind::kMapRom}, kOther, {"std::unique_ptr<RomMapping> part"});
     declare({OpKind::kNewEvent}, kSlot, {"std::optional<Event> event"});
@@ -142,15 +150,20 @@ void Steps::DropAll() {
 
 void Steps::EndFailure() {
   if (std::exchange(fails_, false)) {
-    out_.Line({"if (!", My("failure"), ".Happened()) GTEST_SKIP() << \"it makes fewer host calls than it did: none failed\";"});
+    out_.Line({"if (!", My("failure"),
+               ".Happened()) GTEST_SKIP() << \"it makes fewer host calls than it did: none failed\";"});
   }
 }
 
 void Steps::ExpectError(const std::string& status) {
   const Error& error = *outcome_.error;
-  gtest::ExpectError(status, {gtest::Enumerator(error.kind), gtest::Enumerator(error.operation), error.range, error.fault_address, error.gpn, error.transferred},
+  gtest::ExpectError(status,
+                     {gtest::Enumerator(error.kind), gtest::Enumerator(error.operation), error.range,
+                      error.fault_address, error.gpn, error.transferred},
                      out_);
-  const auto text = [&](const std::string& matcher) { out_.Line({"EXPECT_THAT(", status, ".ToString(), ", matcher, ");"}); };
+  const auto text = [&](const std::string& matcher) {
+    out_.Line({"EXPECT_THAT(", status, ".ToString(), ", matcher, ");"});
+  };
   text("testing::StartsWith(" + Quoted("guest memory '" + error.name + "': ") + ")");
   const std::string read_only = "testing::HasSubstr(\"read-only\")", is_there = "testing::HasSubstr(\"' is there\")";
   if (error.note == "read-only") {
@@ -242,8 +255,8 @@ void Steps::Region() {
     case OpKind::kNewRegion: NewRegion(); break;
     case OpKind::kRegionMap:
       if (region_[slot]) {
-        Call(Slot("region") + "->Map(" + range + std::string(kFds[op()[kFile]]) + ", " + Value(kFrom) + ", " + Value(kLength) +
-             (op()[kForm] == 0 ? ", true)" : ", false)"));
+        Call(Slot("region") + "->Map(" + range + std::string(kFds[op()[kFile]]) + ", " + Value(kFrom) + ", " +
+             Value(kLength) + (op()[kForm] == 0 ? ", true)" : ", false)"));
       }
       break;
     case OpKind::kRegionUnmap:
@@ -270,14 +283,18 @@ void Steps::Rom() {
   const uint64_t slot = op()[kSlot];
   switch (op().kind) {
     case OpKind::kNewRom:
-      out_.Line({"const Bytes ", My("image"), " = Rom(", std::to_string(slot), ", 0, ", Number(std::min(op()[kLength], kMaxPages * kPageBytes)), ");"});
-      rom_[slot] = Keep("std::shared_ptr<RomMapper>", "guest->NewRom(std::as_bytes(std::span(" + My("image") + ")), " + Quoted(Slot("rom")) + ")", Slot("rom"));
+      out_.Line({"const Bytes ", My("image"), " = Rom(", std::to_string(slot), ", 0, ",
+                 Number(std::min(op()[kLength], kMaxPages * kPageBytes)), ");"});
+      rom_[slot] = Keep("std::shared_ptr<RomMapper>",
+                        "guest->NewRom(std::as_bytes(std::span(" + My("image") + ")), " + Quoted(Slot("rom")) + ")",
+                        Slot("rom"));
       break;
     case OpKind::kMapRom:
       if (rom_[slot]) {
         Equal(Slot("rom") + "->length()", Literal(outcome_.number));
-        part_[op()[kOther]] = Keep("std::unique_ptr<RomMapping>",
-                                   Slot("rom") + "->MapRom(" + Gpa() + ", " + Value(kOffset) + ", " + Value(kLength) + ")", Other("part"));
+        part_[op()[kOther]] = Keep(
+            "std::unique_ptr<RomMapping>",
+            Slot("rom") + "->MapRom(" + Gpa() + ", " + Value(kOffset) + ", " + Value(kLength) + ")", Other("part"));
       }
       break;
     case OpKind::kDropPart: Drop(part_, "part", slot); break;
@@ -290,9 +307,11 @@ void Steps::Bell() {
   if (op().kind == OpKind::kDropBell) {
     Drop(bell_, "bell", slot);
   } else if (event_[op()[kOther]]) {
-    const std::string value = op()[kForm] % 2 == 0 ? Value(kValue) : "std::nullopt", length = op()[kForm] < 2 ? Value(kSize) : "std::nullopt";
+    const std::string value = op()[kForm] % 2 == 0 ? Value(kValue) : "std::nullopt",
+                      length = op()[kForm] < 2 ? Value(kSize) : "std::nullopt";
     bell_[slot] = Keep("std::unique_ptr<Doorbell>",
-                       "guest->RegisterDoorbell(" + Gpa() + ", " + value + ", " + length + ", *" + Other("event") + ")", Slot("bell"));
+                       "guest->RegisterDoorbell(" + Gpa() + ", " + value + ", " + length + ", *" + Other("event") + ")",
+                       Slot("bell"));
   }
 }
 
@@ -333,13 +352,16 @@ void Steps::Lock() {
   }
   const std::string next = op()[kForm] < 2 ? "" : ", " + Number(op()[kPage] + 1);
   out_.Line({"const std::vector<uint64_t> ", My("gpns"), " = {", Value(kPage), next, "};"});
-  pages_[slot] = Keep("LockedPages", "memory.LockGpns(AccessType::" + std::string(op()[kForm] % 2 == 0 ? "kRead" : "kWrite") + ", false, " + My("gpns") + ")",
+  pages_[slot] = Keep("LockedPages",
+                      "memory.LockGpns(AccessType::" + std::string(op()[kForm] % 2 == 0 ? "kRead" : "kWrite") +
+                          ", false, " + My("gpns") + ")",
                       Slot("pages"));
 }
 
 bool Steps::IsPlain() const {
   const uint64_t size = op()[kSize];
-  const bool form = op().kind == OpKind::kCompareExchange || (op().kind == OpKind::kRead ? op()[kForm] % 2 == 1 : op()[kForm] == 1);
+  const bool form =
+      op().kind == OpKind::kCompareExchange || (op().kind == OpKind::kRead ? op()[kForm] % 2 == 1 : op()[kForm] == 1);
   return form && op().kind != OpKind::kProbe && (size == 1 || size == 2 || size == 4 || size == 8);
 }
 
@@ -353,7 +375,8 @@ void Steps::Access() {
   } else if (op().kind == OpKind::kRead) {
     out_.Line({"Bytes ", My("buffer"), "(", Value(kSize), ", 0xa5);"});
     Call("memory.ReadAt" + gpa + "std::as_writable_bytes(std::span(" + My("buffer") + ")))");
-    out_.Line({"EXPECT_TRUE(Same(", gtest::BytesExpression(names_, outcome_.data, op()[kAt]), ", ", My("buffer"), "));"});
+    out_.Line(
+        {"EXPECT_TRUE(Same(", gtest::BytesExpression(names_, outcome_.data, op()[kAt]), ", ", My("buffer"), "));"});
   } else if (op().kind == OpKind::kWrite && op()[kForm] >= 2) {
     Call("memory.FillAt" + gpa + Number(op()[kValue] & 0xff) + ", " + Value(kSize) + ")");
   } else if (op().kind == OpKind::kWrite) {
@@ -376,8 +399,8 @@ void Steps::PlainAccess() {
       }
       Equal("*" + My("result"), Literal(read));
     }
-  } else if (CallResult("CompareExchangeResult<" + type + ">",
-                        "memory.CompareExchange<" + type + ">(" + Gpa() + ", " + value + ", " + Number(~op()[kValue] & mask) + ")")) {
+  } else if (CallResult("CompareExchangeResult<" + type + ">", "memory.CompareExchange<" + type + ">(" + Gpa() + ", " +
+                                                                   value + ", " + Number(~op()[kValue] & mask) + ")")) {
     Equal(My("result") + "->swapped", outcome_.flag ? "true" : "false");
     Equal(My("result") + "->value", Literal(outcome_.number));
   }
@@ -388,7 +411,8 @@ void Steps::PlainAccess() {
 void Steps::ExpectSignals() {
   for (uint64_t event = 0; event < kSlots; ++event) {
     if (event_[event] && model_.IsSignalled(event) != signalled_[event]) {
-      out_.Line({model_.IsSignalled(event) ? "EXPECT_TRUE" : "EXPECT_FALSE", "(IsSignalled(*event", std::to_string(event), "));"});
+      out_.Line({model_.IsSignalled(event) ? "EXPECT_TRUE" : "EXPECT_FALSE", "(IsSignalled(*event",
+                 std::to_string(event), "));"});
     }
   }
 }
@@ -403,12 +427,14 @@ void Steps::ExpectGuest() {
   Equal("Shape(memory, " + std::to_string(trace_.world.pages) + ")", Quoted(shape));
   for (uint64_t page = 0; page < trace_.world.pages; ++page) {
     if (const auto bytes = model_.Page(page); !bytes.empty()) {
-      out_.Line({"EXPECT_TRUE(Same(", gtest::BytesExpression(names_, bytes, 0), ", Page(memory, ", std::to_string(page), ")));"});
+      out_.Line({"EXPECT_TRUE(Same(", gtest::BytesExpression(names_, bytes, 0), ", Page(memory, ", std::to_string(page),
+                 ")));"});
     }
   }
   for (uint64_t event = 0; event < kSlots; ++event) {
     if (event_[event]) {
-      out_.Line({model_.IsSignalled(event) ? "EXPECT_TRUE" : "EXPECT_FALSE", "(IsSignalled(*event", std::to_string(event), "));"});
+      out_.Line({model_.IsSignalled(event) ? "EXPECT_TRUE" : "EXPECT_FALSE", "(IsSignalled(*event",
+                 std::to_string(event), "));"});
     }
   }
 }

@@ -55,7 +55,9 @@ class Steps {
   void ExpectGuest();
 
   void Drop(Flags& held, std::string_view name, uint64_t slot);
-  void Equal(std::string_view actual, std::string_view expected) { out_.Line({"EXPECT_EQ(", actual, ", ", expected, ");"}); }
+  void Equal(std::string_view actual, std::string_view expected) {
+    out_.Line({"EXPECT_EQ(", actual, ", ", expected, ");"});
+  }
   void ExpectError(const std::string& status);
   // If a host call is to fail in the op, ends that, and the test where none did.
   void EndFailure();
@@ -74,8 +76,8 @@ class Steps {
 
   const Op* op_ = nullptr;
   size_t number_ = 0;
-  bool fails_ = false;  // a host call, in the op
-  Outcome outcome_;     // of the op
+  bool fails_ = false;    // a host call, in the op
+  Outcome outcome_;       // of the op
   Flags signalled_ = {};  // before it
   Flags in_guest_ = {}, region_ = {}, rom_ = {}, part_ = {}, bell_ = {}, event_ = {}, pages_ = {};
 };

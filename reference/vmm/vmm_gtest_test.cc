@@ -26,7 +26,8 @@ std::vector<bool> HostCallsOf(const Trace& trace) {
 std::string TestOf(const Trace& trace) { return ToTestSource(trace, HostCallsOf(trace), "some-name"); }
 
 TEST(VmmGtest, HasTheTraceAndWhatTheModelExpects) {
-  const std::string text = TestOf(Parsed("guest pages=2\nadd_ram page=1\nwrite page=1 size=4 value=257 form=1\nread size=2\n"));
+  const std::string text =
+      TestOf(Parsed("guest pages=2\nadd_ram page=1\nwrite page=1 size=4 value=257 form=1\nread size=2\n"));
   EXPECT_THAT(text, HasSubstr("//   write page=1 size=4 value=257 form=1\n"));
   EXPECT_THAT(text, HasSubstr("TEST(Regression, SomeName)"));
   EXPECT_THAT(text, HasSubstr("guest->AddRam(0x1000, 0x1000)"));
@@ -37,7 +38,8 @@ TEST(VmmGtest, HasTheTraceAndWhatTheModelExpects) {
 
 TEST(VmmGtest, HasNothingTheTraceDoesNotNeed) {
   const std::string text = TestOf(Parsed("add_ram\nread\n"));
-  for (const char* needless : {"HostCallFailure", "MakeFile", "Rom", "Doorbell", "Event", "LockedPages", "IsSignalled"}) {
+  for (const char* needless :
+       {"HostCallFailure", "MakeFile", "Rom", "Doorbell", "Event", "LockedPages", "IsSignalled"}) {
     EXPECT_THAT(text, Not(HasSubstr(needless)));
   }
 }
@@ -57,7 +59,8 @@ TEST(VmmGtest, AHostCallFailsWhereTheGuestCameToIt) {
 }
 
 TEST(VmmGtest, WhereTheGuestHasCrashedTheHostCallCountsAsFailed) {
-  EXPECT_THAT(ToTestSource(Parsed("add_ram\nadd_ram page=1 fail=2\n"), {false}, "x"), HasSubstr("HostCallFailure failure2(2);"));
+  EXPECT_THAT(ToTestSource(Parsed("add_ram\nadd_ram page=1 fail=2\n"), {false}, "x"),
+              HasSubstr("HostCallFailure failure2(2);"));
 }
 
 TEST(VmmGtest, EveryKindOfOperationCanBeWritten) {

@@ -143,7 +143,8 @@ TEST(VmmMinimise, KeepsTheDivergenceAndLittleElse) {
   Lockstep lockstep(liar);
   const Judge judge = [&](const Trace& candidate) { return lockstep.Run(candidate); };
   ASSERT_TRUE(judge(trace));
-  EXPECT_EQ(ToText(MinimalFor(trace, judge)), "guestmem vmm 1\nguest pages=8 trim=0 guest_first=0 fail=0\nadd_ram\ncompare_exchange\n");
+  EXPECT_EQ(ToText(MinimalFor(trace, judge)),
+            "guestmem vmm 1\nguest pages=8 trim=0 guest_first=0 fail=0\nadd_ram\ncompare_exchange\n");
 }
 
 // "Diverges" where something of `trace` is there.
@@ -153,9 +154,11 @@ TEST(VmmMinimise, LowersTheNumbersThatMatterAsFarAsTheyGo) {
   const auto trace = std::get<Trace>(FromText(
       "guestmem vmm 1\nguest pages=3 trim=1 guest_first=1 fail=2\nadd_ram page=3 length=32768 fail=7\nunlock slot=2\n"));
   const Judge judge = [](const Trace& candidate) {
-    return Wrong(!candidate.ops.empty() && candidate.ops[0][kLength] > 12288 && candidate.ops[0][kFail] > 1 && candidate.world.pages < 5, "error");
+    const bool adds = !candidate.ops.empty() && candidate.ops[0][kLength] > 12288 && candidate.ops[0][kFail] > 1;
+    return Wrong(adds && candidate.world.pages < 5, "error");
   };
-  EXPECT_EQ(ToText(MinimalFor(trace, judge)), "guestmem vmm 1\nguest pages=3 trim=0 guest_first=0 fail=0\nadd_ram length=16384 fail=2\n");
+  EXPECT_EQ(ToText(MinimalFor(trace, judge)),
+            "guestmem vmm 1\nguest pages=3 trim=0 guest_first=0 fail=0\nadd_ram length=16384 fail=2\n");
 }
 
 TEST(VmmMinimise, TakesAnotherPageForThePageButNotAnotherField) {
@@ -164,7 +167,8 @@ TEST(VmmMinimise, TakesAnotherPageForThePageButNotAnotherField) {
     const bool adds = !candidate.ops.empty() && candidate.ops[0].kind == OpKind::kAddRam;
     return Wrong(!candidate.ops.empty(), adds ? "page " + std::to_string(candidate.ops[0][kPage]) : "event 0");
   };
-  EXPECT_EQ(ToText(MinimalFor(trace, judge)), "guestmem vmm 1\nguest pages=8 trim=0 guest_first=0 fail=0\nadd_ram\n");
+  EXPECT_EQ(ToText(MinimalFor(trace, judge)),
+            "guestmem vmm 1\nguest pages=8 trim=0 guest_first=0 fail=0\nadd_ram\n");
 }
 
 }  // namespace
