@@ -29,6 +29,9 @@ RESULTS = WORK / "results.json"
 CONTROL = "(unchanged)"
 TESTS = ("unit", "property", "exhaustive", "schedule")  # hunts of --tests
 SOURCES = ("lib", "reference", "fuzz", "proptest", "corpus", "CMakeLists.txt", "CMakePresets.json")
+NEW_IS_NO_REASON_TO_HUNT_AGAIN = re.compile(r"_test\.cc$|/test/|^proptest/")
+FOR_REPRO_ONLY = re.compile(r"gtest|minimis|test_source|_tool\.cc$|in_child|trace_files")  # of the rest
+MOST_OPS = 6  # of a trace that ci/repro.sh calls minimal
 SLOW_TESTS = r"stress|wild_crash|crash_target"  # they ask nothing about values, or start many processes
 STUCK = 300  # seconds after which a hunt that should be long over counts as a kill
 JOBS = str(os.cpu_count())
@@ -89,12 +92,12 @@ class Tree:
         (folder / "ci").mkdir(parents=True, exist_ok=True)
         for path in [ROOT / ".clang-format", *(ROOT / "ci").glob("*.sh"), *(ROOT / "ci").glob("*.py")]:  # CMake names some; repro.sh
             put(folder / path.relative_to(ROOT), path.read_bytes(), path.stat().st_mode)
-        digest = hashlib.sha256()
+        hunted, repro = hashlib.sha256(), hashlib.sha256((ROOT / "ci" / "repro.sh").read_bytes())
         for name, (content, _) in self.files.items():
-            if "test" in name:
-                continue  # a new test is no reason to hunt again
-            digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
-        self.digest = digest.hexdigest()
+            if not NEW_IS_NO_REASON_TO_HUNT_AGAIN.search(name):
+                digest = repro if FOR_REPRO_ONLY.search(name) else hunted
+                digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+        self.digest, self.repro_digest = hunted.hexdigest(), repro.hexdigest()[:16]
         for name in SOURCES:
             for path in (folder / name).rglob("*") if (folder / name).is_dir() else ():
                 if path.is_file() and str(path.relative_to(folder)) not in self.files:
@@ -120,7 +123,7 @@ class Tree:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-UNIT_TESTS = ("lib/test", "reference/model", "reference/lockstep", "reference/schedule")
+UNIT_TESTS = ("lib/test", "reference/model", "reference/lockstep", "reference/schedule", "reference/vmm")
 FASTER = [*(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []), "-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld"]
 
 
@@ -136,7 +139,7 @@ def build(name, options):
     """What the hunts need; raises BadPatch with the compiler's words."""
     log = WORK / "logs" / f"{name}.build.log"
     tests = [*unit_tests(), "lockstep_property_test", "exhaustive_test"] if options.tests else []
-    folders = [(FUZZ_BUILD, "fuzz-plain", [*fuzz_targets(), "seeds"]), (TEST_BUILD, "default", ["trace", "schedule", *tests])]
+    folders = [(FUZZ_BUILD, "fuzz-plain", [*fuzz_targets(), "seeds"]), (TEST_BUILD, "default", ["trace", "schedule", "vmm", *tests])]
     if options.ablation:
         folders.append((ASAN_BUILD, "fuzz", [*fuzz_targets(), "seeds"]))
     with open(log, "wb") as file:
@@ -338,26 +341,47 @@ def compiler():
     return "c++"
 
 
+def count_ops(text):
+    if text.startswith("guestmem schedule"):
+        return len(re.findall(r"^\d ", text, re.M))
+    if text.startswith("guestmem vmm"):
+        return len(text.splitlines()) - 2  # the header and the world
+    return len(text.split("\nops\n")[1].splitlines())
+
+
+def ends(test, log_path):
+    """How a test program ends: "passes", "skips" or "fails"."""
+    with open(log_path, "wb") as log:
+        status = run([str(test)], log, 20)
+    return "fails" if status != 0 else "skips" if b"[  SKIPPED ]" in log_path.read_bytes() else "passes"
+
+
 def try_repro(mutant, target, saved):
     """Takes the input through ci/repro.sh: the size of its trace, and what its test says of the mutant and of the engine."""
-    log_path = WORK / "logs" / f"{mutant}.repro.log"
+    logs = WORK / "logs"
     started = time.monotonic()
-    with open(log_path, "wb") as log:
+    with open(logs / f"{mutant}.repro.log", "wb") as log:
         run([str(TREE / "ci" / "repro.sh"), target, saved], log, STUCK, cwd=TREE)
-        seconds = round(time.monotonic() - started, 1)
+        repro = {"target": target, "seconds": round(time.monotonic() - started, 1), "ops": None, "on_mutant": "", "on_engine": ""}
         name = "regression_" + hashlib.sha256(Path(saved).read_bytes()).hexdigest()[:12]
         trace, test = (TREE / "build" / "repro" / f"{name}{end}" for end in (".trace", "_test"))
         if not trace.is_file() or not test.is_file():
-            return {"seconds": seconds, "ops": None, "fails_on_mutant": False, "passes_on_engine": False}
-        text = trace.read_text()
-        ops = len(re.findall(r"^\d ", text, re.M)) if target == "concurrent_fuzzer" else len(text.split("\nops\n")[1].splitlines())
-        fails = run([str(test)], log, 20) != 0
+            return repro
+        repro["ops"] = count_ops(trace.read_text())
+        repro["on_mutant"] = ends(test, logs / f"{mutant}.test.log")
         libraries = CLEAN_LIBRARIES[:0:-1] if target == "concurrent_fuzzer" else CLEAN_LIBRARIES[:1]
         clean_test = CLEAN / "test"
         built = run([compiler(), "-std=c++20", *(["-DGUESTMEM_SCHEDULED"] if target == "concurrent_fuzzer" else []), f"-I{CLEAN}",
                      f"-I{CLEAN / 'lib' / 'include'}", f"{test}.cc", "-o", str(clean_test), *(str(CLEAN / Path(l).name) for l in libraries),
                      "-lgmock", "-lgtest_main", "-lgtest", "-pthread"], log) == 0
-        return {"seconds": seconds, "ops": ops, "fails_on_mutant": fails, "passes_on_engine": built and run([str(clean_test)], log, 20) == 0}
+        repro["on_engine"] = ends(clean_test, logs / f"{mutant}.clean_test.log") if built else "doesn't build"
+        return repro
+
+
+def is_reproduced(result):
+    repro = result.get("repro")
+    return repro is not None and repro["ops"] is not None and repro["ops"] <= MOST_OPS and \
+        (repro["on_mutant"], repro["on_engine"]) == ("fails", "passes")
 
 
 # ------------------------------------------------------------------ telling
@@ -388,9 +412,9 @@ def told_empty(result, kept="hunts"):
 def told_repro(result):
     repro = result.get("repro")
     if repro is None or repro["ops"] is None:
-        return "-" if repro is None else "NO TRACE"
-    verdict = "ok" if repro["fails_on_mutant"] and repro["passes_on_engine"] else \
-        "TEST PASSES ON THE MUTANT" if not repro["fails_on_mutant"] else "TEST FAILS ON THE ENGINE"
+        return "-" if repro is None else f"NO TEST of {repro['target']}"
+    good = (repro["on_mutant"], repro["on_engine"]) == ("fails", "passes")
+    verdict = "ok" if good else f"TEST {repro['on_mutant'].upper()} ON THE MUTANT, {repro['on_engine'].upper()} ON THE ENGINE"
     return f"{repro['ops']} ops, {repro['seconds']:.0f} s, {verdict}"
 
 
@@ -433,9 +457,9 @@ def tell(rows, options):
         print(f"without the model (ASan and UBSan only): {len(corpus)} of {len(mutants)} from the corpus, {len(nothing)} from nothing")
     repros = [r["repro"] for r in mutants if r.get("repro")]
     small = [r["ops"] for r in repros if r["ops"] is not None]
-    good = [r for r in repros if r["fails_on_mutant"] and r["passes_on_engine"]]
-    print(f"tests by ci/repro.sh: {len(good)} of {len(repros)} fail on the mutant and pass on the engine; ops: median {median(small):g}, "
-          f"most {max(small, default=0)}; most time {max((r['seconds'] for r in repros), default=0):.0f} s")
+    good = [r for r in mutants if is_reproduced(r)]
+    print(f"tests by ci/repro.sh: {len(good)} of {len(mutants)} of at most {MOST_OPS} ops, failing on the mutant and passing on the engine; "
+          f"ops: median {median(small):g}, most {max(small, default=0)}; time: median {median([r['seconds'] for r in repros]):.0f} s, most {max((r['seconds'] for r in repros), default=0):.0f} s")
 
 
 def load_results():
@@ -447,8 +471,11 @@ def load_results():
 
 def hunt_one(name, patch, tree, result, options, progress):
     """Adds to `result` what is missing in it."""
+    def saved():
+        return next((h["input"] for h in result["hunts"].values() if h.get("input")), None)
+
     missing = [hunt for hunt in wanted(name, options) if not is_there(result, hunt)]
-    needs_repro = patch is not None and "repro" not in result
+    needs_repro = patch is not None and (missing or saved()) and result.get("repro", {}).get("by") != tree.repro_digest
     if not missing and not needs_repro and (patch or CLEAN.is_dir()):
         return False
     (WORK / "logs").mkdir(parents=True, exist_ok=True)
@@ -464,10 +491,9 @@ def hunt_one(name, patch, tree, result, options, progress):
         keep_clean_engine()
     progress(f"hunted, {len(missing)} hunts")
     carry_out(name, result, missing, progress)
-    saved = next((h["input"] for h in result["hunts"].values() if h.get("input")), None)
-    if needs_repro and saved:
+    if needs_repro and saved():
         progress("repro")
-        result["repro"] = try_repro(name, *saved)
+        result["repro"] = {**try_repro(name, *saved()), "by": tree.repro_digest}
     return True
 
 
@@ -519,11 +545,14 @@ def run_all(options):
     survivors = [name for name, result in rows if name != CONTROL and not is_killed(result)]
     for name in survivors:
         print(f"survived: {name}: {mistake(known[name])}\n  {fuzz.shown(known[name])}")
+    without_test = [name for name, result in rows if name != CONTROL and name not in survivors and not is_reproduced(result)]
+    for name in without_test:
+        print(f"no test of at most {MOST_OPS} ops: {name}: {told_repro(dict(rows)[name])}; {fuzz.shown(WORK / 'logs')}/{name}.repro.log")
     killed = len([name for name, _ in rows if name != CONTROL]) - len(survivors)
     print(f"\n{killed} mutants killed, {len(survivors)} survived" + (f", {len(bad)} unusable: {' '.join(bad)}" if bad else "") +
           (", interrupted" if interrupted.is_set() else ""))
     print(f"more seeds: ci/mutants.sh --seeds {options.seeds + 7}" + ("" if options.ablation else "; without the model: ci/mutants.sh --ablation"))
-    if survivors:
+    if survivors or without_test:
         return 1
     return 130 if interrupted.is_set() else 2 if bad else 0
 

@@ -18,13 +18,14 @@
 #   --ablation   the same hunts once more with the model's judgement off, under ASan and UBSan: what would they alone notice?
 #   --tests      also the unit tests, properties, enumerations and schedules
 #   --again      forget earlier results (build/mutants/results.json); without it, what was run on the same sources (but for
-#                tests) is kept, so an interrupted run, or one with more seeds, goes on where it stopped
+#                tests) is kept, so an interrupted run, or one with more seeds, goes on where it stopped; a change of what
+#                ci/repro.sh alone uses repeats that step alone
 #   list         the mutants, and what mistake each imitates
 #   check        whether each patch applies to this tree
 #   refresh      rewrite the patches whose surroundings have moved, where patch(1) still finds their place
 #
-# Exit status: 0 every mutant was killed and the unchanged tree was quiet; 1 not so; 2 bad arguments or a patch that
-# doesn't apply or build; 130 interrupted. Works from any directory.
+# Exit status: 0 every mutant was killed, and shown by a test of at most 6 operations, and the unchanged tree was quiet; 1 not so;
+# 2 bad arguments or a patch that doesn't apply or build; 130 interrupted. Works from any directory.
 set -euo pipefail
 # shellcheck source=ci/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

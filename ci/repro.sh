@@ -7,8 +7,8 @@
 #   build/repro/regression_NAME.trace     the minimal trace
 #   build/repro/regression_NAME_test.cc   the same as a GoogleTest of the engine's public headers, which is built and run
 #
-#   --keep   also keep INPUT as corpus/TARGET/regression-NAME, and the other two in corpus/seeds and lib/test (of
-#            concurrent_fuzzer: reference/schedule): ctest runs all three from then on; commit them with the fix
+#   --keep   also keep INPUT as corpus/TARGET/regression-NAME, and the other two in corpus/seeds (of vmm_fuzzer: its vmm/) and
+#            lib/test (of concurrent_fuzzer: reference/schedule): ctest runs all from then on; commit them with the fix
 #
 # Exit status: 0 the input passes now, 1 it diverges, crashes or hangs, 2 an unusable argument. Works from any directory.
 set -euo pipefail
@@ -31,7 +31,8 @@ target=${positional[0]} input=$(realpath -- "${positional[1]}")
   die 2 "unknown target '$target'; known: $(cd "$root/fuzz" && printf '%s ' *_fuzzer.cc | sed 's/\.cc//g')"
 [ -r "$input" ] || die 2 "cannot read '$input'"
 
-# concurrent_fuzzer's traces have a tool and an engine of their own; vmm_fuzzer's a tool, and it minimises them itself.
+# concurrent_fuzzer's traces have a tool and an engine of their own, vmm_fuzzer's a tool. Both read an input as it is; the other
+# targets run a trace that they have edited, and save that one.
 dir=$root/build/default
 tool=trace libraries=("$dir/lib/libguestmem.a") defines=() kept_test=lib/test kept_trace=corpus/seeds
 if [ "$target" = concurrent_fuzzer ]; then
@@ -55,7 +56,7 @@ cmake --build "$dir" --parallel "$jobs" --target "$target" "$tool" >"$log" 2>&1 
 
 status=0
 GUESTMEM_SAVE_TRACE=$trace timeout 5 "$dir/fuzz/$target" "$input" || status=$?
-if [ "$tool" = schedule ]; then cp -- "$input" "$trace"; fi
+from=$([ "$tool" = trace ] && echo "$trace" || echo "$input")
 if [ "$status" -eq 0 ]; then
   rm -f -- "$trace"
   say "passes: no divergence, no crash"
@@ -70,21 +71,18 @@ build_test() {
     -lgmock -lgtest_main -lgtest -pthread >"$log" 2>&1
 }
 
-if [ ! -s "$trace" ]; then
+if [ ! -e "$from" ]; then
   say "not of a trace: the process ended with status $status; the report is above"
-elif [ "$tool" = vmm ]; then
-  say "minimal trace: $(shown "$trace"); run it again: $(shown "$dir/fuzz/vmm") run $(shown "$trace") (no test is generated of these)"
 else
-  if [ "$status" -eq 124 ]; then say "it hangs" && "$dir/fuzz/$tool" show "$trace"; fi
+  if [ "$status" -eq 124 ]; then say "it hangs" && "$dir/fuzz/$tool" show "$from"; fi
   say "minimal trace"
-  "$dir/fuzz/$tool" minimise "$trace" -o "$trace" || [ $? -eq 1 ] || die 2 "cannot be minimised"
+  "$dir/fuzz/$tool" minimise "$from" -o "$trace" || [ $? -eq 1 ] || die 2 "cannot be minimised"
   "$dir/fuzz/$tool" test "$trace" -o "$test" || die 2 "cannot be written as a test"
   if command -v clang-format >/dev/null; then clang-format -i --style="file:$root/.clang-format" "$test"; fi
   say "trace: $(shown "$trace"); run it again: $(shown "$dir/fuzz/$tool") run $(shown "$trace")"
   build_test || { cat "$log" >&2 && die 2 "the generated test doesn't build: $(shown "$test")"; }
   if timeout 5 "${test%.cc}" >"$out/$name.log" 2>&1; then
-    if grep -q '^\[  SKIPPED ' "$out/$name.log"; then say "test: skips, see above"; fi
-    say "test: $(shown "$test"): IT PASSES, so it doesn't show the difference"
+    say "test: $(shown "$test"): IT $(grep -q '^\[  SKIPPED ' "$out/$name.log" && echo SKIPS || echo PASSES), so it doesn't show the difference"
   else
     say "test: $(shown "$test"): fails, as it should ($(shown "$out/$name.log"))"
   fi

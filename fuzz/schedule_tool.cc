@@ -1,17 +1,11 @@
 // The schedule tool: shows and runs concurrent traces, searches their schedules, measures how many it runs a second.
 
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -21,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fuzz/in_child.h"
 #include "fuzz/trace_files.h"
 #include "reference/schedule/minimise.h"
 #include "reference/schedule/runner.h"
@@ -171,45 +166,25 @@ int EachFile(Runner& runner, const Arguments& arguments) {
 
 // What a trace does, seen from outside: it may crash or hang.
 std::optional<Failing> FindInChild(const Trace& trace, int preemptions) {
-  constexpr unsigned kMostSeconds = 5;
-  int ends[2];
-  if (pipe(ends) != 0) {
-    std::abort();
-  }
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(kMostSeconds);
-    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);  // the engine's last words, a thousand times
+  const fuzz::ChildEnd end = fuzz::InChild([&](const fuzz::Speaker& say) {
     Runner runner;
     std::optional<Failing> failing = FindFailing(runner, trace, -1);
-    (void)!write(ends[1], failing ? "!" : ".", 1);  // a crash in what follows is not the trace's own
+    say(failing ? "!" : ".");  // a crash in what follows is not the trace's own
     if (!failing && preemptions >= 0) {
       failing = FindFailing(runner, trace, preemptions);
     }
-    const std::string text =
-        failing ? static_cast<char>('0' + static_cast<int>(failing->verdict.end)) + ToText(failing->trace) + '\0' + failing->verdict.text : "";
-    (void)!write(ends[1], text.data(), text.size());
-    _exit(0);
+    if (failing) {
+      say(static_cast<char>('0' + static_cast<int>(failing->verdict.end)) + ToText(failing->trace) + '\0' + failing->verdict.text);
+    }
+  });
+  if (end.signal != 0) {
+    return end.text.empty() ? std::optional(Failing{trace, {End::kFinished, end.hung ? "hangs" : end.reason()}}) : std::nullopt;
   }
-  close(ends[1]);
-  std::string text;
-  char part[4096];
-  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) {
-    text.append(part, static_cast<size_t>(n));
-  }
-  close(ends[0]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  if (WIFSIGNALED(status)) {
-    const bool hangs = WTERMSIG(status) == SIGALRM;
-    return text.empty() ? std::optional(Failing{trace, {End::kFinished, hangs ? "hangs" : strsignal(WTERMSIG(status))}}) : std::nullopt;
-  }
-  const size_t zero = text.find('\0');
-  if (zero == text.npos) {
+  const size_t zero = end.text.find('\0');
+  if (zero == end.text.npos) {
     return std::nullopt;
   }
-  return Failing{std::get<Trace>(FromText(text.substr(2, zero - 2))), {static_cast<End>(text[1] - '0'), text.substr(zero + 1)}};
+  return Failing{std::get<Trace>(FromText(end.text.substr(2, zero - 2))), {static_cast<End>(end.text[1] - '0'), end.text.substr(zero + 1)}};
 }
 
 bool WriteText(const std::string& file, const std::string& text) { return Write(file, {text.begin(), text.end()}); }

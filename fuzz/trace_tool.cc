@@ -1,27 +1,18 @@
 // The trace tool: shows traces as text, runs them against the engine and the model, turns texts into fuzzer inputs.
 
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/time.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
+#include "fuzz/in_child.h"
+#include "fuzz/trace_files.h"
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
 #include "reference/lockstep/minimise.h"
@@ -47,40 +38,6 @@ constexpr char kHelp[] =
 int Complain(const std::string& file, const std::string& what) {
   std::fprintf(stderr, "%s: %s\n", file.c_str(), what.c_str());
   return kBadInput;
-}
-
-// A text may start with comments; its first other line is the header.
-bool LooksLikeText(const std::string& file, std::string_view content) {
-  if (std::filesystem::path(file).extension() == ".trace") return true;
-  while (!content.empty()) {
-    const size_t start = content.find_first_not_of(" \t\r\n");
-    if (start == content.npos) return false;
-    content.remove_prefix(start);
-    if (content[0] != '#') return content.starts_with("guestmem ");
-    content.remove_prefix(std::min(content.find('\n'), content.size()));
-  }
-  return false;
-}
-
-// Says what is wrong with the file where it returns nullopt.
-std::optional<reference::Trace> Load(const std::string& file) {
-  std::error_code error;
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream || std::filesystem::is_directory(file, error)) {
-    Complain(file, "not a readable file");
-    return std::nullopt;
-  }
-  const std::string content{std::istreambuf_iterator<char>(stream), {}};
-  if (!LooksLikeText(file, content)) {
-    // Safe because a char object may be read as unsigned char.
-    return reference::FromBytes({reinterpret_cast<const uint8_t*>(content.data()), content.size()});
-  }
-  auto parsed = reference::FromText(content);
-  if (const auto* refused = std::get_if<reference::TextError>(&parsed)) {
-    Complain(file + ":" + std::to_string(refused->line), refused->reason);
-    return std::nullopt;
-  }
-  return std::get<reference::Trace>(std::move(parsed));
 }
 
 int Show(const std::string& file, const reference::Trace& trace, bool several) {
@@ -115,45 +72,10 @@ int Encode(const std::string& file, const reference::Trace& trace, const std::fi
 
 // What a trace does, seen from outside: it may crash or hang.
 reference::Verdict RunInChild(const reference::Trace& trace) {
-  constexpr itimerval kMostProcessorTime = {{0, 0}, {0, 100'000}};
-  constexpr unsigned kMostSeconds = 5;
-  int ends[2];
-  if (pipe(ends) != 0) std::abort();
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child == 0) {
-    setitimer(ITIMER_PROF, &kMostProcessorTime, nullptr);
-    alarm(kMostSeconds);
-    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);  // the engine's last words, a thousand times
+  return fuzz::JudgeInChild<reference::Divergence>(trace.ops.size(), [&] {
     const std::unique_ptr<reference::Subject> subject = reference::MakeEngineSubject();
-    const reference::Verdict verdict = reference::Lockstep(*subject).Run(trace);
-    const std::string zero(1, '\0');
-    const std::string text =
-        verdict ? std::to_string(verdict->step) + zero + verdict->field + zero + verdict->expected + zero + verdict->actual : "";
-    (void)!write(ends[1], text.data(), text.size());
-    _exit(kAgree);
-  }
-  close(ends[1]);
-  std::string text;
-  char part[4096];
-  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<size_t>(n));
-  close(ends[0]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  if (WIFSIGNALED(status)) {
-    const bool hangs = WTERMSIG(status) == SIGPROF || WTERMSIG(status) == SIGALRM;
-    return reference::Divergence{trace.ops.size(), hangs ? "hang" : "crash", "an end", hangs ? "no end" : strsignal(WTERMSIG(status))};
-  }
-  if (text.empty()) return std::nullopt;
-  std::istringstream parts(text);
-  std::string step;
-  reference::Divergence divergence;
-  std::getline(parts, step, '\0');
-  std::getline(parts, divergence.field, '\0');
-  std::getline(parts, divergence.expected, '\0');
-  std::getline(parts, divergence.actual, '\0');
-  divergence.step = std::stoul(step);
-  return divergence;
+    return reference::Lockstep(*subject).Run(trace);
+  });
 }
 
 int Minimise(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
@@ -225,7 +147,7 @@ int main(int argc, char** argv) {
   if (several && !arguments->out.empty() && !into_directory) return Complain(arguments->out, "not a directory");
   int worst = kAgree;
   for (const std::string& file : arguments->files) {
-    const std::optional<reference::Trace> trace = Load(file);
+    const std::optional<reference::Trace> trace = fuzz::Load(file, reference::FromBytes, reference::FromText);
     int status = kBadInput;
     if (trace && arguments->command == "run") {
       status = Run(file, *trace);

@@ -4,8 +4,10 @@
 #include <functional>
 #include <initializer_list>
 #include <string>
+#include <type_traits>
 
 #include "reference/lockstep/op_fields.h"
+#include "reference/minimising.h"
 
 namespace reference {
 namespace {
@@ -59,21 +61,8 @@ class Minimiser {
     return Try(std::move(candidate));
   }
 
-  // Runs of ops, halved until single ones.
   bool DropOps() {
-    bool smaller = false;
-    for (size_t run = std::max<size_t>(best_.trace.ops.size() / 2, 1);; run /= 2) {
-      for (size_t end = best_.trace.ops.size(); end > 0;) {
-        const size_t begin = end > run ? end - run : 0;
-        smaller |= TryChange([&](Trace& t) {
-          t.ops.erase(t.ops.begin() + static_cast<ptrdiff_t>(begin), t.ops.begin() + static_cast<ptrdiff_t>(end));
-        });
-        end = begin;
-      }
-      if (run <= 1) {
-        return smaller;
-      }
-    }
+    return DropRuns(best_.trace.ops, [&](size_t begin, size_t end) { return TryChange([&](Trace& t) { Erase(t.ops, begin, end); }); });
   }
 
   template <typename Answer>
@@ -135,13 +124,11 @@ class Minimiser {
     bool smaller = false;
     for (size_t i = 0; i < best_.trace.ops.size(); ++i) {
       const auto with = [&](auto change) { return TryChange([&](Trace& t) { change(t.ops[i]); }); };
-      // To 0, or by halves and ones as far as it goes; `field` is a reference to a number of the op.
+      // `field` is a reference to a number of the op.
       const auto lower = [&](auto field) {
-        bool lowered = with([&](Op& op) { field(op) = {}; });
-        while (with([&](Op& op) { Halve(field(op)); }) || with([&](Op& op) { Decrement(field(op)); })) {
-          lowered = true;
-        }
-        return lowered;
+        return Lower([&](auto change) {
+          return with([&](Op& op) { field(op) = static_cast<std::remove_reference_t<decltype(field(op))>>(change(field(op))); });
+        });
       };
       smaller |= lower([](Op& op) -> uint8_t& { return op.target; });
       smaller |= lower([](Op& op) -> uint8_t& { return op.choice; });
@@ -172,15 +159,6 @@ class Minimiser {
       smaller |= lower([](Op& op) -> uint8_t& { return op.length; });
     }
     return smaller;
-  }
-
-  template <typename Number>
-  static void Halve(Number& number) {
-    number = static_cast<Number>(number / 2);
-  }
-  template <typename Number>
-  static void Decrement(Number& number) {
-    number = static_cast<Number>(number > 0 ? number - 1 : number < 0 ? number + 1 : 0);
   }
 
   // Data matters byte by byte: 0, 1, then fewer and fewer bytes that are not 0.

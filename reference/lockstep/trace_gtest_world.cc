@@ -1,321 +1,9 @@
-// The world of a generated test: a backing with as much in it as the trace needs, how it is set up, and what must have become of
-// its memory.
-
-#include <algorithm>
-#include <functional>
+// The world of a generated test: how its backings are set up, and what must have become of their memory.
 
 #include "reference/lockstep/trace_gtest_facts.h"
 
 namespace reference::gtest {
 namespace {
-
-constexpr std::string_view kScripted = "BackendError(StatusCode::kAborted, \"scripted\"";
-
-// One `case` an answer, those that answer alike together; kDefault is the default.
-template <typename Answer>
-void Cases(const std::vector<Answer>& script, Answer after, Source& out, const std::function<void(Answer)>& statements) {
-  for (size_t i = 0; i < script.size(); ++i) {
-    if (script[i] == after) {
-      continue;
-    }
-    out.Line({"case ", std::to_string(i), ":"});
-    if (i + 1 < script.size() && script[i + 1] == script[i]) {
-      continue;
-    }
-    statements(script[i]);
-  }
-}
-
-void HandlerStatements(HandlerAnswer answer, bool bitmaps, Source& out) {
-  const auto fix = [&](std::string_view last) {
-    out.Line({"  if (Status status = PutInOrder(fault, ", last, "); !status.ok()) return PageFaultAction::Fail(status);"});
-  };
-  switch (answer) {
-    case HandlerAnswer::kDefault: break;
-    case HandlerAnswer::kFail: out.Line({"  return PageFaultAction::Fail(", kScripted, "));"}); return;
-    case HandlerAnswer::kFailOk: out.Line("  return PageFaultAction::Fail(Status());"); return;
-    case HandlerAnswer::kFailNoFallback: out.Line("  return PageFaultAction::Fail(NoFallback());"); return;
-    case HandlerAnswer::kFailElsewhere:
-      out.Line({"  return PageFaultAction::Fail(", kScripted, ", fault.address + 1, 1));"});
-      return;
-    case HandlerAnswer::kFallback: out.Line("  return PageFaultAction::Fallback();"); return;
-    case HandlerAnswer::kRetry: break;
-    case HandlerAnswer::kFixRetry: fix("fault.address"); break;
-    case HandlerAnswer::kFixAllRetry: fix("fault.address + fault.length - 1"); break;
-    case HandlerAnswer::kRefuseRetry:
-    case HandlerAnswer::kRefuseLastRetry:
-      fix("fault.address");
-      if (bitmaps) {
-        out.Line({"  SetBit(", answer == HandlerAnswer::kRefuseRetry ? "0" : "(fault.address + fault.length - 1) / kPageSize",
-                  ", fault.access, false);"});
-      }
-      break;
-    case HandlerAnswer::kVanishRetry:
-      fix("fault.address");
-      out.Line("  if (Status status = ram->Protect(0, kPageSize, SparseMapping::Protection::kNone); !status.ok()) {");
-      out.Line("    return PageFaultAction::Fail(status);");
-      out.Line("  }");
-      out.Line("  if (page[0] != Page::kBus) page[0] = Page::kHole;");
-      break;
-  }
-  out.Line("  return PageFaultAction::Retry();");
-}
-
-void Handler(const Facts& facts, Source& out) {
-  out.Blank();
-  out.Line("PageFaultAction PageFault(const PageFaultInfo& fault) override {");
-  out.Line("Note(\"page_fault on \" + AccessName(fault.access) + (fault.bitmap_failure ? \" by the bitmap\" : \"\"), {{fault.address, fault.length}});");
-  if (!facts.world.handler.empty()) {
-    out.Line("switch (calls_.handler++) {");
-    Cases<HandlerAnswer>(facts.world.handler, HandlerAnswer::kDefault, out,
-                         [&](HandlerAnswer answer) { HandlerStatements(answer, facts.bitmaps, out); });
-    out.Line("}");
-  }
-  out.Line("return GuestMemoryAccess::PageFault(fault);");
-  out.Line("}");
-}
-
-void PutInOrder(const Facts& facts, Source& out) {
-  out.Blank();
-  out.Line("// Allows the access on each page from the fault's to that of `last`, or makes them memory again.");
-  out.Line("Status PutInOrder(const PageFaultInfo& fault, uint64_t last) {");
-  out.Line("for (uint64_t i = fault.address / kPageSize; i <= last / kPageSize; ++i) {");
-  if (facts.bitmaps) {
-    out.Line("if (fault.bitmap_failure) {");
-    out.Line("SetBit(i, fault.access, true);");
-    out.Line("continue;");
-    out.Line("}");
-  }
-  if (facts.tracks) {
-    out.Line("if (page[i] == Page::kRam) continue;");
-    out.Line("const bool missing = page[i] == Page::kBus;");
-    out.Line("Status status = missing ? ram->Allocate(i * kPageSize, kPageSize)");
-    out.Line("                        : ram->Protect(i * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite);");
-    out.Line("if (!status.ok()) return status;");
-    out.Line("page[i] = Page::kRam;");
-  }
-  out.Line("}");
-  out.Line("return {};");
-  out.Line("}");
-}
-
-void NextFallback(const Facts& facts, Source& out) {
-  out.Blank();
-  out.Line("// How much of a fallback is done, and what it then says. `partly`: what it may do before it fails.");
-  out.Line("std::pair<uint64_t, Status> NextFallback([[maybe_unused]] uint64_t address, uint64_t length,");
-  out.Line("                                         [[maybe_unused]] uint64_t partly) {");
-  out.Line("switch (calls_.fallback++) {");
-  Cases<FallbackAnswer>(facts.world.fallback, FallbackAnswer::kDo, out, [&](FallbackAnswer answer) {
-    const auto give = [&](std::string_view moved, std::string_view status) {
-      out.Line({"  return {", moved, ", ", status, "};"});
-    };
-    const std::string scripted(kScripted);
-    switch (answer) {
-      case FallbackAnswer::kDo: break;
-      case FallbackAnswer::kNone: give("0", "NoFallback()"); break;
-      case FallbackAnswer::kFail: give("0", scripted + ")"); break;
-      case FallbackAnswer::kFailMoved: give("partly", scripted + ", address + partly, partly)"); break;
-      case FallbackAnswer::kFailAt: give("0", scripted + ", address + length / 2)"); break;
-      case FallbackAnswer::kFailOutside: give("0", scripted + ", address + length + 1, length + 1)"); break;
-      case FallbackAnswer::kFailBlank: give("0", "BackendError(StatusCode::kOk, \"\", address - 1)"); break;
-      case FallbackAnswer::kFailForeign: give("0", "ForeignError(address)"); break;
-    }
-  });
-  out.Line("}");
-  out.Line("return {length, Status()};");
-  out.Line("}");
-}
-
-// A fallback that moves bytes: `parameters` after the address, what is noted, and how `moved` of `length` bytes are moved.
-void Fallback(const Facts& facts, Source& out, std::string_view method, std::string_view parameters, std::string_view name,
-              std::string_view length, std::string_view noted, std::string_view move) {
-  out.Line({"Status ", method, "(uint64_t address, ", parameters, ") override {"});
-  out.Line({"Note(\"", name, "\", {{address, ", length, noted, "}});"});
-  if (facts.world.fallback.empty()) {
-    out.Line({"const uint64_t moved = ", length, ";"});
-  } else {
-    out.Line({"auto [moved, status] = NextFallback(address, ", length, ", std::min<uint64_t>(3, ", length, "));"});
-  }
-  out.Line(move);
-  out.Line(facts.world.fallback.empty() ? "return {};" : "return status;");
-  out.Line("}");
-}
-
-void Fallbacks(const Facts& facts, Source& out) {
-  if (!facts.world.fallback.empty()) {
-    NextFallback(facts, out);
-  }
-  if (!facts.fallbacks.empty()) {
-    out.Blank();
-  }
-  if (facts.fallbacks.contains(CallKind::kReadFallback)) {
-    Fallback(facts, out, "ReadFallback", "std::span<std::byte> destination", "read_fallback", "destination.size()", "",
-             "std::memcpy(destination.data(), slow.data() + address, moved);");
-  }
-  if (facts.fallbacks.contains(CallKind::kWriteFallback)) {
-    Fallback(facts, out, "WriteFallback", "std::span<const std::byte> source", "write_fallback", "source.size()", "",
-             "std::memcpy(slow.data() + address, source.data(), moved);");
-  }
-  if (facts.fallbacks.contains(CallKind::kFillFallback)) {
-    Fallback(facts, out, "FillFallback", "uint8_t value, uint64_t length", "fill_fallback", "length", ", value",
-             "std::memset(slow.data() + address, value, moved);");
-  }
-  if (!facts.fallbacks.contains(CallKind::kCompareExchangeFallback)) {
-    return;
-  }
-  out.Line("Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,");
-  out.Line("                                     std::span<const std::byte> desired) override {");
-  out.Line("uint64_t words[2] = {};");
-  out.Line("std::memcpy(&words[0], current.data(), current.size());");
-  out.Line("std::memcpy(&words[1], desired.data(), desired.size());");
-  out.Line("Note(\"compare_exchange_fallback\", {{address, desired.size(), words[0], words[1]}});");
-  if (!facts.world.fallback.empty()) {
-    out.Line("if (Status status = NextFallback(address, desired.size(), 0).second; !status.ok()) return status;");
-  }
-  out.Line("const bool swapped = std::memcmp(slow.data() + address, current.data(), current.size()) == 0;");
-  out.Line("std::memcpy(current.data(), slow.data() + address, current.size());");
-  out.Line("if (swapped) std::memcpy(slow.data() + address, desired.data(), desired.size());");
-  out.Line("return swapped;");
-  out.Line("}");
-}
-
-void Locks(const Facts& facts, Source& out) {
-  const auto& script = facts.world.lock;
-  if (!script.empty()) {
-    out.Blank();
-    out.Line("// What the next LockGpns or ExposeVa says; it may name an address inside its range, or one outside.");
-    out.Line("Status NextLock([[maybe_unused]] uint64_t inside, [[maybe_unused]] uint64_t outside, [[maybe_unused]] uint64_t foreign) {");
-    out.Line("switch (calls_.lock++) {");
-    Cases<LockAnswer>(script, LockAnswer::kOk, out, [&](LockAnswer answer) {
-      switch (answer) {
-        case LockAnswer::kOk: break;
-        case LockAnswer::kFail: out.Line({"  return ", kScripted, ");"}); break;
-        case LockAnswer::kFailNotMapped: out.Line("  return NotMapped();"); break;
-        case LockAnswer::kFailAt: out.Line({"  return ", kScripted, ", inside);"}); break;
-        case LockAnswer::kFailOutside: out.Line({"  return ", kScripted, ", outside);"}); break;
-        case LockAnswer::kFailForeign: out.Line("  return ForeignError(foreign);"); break;
-      }
-    });
-    out.Line("}");
-    out.Line("return {};");
-    out.Line("}");
-  }
-  out.Blank();
-  if (facts.unlockable || facts.fickle) {
-    out.Line({"bool supports_locking() const override { return lockable", facts.fickle ? " != lies; }" : "; }"});
-  }
-  out.Line("Status LockGpns(AccessType access, std::span<const uint64_t> gpns) override {");
-  out.Line("Note(\"lock_gpns to \" + AccessName(access), gpns);");
-  if (!script.empty()) {
-    out.Line({facts.managed ? "Status status = " : "return ", "NextLock(gpns.back() * kPageSize + kPageSize / 2, ",
-              "(*std::max_element(gpns.begin(), gpns.end()) + 1) * kPageSize, gpns.front() * kPageSize + 1);"});
-    if (facts.managed) {
-      out.Line("return status.ok() && bits ? bits->Lock(gpns) : status;");
-    }
-  } else {
-    out.Line(facts.managed ? "return bits ? bits->Lock(gpns) : Status();" : "return {};");
-  }
-  out.Line("}");
-  out.Line("void UnlockGpns(AccessType access, std::span<const uint64_t> gpns) override {");
-  out.Line("Note(\"unlock_gpns to \" + AccessName(access), gpns);");
-  if (facts.managed) {
-    out.Line("if (bits) (void)bits->Unlock(gpns);");
-  }
-  out.Line("}");
-  out.Line("Status ExposeVa(uint64_t address, uint64_t length) override {");
-  out.Line("Note(\"expose_va\", {{address, length}});");
-  out.Line(script.empty() ? "return {};" : "return NextLock(address + length / 2, address + length, address + 1);");
-  out.Line("}");
-}
-
-void Hook(const Facts& facts, Source& out) {
-  out.Blank();
-  out.Line("Result<std::optional<GuestMemory>> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking) override {");
-  out.Line("Note(\"subrange\", {{offset, length, allow_preemptive_locking}});");
-  if (!facts.world.subrange.empty()) {
-    out.Line("switch (calls_.subrange++) {");
-    Cases<SubrangeAnswer>(facts.world.subrange, SubrangeAnswer::kDefault, out, [&](SubrangeAnswer answer) {
-      switch (answer) {
-        case SubrangeAnswer::kDefault: break;
-        case SubrangeAnswer::kOwn: out.Line("  return std::optional(OwnView().Subrange(offset, length).value());"); break;
-        case SubrangeAnswer::kWrongSize:
-          out.Line("  if (length == size) return std::optional(OwnView().Subrange(0, length - 1).value());");
-          out.Line("  return std::optional(GuestMemory::CreateMultiRegion(\"own\", 4 * kPageSize, {std::make_shared<Own>(*this), nullptr}).value());");
-          break;
-        case SubrangeAnswer::kFail: out.Line({"  return ", kScripted, ");"}); break;
-        case SubrangeAnswer::kFailAt: out.Line({"  return ", kScripted, ", offset + length / 2);"}); break;
-        case SubrangeAnswer::kFailOutside: out.Line({"  return ", kScripted, ", offset + length + 1);"}); break;
-        case SubrangeAnswer::kFailBelow: out.Line({"  return ", kScripted, ", offset - 1);"}); break;
-        case SubrangeAnswer::kFailForeign: out.Line("  return ForeignError(offset);"); break;
-      }
-    });
-    out.Line("}");
-  }
-  out.Line("return std::optional<GuestMemory>();");
-  out.Line("}");
-}
-
-// The views that a backing gives of its own.
-constexpr std::string_view kOwnClass = R"(
-  // The backing as its own views show it: no mapping, all by the fallbacks.
-  class Own final : public GuestMemoryAccess {
-   public:
-    explicit Own(Backing& of) : of_(of) {}
-    std::byte* mapping() const override { return nullptr; }
-    uint64_t max_address() const override { return of_.size; }
-    Status ReadFallback(uint64_t address, std::span<std::byte> destination) override {
-      return of_.ReadFallback(address, destination);
-    }
-    Status WriteFallback(uint64_t address, std::span<const std::byte> source) override {
-      return of_.WriteFallback(address, source);
-    }
-    Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
-      return of_.FillFallback(address, value, length);
-    }
-    Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
-                                         std::span<const std::byte> desired) override {
-      return of_.CompareExchangeFallback(address, current, desired);
-    }
-
-   private:
-    Backing& of_;
-  };
-  GuestMemory OwnView() { return GuestMemory::Create("own", std::make_shared<Own>(*this)).value(); }
-)";
-
-constexpr std::string_view kBitmaps = R"(
-  // A bitmap for each access, all bits set. Each ends where nothing is mapped, and bits of no page are unlike their neighbours.
-  void MakeBitmaps(uint8_t bit_offset) {
-    const uint64_t pages = (size + kPageSize - 1) / kPageSize;
-    const uint64_t bytes = (bit_offset + pages + 7) / 8;
-    for (uint64_t i = 0; i < 3; ++i) {
-      EXPECT_TRUE(bitmap_pages_->Allocate(2 * i * kPageSize, kPageSize).ok());
-      bits_[i] = reinterpret_cast<uint8_t*>(bitmap_pages_->mapping()) + (2 * i + 1) * kPageSize - bytes;
-      std::memset(bits_[i] - 8, 0x5a, 8 + bytes);
-    }
-    bitmap = BitmapInfo{bits_[0], bits_[1], bits_[2], bit_offset};
-    for (uint64_t i = 0; i < pages; ++i) {
-      for (const AccessType access : {AccessType::kRead, AccessType::kWrite, AccessType::kExecute}) {
-        SetBit(i, access, true);
-      }
-    }
-  }
-  void SetBit(uint64_t i, AccessType access, bool bit) {
-)";
-// Where bits are managed.
-constexpr std::string_view kSetManagedBit = R"(    if (bits) {
-      if (bits->IsAllowed(i, access) == bit) return;
-      const auto mask = static_cast<AccessMask>(1 << static_cast<int>(access));
-      (void)(bit ? bits->Grant({i, 1}, mask) : bits->Revoke({i, 1}, mask));  // a locked page stays as it is
-      return;
-    }
-)";
-constexpr std::string_view kSetBit = R"(    if (!bitmap) return;
-    uint8_t& byte = bits_[static_cast<size_t>(access)][(bitmap->bit_offset + i) / 8];
-    const auto mask = static_cast<uint8_t>(1u << (bitmap->bit_offset + i) % 8);
-    byte = static_cast<uint8_t>(bit ? byte | mask : byte & ~mask);
-  }
-)";
 
 std::string PageOffset(uint64_t page) { return Number(page * kPageSize); }
 
@@ -333,27 +21,24 @@ void SetUpPage(const std::string& ram, uint64_t page, PageState state, Source& o
   }
 }
 
-void SetUpBacking(const Facts& facts, size_t i, Source& out) {
-  const Backing& backing = facts.world.backings[i];
-  const std::string self = Variable("backing", i);
-  out.Line({"const auto ", self, " = std::make_shared<Backing>(", facts.calls ? "calls, " : "", Number(i), ", ",
-            Number(backing.max_address()), ");"});
-  const auto set = [&](bool differs, std::string_view field, std::string_view value) {
-    if (differs) {
-      out.Line({self, "->", field, " = ", value, ";"});
-    }
+std::string FilesOf(Sharing sharing, size_t i, uint64_t size) {
+  const std::string fd = std::to_string(kFirstFile + i);
+  const auto file = [&](uint64_t offset, uint64_t gpa, uint64_t length) {
+    return "{" + fd + ", " + Number(offset) + ", " + Number(gpa) + ", " + Number(length) + "}";
   };
-  set(!backing.mapped, "mapped", "false");
-  set(facts.locks && !backing.lockable, "lockable", "false");
-  set(backing.has_iova, "iova", Number(kIovaBase));
-  for (uint64_t page = 0; page < backing.pages; ++page) {
-    SetUpPage(self + "->ram->", page, backing.page[page].state, out);
-    set(facts.tracks && backing.page[page].state != PageState::kRam, Variable("page[", page) + "]",
-        "Backing::Page::" + Enumerator(Name(backing.page[page].state)));
+  constexpr uint64_t kLastPage = 0 - kPageSize;
+  switch (sharing) {
+    case Sharing::kNone: break;
+    case Sharing::kWhole: return "{" + file(0, 0, size) + "}";
+    case Sharing::kParts: return "{" + file(8192, 4096, 4096) + ", " + file(0, 0, 100) + "}";
+    case Sharing::kWild:
+      return "{" + file(kLastPage, 0, ~uint64_t{0}) + ", " + file(0, kLastPage, 8192) + ", " +
+             file(4096, 4096, kLastPage) + "}";
   }
-  if (!backing.has_bitmap) {
-    return;
-  }
+  return "{}";
+}
+
+void SetUpBits(const Backing& backing, const std::string& self, Source& out) {
   if (backing.managed) {
     bool all = true;
     for (uint64_t page = 0; page < backing.pages; ++page) {
@@ -372,7 +57,7 @@ void SetUpBacking(const Facts& facts, size_t i, Source& out) {
   out.Line({self, "->MakeBitmaps(", Number(backing.bit_offset), ");"});
   for (const Access access : {Access::kRead, Access::kWrite, Access::kExecute}) {
     if (backing.null_bitmap[static_cast<size_t>(access)]) {
-      set(true, "bitmap->" + std::string(Name(access)), "nullptr");
+      out.Line({self, "->bitmap->", Name(access), " = nullptr;"});
     }
   }
   for (uint64_t page = 0; page < backing.pages; ++page) {
@@ -388,115 +73,39 @@ void SetUpBacking(const Facts& facts, size_t i, Source& out) {
   }
 }
 
-}  // namespace
-
-std::string BackingClass(const Facts& facts) {
-  Source out;
-  const std::string lie = facts.fickle ? " != lies" : "";
-  out.Line("// Four pages of memory, of which `size` bytes are shown.");
-  out.Line("class Backing final : public GuestMemoryAccess {");
-  out.Line("public:");
-  out.Line({facts.calls ? "Backing(Calls& calls, uint64_t index, uint64_t size) : size(size), calls_(calls), index_(index) {"
-                        : "Backing(uint64_t index, uint64_t size) : size(size) {"});
-  out.Line("EXPECT_TRUE(ram->Allocate(0, 4 * kPageSize).ok());");
-  out.Line("for (uint64_t i = 0; i < 4 * kPageSize; ++i) {");
-  out.Line("ram->mapping()[i] = std::byte{InitialByte(index, i)};");
-  out.Line("}");
-  if (!facts.fallbacks.empty()) {
-    out.Line("slow = Slow(index, 0, 4 * kPageSize);");
+void SetUpBacking(const Facts& facts, size_t i, Source& out) {
+  const Backing& backing = facts.world.backings[i];
+  const std::string self = Variable("backing", i);
+  out.Line({"const auto ", self, " = std::make_shared<Backing>(", facts.calls ? "calls, " : "", Number(i), ", ",
+            Number(backing.max_address()), ");"});
+  const auto set = [&](bool differs, std::string_view field, std::string_view value) {
+    if (differs) {
+      out.Line({self, "->", field, " = ", value, ";"});
+    }
+  };
+  set(!backing.mapped, "mapped", "false");
+  set(facts.lockable && !backing.lockable, "lockable", "false");
+  set(backing.has_iova, "iova", Number(kIovaBase));
+  set(backing.sharing != Sharing::kNone, "files", FilesOf(backing.sharing, i, backing.max_address()));
+  for (uint64_t page = 0; page < backing.pages; ++page) {
+    SetUpPage(self + "->ram->", page, backing.page[page].state, out);
+    set(facts.tracks && backing.page[page].state != PageState::kRam, Variable("page[", page) + "]",
+        "Backing::Page::" + Enumerator(Name(backing.page[page].state)));
   }
-  out.Line("}");
-  if (facts.unmapped || facts.fickle) {
-    out.Line({"std::byte* mapping() const override { return mapped", lie, " ? ram->mapping() : nullptr; }"});
-  } else {
-    out.Line("std::byte* mapping() const override { return ram->mapping(); }");
+  if (backing.has_bitmap) {
+    SetUpBits(backing, self, out);
   }
-  out.Line({"uint64_t max_address() const override { return ", facts.fickle ? "lies ? 1 : " : "", "size; }"});
-  if (facts.bitmaps || facts.fickle) {
-    out.Line({"std::optional<BitmapInfo> access_bitmap() const override { return ",
-              facts.fickle ? "bitmap.has_value() == lies ? std::nullopt : " : "", "bitmap; }"});
-  }
-  if (facts.iova || facts.fickle) {
-    out.Line({"std::optional<uint64_t> base_iova() const override { return ",
-              facts.fickle ? "iova.has_value() == lies ? std::nullopt : " : "", "iova; }"});
-  }
-  if (facts.handler) {
-    Handler(facts, out);
-  }
-  if (facts.fixes) {
-    PutInOrder(facts, out);
-  }
-  Fallbacks(facts, out);
-  if (facts.locks) {
-    Locks(facts, out);
-  }
-  if (facts.hooks) {
-    Hook(facts, out);
-  }
-  if (facts.own) {
-    out.Block(kOwnClass);
-  }
-  if (facts.bitmaps) {
-    out.Block(kBitmaps);
-    out.Block(facts.managed ? kSetManagedBit : "");
-    out.Block(kSetBit);
-  }
-  out.Blank();
-  out.Line("Bytes Contents() const {");
-  out.Line("Bytes bytes(4 * kPageSize);");
-  out.Line("std::memcpy(bytes.data(), ram->mapping(), bytes.size());");
-  out.Line("return bytes;");
-  out.Line("}");
-  out.Blank();
-  out.Line("const std::shared_ptr<SparseMapping> ram = SparseMapping::Create(4 * kPageSize).value();");
-  out.Line("const uint64_t size;");
-  if (facts.unmapped || facts.fickle) {
-    out.Line("bool mapped = true;");
-  }
-  if (facts.locks && (facts.unlockable || facts.fickle)) {
-    out.Line("bool lockable = true;");
-  }
-  if (facts.fickle) {
-    out.Line("bool lies = false;  // of what must be stable; nobody may ask again");
-  }
-  if (facts.iova || facts.fickle) {
-    out.Line("std::optional<uint64_t> iova;");
-  }
-  if (facts.bitmaps || facts.fickle) {
-    out.Line("std::optional<BitmapInfo> bitmap;");
-  }
-  if (facts.managed) {
-    out.Line("std::shared_ptr<AccessBitmap> bits;  // null: `bitmap` is the backing's own");
-  }
-  if (facts.tracks) {
-    out.Line("enum class Page : uint8_t { kRam, kReadOnly, kHole, kBus };");
-    out.Line("std::array<Page, 4> page = {};  // what each is now");
-  }
-  if (!facts.fallbacks.empty()) {
-    out.Line("Bytes slow;  // what the fallbacks work on");
-  }
-  if (facts.calls || facts.bitmaps) {
-    out.Blank();
-    out.Line("private:");
-  }
-  if (facts.calls) {
-    out.Line("void Note(const std::string& what, std::span<const uint64_t> numbers) {");
-    out.Line("calls_.Note(what + \" of backing \" + std::to_string(index_), numbers);");
-    out.Line("}");
-  }
-  if (facts.calls) {
-    out.Blank();
-    out.Line("Calls& calls_;");
-    out.Line("const uint64_t index_;");
-  }
-  if (facts.bitmaps) {
-    out.Line("const std::shared_ptr<SparseMapping> bitmap_pages_ = SparseMapping::Create(6 * kPageSize).value();");
-    out.Line("std::array<uint8_t*, 3> bits_ = {};");
-  }
-  out.Line("};");
-  out.Blank();
-  return out.text();
 }
+
+std::vector<uint8_t> Initially(uint64_t backing, uint8_t (*pattern)(uint64_t, uint64_t)) {
+  std::vector<uint8_t> bytes;
+  for (uint64_t offset = 0; offset < kMaxPages * kPageSize; ++offset) {
+    bytes.push_back(pattern(backing, offset));
+  }
+  return bytes;
+}
+
+}  // namespace
 
 void BuildWorld(const Facts& facts, Source& out) {
   const World& world = facts.world;
@@ -510,23 +119,31 @@ void BuildWorld(const Facts& facts, Source& out) {
   if (facts.file) {
     out.Line("const int file = memfd_create(\"file\", MFD_CLOEXEC);");
     out.Line({"const Bytes file_bytes = File(0, ", Number(kFilePages * kPageSize), ");"});
-    out.Line("ASSERT_EQ(pwrite(file, file_bytes.data(), file_bytes.size(), 0), static_cast<ssize_t>(file_bytes.size()));");
+    out.Line(
+        "ASSERT_EQ(pwrite(file, file_bytes.data(), file_bytes.size(), 0), static_cast<ssize_t>(file_bytes.size()));");
   }
   std::string list;
   for (size_t i = 0; i < world.backings.size(); ++i) {
     list += list.empty() ? "" : ", ";
+    if (facts.used[i]) {
+      SetUpBacking(facts, i, out);
+    }
     if (!world.backings[i].present) {
       list += "nullptr";
       continue;
     }
-    SetUpBacking(facts, i, out);
-    list += world.backings[i].wrapped ? "std::make_shared<SharedBacking<Backing>>(" + Variable("backing", i) + ")" : Variable("backing", i);
+    list += world.backings[i].wrapped ? "std::make_shared<SharedBacking<Backing>>(" + Variable("backing", i) + ")"
+                                      : Variable("backing", i);
+  }
+  const std::string memory = facts.changes_memory ? "GuestMemory memory" : "const GuestMemory memory";
+  if (world.region_pages != 0 || facts.creates) {
+    out.Line({"const std::vector<std::shared_ptr<GuestMemoryAccess>> backings = {", list, "};"});
   }
   if (world.region_pages == 0) {
-    out.Line({"const GuestMemory memory = GuestMemory::Create(\"world\", ", list, ").value();"});
+    out.Line({memory, " = GuestMemory::Create(\"world\", ", facts.creates ? "backings[0]" : list, ").value();"});
   } else {
-    out.Line({"const std::vector<std::shared_ptr<GuestMemoryAccess>> backings = {", list, "};"});
-    out.Line({"const GuestMemory memory = GuestMemory::CreateMultiRegion(\"world\", ", Number(world.region_pages), " * kPageSize, backings).value();"});
+    out.Line({memory, " = GuestMemory::CreateMultiRegion(\"world\", ", Number(world.region_pages),
+              " * kPageSize, backings).value();"});
   }
   for (size_t i = 0; i < world.backings.size(); ++i) {
     if (world.backings[i].present && world.backings[i].fickle) {
@@ -542,29 +159,6 @@ void BuildWorld(const Facts& facts, Source& out) {
   }
 }
 
-namespace {
-
-// What has changed since the start, each run of it by a Put.
-void PutChanges(const Facts& facts, const std::string& expected, std::span<const uint8_t> now,
-                const std::function<uint8_t(uint64_t)>& at_first, Source& out) {
-  constexpr uint64_t kGap = 8;  // so many bytes as they were don't end a run
-  for (uint64_t start = 0; start < now.size(); ++start) {
-    if (now[start] == at_first(start)) {
-      continue;
-    }
-    uint64_t end = start + 1;
-    for (uint64_t i = end; i < std::min<uint64_t>(now.size(), end + kGap); ++i) {
-      if (now[i] != at_first(i)) {
-        end = i + 1;
-      }
-    }
-    out.Line({"Put(", expected, ", ", Number(start), ", ", BytesExpression(facts, now.subspan(start, end - start), start), ");"});
-    start = end;
-  }
-}
-
-}  // namespace
-
 void CompareMemory(const Facts& facts, Source& out) {
   out.Blank();
   out.Line("// Memory is as it was, but for what is put here.");
@@ -572,7 +166,7 @@ void CompareMemory(const Facts& facts, Source& out) {
     out.Line("detail::SetHostCallFilter(nullptr);");
   }
   for (size_t i = 0; i < facts.world.backings.size(); ++i) {
-    if (!facts.world.backings[i].present) {
+    if (!facts.used[i]) {
       continue;
     }
     const std::string self = Variable("backing", i), expected = Variable("expected", i);
@@ -585,13 +179,18 @@ void CompareMemory(const Facts& facts, Source& out) {
       }
     }
     out.Line({"Bytes ", expected, " = Initial(", Number(i), ", 0, 4 * kPageSize);"});
-    PutChanges(facts, expected, facts.mapped[i], [&](uint64_t offset) { return MappedPattern(i, offset); }, out);
+    PutChanges(facts.names, expected, Initially(i, MappedPattern), facts.mapped[i], out);
     out.Line({"EXPECT_TRUE(Same(", expected, ", ", self, "->Contents()));"});
     if (!facts.fallbacks.empty()) {
       const std::string slow = Variable("slow", i);
       out.Line({"Bytes ", slow, " = Slow(", Number(i), ", 0, 4 * kPageSize);"});
-      PutChanges(facts, slow, facts.slow[i], [&](uint64_t offset) { return SlowPattern(i, offset); }, out);
+      PutChanges(facts.names, slow, Initially(i, SlowPattern), facts.slow[i], out);
       out.Line({"EXPECT_TRUE(Same(", slow, ", ", self, "->slow));"});
+    }
+    if (facts.world.backings[i].present && facts.world.backings[i].has_bitmap) {
+      const auto& bits = facts.bits[i];
+      out.Line({"EXPECT_THAT(", self, "->Bits(), testing::ElementsAre(", Quoted(bits[0]), ", ", Quoted(bits[1]), ", ",
+                Quoted(bits[2]), "));"});
     }
   }
   if (facts.bus) {

@@ -4,6 +4,8 @@
 #include <cctype>
 #include <sstream>
 
+#include "reference/minimising.h"
+
 namespace reference::schedule {
 namespace {
 
@@ -62,21 +64,8 @@ class Minimiser {
     return without_choices != best_.trace && Try(std::move(candidate));
   }
 
-  // Runs of ops, halved until single ones.
   bool DropOps() {
-    bool smaller = false;
-    for (size_t run = std::max<size_t>(best_.trace.ops.size() / 2, 1);; run /= 2) {
-      for (size_t end = best_.trace.ops.size(); end > 0;) {
-        const size_t begin = end > run ? end - run : 0;
-        smaller |= TryChange([&](Trace& t) {
-          t.ops.erase(t.ops.begin() + static_cast<ptrdiff_t>(begin), t.ops.begin() + static_cast<ptrdiff_t>(end));
-        });
-        end = begin;
-      }
-      if (run <= 1) {
-        return smaller;
-      }
-    }
+    return DropRuns(best_.trace.ops, [&](size_t begin, size_t end) { return TryChange([&](Trace& t) { Erase(t.ops, begin, end); }); });
   }
 
   bool SimplifyWorld() {

@@ -110,36 +110,6 @@ Verdict Lockstep::Run(const Trace& trace) {
   return verdict;
 }
 
-Trace Minimise(Lockstep& lockstep, Trace trace, const Divergence& divergence) {
-  bool smaller = true;
-  const auto attempt = [&](auto change) {
-    Trace changed = trace;
-    change(changed);
-    if (changed == trace) {
-      return false;
-    }
-    const Verdict verdict = lockstep.Run(changed);
-    const bool alike = verdict && verdict->field == divergence.field;
-    if (alike) {
-      trace = std::move(changed);
-      smaller = true;
-    }
-    return alike;
-  };
-  while (std::exchange(smaller, false)) {
-    attempt([](Trace& t) { t.world = World(); });
-    for (size_t i = trace.ops.size(); i > 0; --i) {
-      if (attempt([&](Trace& t) { t.ops.erase(t.ops.begin() + static_cast<ptrdiff_t>(i - 1)); })) {
-        continue;
-      }
-      for (uint8_t field = 0; field < kFields; ++field) {
-        attempt([&](Trace& t) { t.ops[i - 1].index[field] = 0; });
-      }
-    }
-  }
-  return trace;
-}
-
 std::string Report(const Trace& trace, const Divergence& divergence) {
   std::string out = ToText(Trace{trace.world, {}});
   for (size_t i = 0; i < trace.ops.size(); ++i) {

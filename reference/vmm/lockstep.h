@@ -34,9 +34,6 @@ class Lockstep {
   Model model_;
 };
 
-// Without ops, and with default fields, where it still diverges in the same field.
-Trace Minimise(Lockstep& lockstep, Trace trace, const Divergence& divergence);
-
 // The trace as text with the diverging op marked, expected against actual.
 std::string Report(const Trace& trace, const Divergence& divergence);
 

@@ -1,0 +1,101 @@
+// Runs what may crash or hang in a process of its own. For the tools that minimise.
+
+#ifndef GUESTMEM_FUZZ_IN_CHILD_H_
+#define GUESTMEM_FUZZ_IN_CHILD_H_
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <string_view>
+
+namespace fuzz {
+
+struct ChildEnd {
+  std::string text;  // what it said, until it ended or was ended
+  bool hung = false;
+  int signal = 0;  // that ended it; 0: it came to its end
+  std::string reason() const { return hung ? "no end" : strsignal(signal); }
+};
+
+// A child's way to speak.
+class Speaker {
+ public:
+  explicit Speaker(int fd) : fd_(fd) {}
+  void operator()(std::string_view text) const { (void)!write(fd_, text.data(), text.size()); }
+
+ private:
+  const int fd_;
+};
+
+// `processor_milliseconds`: more means that it hangs; 0: as do some seconds, however spent.
+template <typename Work>
+ChildEnd InChild(Work work, int processor_milliseconds = 0) {
+  constexpr unsigned kMostSeconds = 5;
+  int ends[2];
+  if (pipe(ends) != 0) {
+    std::abort();
+  }
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    const itimerval most = {{0, 0}, {0, processor_milliseconds * 1000}};
+    setitimer(ITIMER_PROF, &most, nullptr);
+    alarm(kMostSeconds);
+    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);  // the engine's last words, a thousand times
+    work(Speaker(ends[1]));
+    _exit(0);
+  }
+  close(ends[1]);
+  ChildEnd end;
+  char part[4096];
+  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) {
+    end.text.append(part, static_cast<size_t>(n));
+  }
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  end.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  end.hung = end.signal == SIGPROF || end.signal == SIGALRM;
+  return end;
+}
+
+// What `judge` says of a trace of `ops` ops, or that it crashes or hangs.
+template <typename Divergence, typename Judge>
+std::optional<Divergence> JudgeInChild(size_t ops, Judge judge) {
+  constexpr int kMostProcessorMilliseconds = 100;
+  const ChildEnd end = InChild(
+      [&](const Speaker& say) {
+        if (const std::optional<Divergence> verdict = judge()) {
+          const auto& [step, field, expected, actual] = *verdict;
+          const std::string zero(1, '\0');
+          say(std::to_string(step) + zero + field + zero + expected + zero + actual);
+        }
+      },
+      kMostProcessorMilliseconds);
+  if (end.signal != 0) {
+    return Divergence{ops, end.hung ? "hang" : "crash", "an end", end.reason()};
+  }
+  if (end.text.empty()) {
+    return std::nullopt;
+  }
+  std::istringstream parts(end.text);
+  std::string step, field, expected, actual;
+  std::getline(parts, step, '\0');
+  std::getline(parts, field, '\0');
+  std::getline(parts, expected, '\0');
+  std::getline(parts, actual, '\0');
+  return Divergence{std::stoul(step), field, expected, actual};
+}
+
+}  // namespace fuzz
+
+#endif  // GUESTMEM_FUZZ_IN_CHILD_H_
