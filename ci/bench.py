@@ -94,15 +94,35 @@ def table(run, unmasked, folder, earlier):
     for row, values in medians(unmasked).items():
         print(f"limiting speculation costs, {row}: "
               + ", ".join(f"{c} {rows[row][c] - values[c]:+.2f} ns" for c in COLUMNS[1:] if c in rows.get(row, {})))
+    reader = [rows.get(row, {}).get(column) for row, column in (("read_u64_beside_revoke", "bitmap"), ("read_u64_alone", "bitmap"), ("read_u64", "none"))]
+    if all(reader):
+        beside, alone, free = (1e3 / cost for cost in reader)
+        print(f"a reader beside a thread that revokes in a loop: {beside:.0f} M reads/s; alone {alone:.0f} M/s, ratio {beside / alone:.2f}; "
+              f"without a bitmap {free:.0f} M/s, ratio {beside / free:.2f}")
     Path(folder, "cost.svg").write_text(svg(rows))
     if curves:
         print_curves(curves)
         Path(folder, "curves.svg").write_text(curves_svg(curves))
 
 
+# What each curve is there to show.
+SHOWN = {
+    "regions": "an access costs the same in each of many regions; the first is found without looking for it",
+    "views": "a view costs what its memory costs, however deep it is nested",
+    "readers": "readers do not slow each other down",
+    "synchronize": "a grace period looks at each registered thread once; waking none, it hardly grows with their number",
+    "reserve_gib": "reserved address space costs nothing until it is populated",
+    "read_host_at": "the host buffer's alignment matters no more than to memcpy",
+    "write_host_at": "the host buffer's alignment matters no more than to memcpy",
+    "read_step": "no size is far from its neighbours (cliffs would be listed)",
+    "write_step": "no size is far from its neighbours (cliffs would be listed)",
+}
+
+
 def print_curves(curves):
     print("\ncurves (ns, median)")
     for name, points in sorted(curves.items()):
+        print(f"{name}: {SHOWN[name]}")
         for column in COLUMNS:
             at = {x: values[column] for x, values in points.items() if column in values}
             if at:
