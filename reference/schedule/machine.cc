@@ -82,8 +82,12 @@ void Machine::Reset(const Trace& trace) {
     if (page_[i].use == Use::kUnmapped) {
       Must(pages_->Allocate(i * kPageBytes, kPageBytes));
     }
-    page_[i] = {Use::kInUse, 0, trace.pages[i].missing};
+    page_[i] = {Use::kInUse, 0, trace.pages[i].missing, trace.pages[i].hole};
     std::memset(host(i * kPageBytes), InitialByte(i), kPageBytes);
+    if (page_[i].hole) {
+      Must(pages_->Unmap(i * kPageBytes, kPageBytes));
+      page_[i].use = Use::kUnmapped;
+    }
     const int refused = (trace.pages[i].readable ? 0 : guestmem::kReadAccess) | (trace.pages[i].writable ? 0 : guestmem::kWriteAccess);
     if (refused != 0) {
       Must(bits_->Revoke({i, 1}, static_cast<guestmem::AccessMask>(refused)));
@@ -129,6 +133,7 @@ void Machine::Body(void* context, int index) {
         return;
       }
       self.threads_[index].op = i;
+      self.threads_[index].start = self.scheduler_.Tick();
       self.RunOp(i);
     }
   }
@@ -195,7 +200,7 @@ PageFaultAction Machine::Handle(const PageFaultInfo& fault) {
     Break("a page-fault handler runs inside a section");
     return refuse;
   }
-  if (!fault.bitmap_failure) {
+  if (!fault.bitmap_failure && !MayFault(page)) {
     Break("an access touched the unmapped page " + std::to_string(page) + " after its revocation had returned");
     return refuse;
   }
@@ -227,6 +232,9 @@ PageFaultAction Machine::Handle(const PageFaultInfo& fault) {
   }
   return PageFaultAction::Retry();
 }
+
+// Whether the running op may have met a hole there.
+bool Machine::MayFault(uint8_t page) { return page_[page].hole || page_[page].filled > me().start; }
 
 uint64_t Machine::LastSeen(uint64_t address, uint8_t size) {
   for (const Seen& seen : me().seen) {
@@ -260,6 +268,10 @@ void Machine::Found(uint64_t start, uint64_t address, uint64_t length, Bit bit, 
 
 void Machine::FoundRefusal(uint64_t start, const Status& status, Bit bit) {
   if (scheduler_.given_up()) {
+    return;
+  }
+  if (status.kind() == guestmem::ErrorKind::kNotMapped && status.info().fault_address &&
+      MayFault(static_cast<uint8_t>(*status.info().fault_address / kPageBytes))) {
     return;
   }
   if (status.kind() != guestmem::ErrorKind::kAccessDenied || !status.info().fault_address) {

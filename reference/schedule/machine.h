@@ -38,6 +38,8 @@ class Machine {
     Use use = Use::kInUse;
     int granting = 0;      // grants under way: the page must not be retired meanwhile
     bool missing = false;
+    bool hole = false;
+    uint64_t filled = 0;   // when it ceased to be one
   };
   // What a thread saw last at a place: what its compare-exchanges expect.
   struct Seen {
@@ -53,6 +55,7 @@ class Machine {
     std::array<Held, kMaxPages> lock = {};
     std::vector<Seen> seen;
     size_t op = 0;            // being run
+    uint64_t start = 0;       // since when
   };
 
   static void Body(void* machine, int thread);
@@ -80,6 +83,7 @@ class Machine {
   void Remember(uint64_t address, uint8_t size, uint64_t value);
   void Found(uint64_t start, uint64_t address, uint64_t length, Bit bit, bool value);
   void FoundRefusal(uint64_t start, const guestmem::Status& status, Bit bit);
+  bool MayFault(uint8_t page);
   void Note(const Access& access) { history_.accesses.push_back(access); }
   void Break(std::string what);
 

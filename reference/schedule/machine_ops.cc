@@ -199,6 +199,10 @@ void Machine::Restore(uint8_t index) {
   }
   std::memset(bytes, access.written, kPageBytes);
   page.use = Use::kInUse;
+  if (page.hole) {
+    page.hole = false;
+    page.filled = scheduler_.Tick();
+  }
   ChangeBits(index, 1, 3, true);
   access.end = scheduler_.Tick();
   Note(access);
@@ -284,7 +288,7 @@ void Machine::OwnSection(const Op& op) {
   Op inner = op;
   inner.kind = OpKind::kRead;
   Plain(inner);  // its section ends inside ours
-  if (allowed) {
+  if (allowed && !page_[op.page].hole) {
     // The section protects what was allowed when it was looked at, and began after the section did.
     Access access{.start = scheduler_.Tick(), .address = address, .length = 8, .op = static_cast<uint8_t>(me().op),
                   .plain = true, .reads = true};

@@ -80,6 +80,7 @@ class Minimiser {
     for (size_t i = 0; i < best_.trace.pages.size(); ++i) {
       smaller |= TryChange([i](Trace& t) { t.pages[i] = {}; });
       smaller |= TryChange([i](Trace& t) { t.pages[i].missing = false; });
+      smaller |= TryChange([i](Trace& t) { t.pages[i].hole = false; });
     }
     for (size_t i = best_.trace.answers.size(); i > 0; --i) {
       smaller |= TryChange([i](Trace& t) { t.answers.erase(t.answers.begin() + static_cast<ptrdiff_t>(i - 1)); });

@@ -45,6 +45,12 @@ constexpr Scenario kScenarios[] = {
     {"locked_twice", "threads 3\npage rw\n0 lock page=0\n0 touch page=0\n0 unlock page=0\n1 lock page=0\n1 touch page=0\n1 unlock page=0\n2 retire page=0 form=1\n"},
     {"locks_of_two_pages_and_a_wide_revoke",
      "threads 2\npage rw\npage rw\n0 lock page=1\n0 touch page=1\n0 unlock page=1\n1 revoke page=0 count=2\n1 read page=0\n"},
+    {"prefix_below_a_hole_against_retire",  // bytes below the fault are moved last, in the section all the same
+     "threads 2\npage rw\npage rw hole\n0 bulk_write page=0 cell=3 length=2\n1 retire page=0\n1 restore page=0\n"},
+    {"prefix_read_below_a_hole_against_retire",
+     "threads 2\npage rw\npage rw hole\n0 bulk_read page=0 cell=3 length=3\n1 retire page=0\n1 restore page=0\n"},
+    {"hole_filled_under_an_access",
+     "threads 2\npage rw\npage rw hole\nhandler retry restore\n0 bulk_write page=0 length=7\n1 restore page=1\n1 read page=1\n"},
     {"unplug_waits_for_locks",
      "threads 3\npage rw\npage rw\n0 lock page=0\n0 touch page=0\n0 unlock page=0\n1 lock page=1\n1 wait_unlocked page=0 count=2\n"
      "2 wait_unlocked page=0 count=2\n2 retire page=0\n"},

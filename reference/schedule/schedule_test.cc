@@ -47,7 +47,7 @@ Trace RandomTrace(std::mt19937& random) {
   }
   bytes[2] = static_cast<uint8_t>(2 + random() % 9);
   for (size_t i = 8; i < kHeaderBytes; ++i) {
-    bytes[i] = random() % 3 == 0 ? bytes[i] & 3 : 0;
+    bytes[i] = random() % 3 == 0 ? bytes[i] & 11 : 0;
   }
   return WithoutHangs(FromBytes(bytes));
 }

@@ -80,6 +80,7 @@ struct Page {
   bool readable = true;
   bool writable = true;
   bool missing = false;  // not there until resolved: an access sleeps, as on userfaultfd
+  bool hole = false;     // not there until restored: an access faults; never missing, too
   bool operator==(const Page&) const = default;
 };
 

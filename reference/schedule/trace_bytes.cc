@@ -7,7 +7,7 @@
 //    3      number of answers             3  length
 //    4..7   answers                       4  access - 1 (so that 0 is 1), form (next bit)
 //    8..11  pages: 1 not readable,        5  unused
-//           2 not writable, 4 missing
+//           2 not writable, 4 missing, 8 a hole
 
 #include <algorithm>
 #include <array>
@@ -64,7 +64,8 @@ Trace FromBytes(std::span<const uint8_t> bytes) {
   trace.pages.resize(1 + header[1] % kMaxPages);
   for (size_t i = 0; i < trace.pages.size(); ++i) {
     const uint8_t b = header[kPagesAt + i];
-    trace.pages[i] = {(b & 1) == 0, (b & 2) == 0, (b & 4) != 0};
+    const bool hole = (b & 8) != 0;
+    trace.pages[i] = {(b & 1) == 0, (b & 2) == 0, (b & 4) != 0 && !hole, hole};
   }
   for (size_t i = 0; i < header[3] % (kMaxAnswers + 1); ++i) {
     trace.answers.push_back(static_cast<Answer>(header[kAnswersAt + i] % kAnswers));
@@ -102,7 +103,7 @@ std::vector<uint8_t> ToBytes(const Trace& trace) {
   }
   for (size_t i = 0; i < trace.pages.size(); ++i) {
     const Page& page = trace.pages[i];
-    bytes[kPagesAt + i] = static_cast<uint8_t>((page.readable ? 0 : 1) | (page.writable ? 0 : 2) | (page.missing ? 4 : 0));
+    bytes[kPagesAt + i] = static_cast<uint8_t>((page.readable ? 0 : 1) | (page.writable ? 0 : 2) | (page.hole ? 8 : page.missing ? 4 : 0));
   }
   for (const Op& given : trace.ops) {
     const Op op = Normal(given, trace.threads, trace.pages.size());

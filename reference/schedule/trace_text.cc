@@ -44,13 +44,13 @@ std::string WantsNumber(std::string_view what, std::string_view word, uint64_t l
 // Each returns why it refuses the line; empty: taken.
 std::string ParsePage(const Words& words, Trace& trace) {
   if (words.size() < 2 || words[1].size() != 2 || (words[1][0] != 'r' && words[1][0] != '-') ||
-      (words[1][1] != 'w' && words[1][1] != '-') || words.size() > 3 || (words.size() == 3 && words[2] != "missing")) {
-    return "a page is one of rw r- -w --, and perhaps the word missing";
+      (words[1][1] != 'w' && words[1][1] != '-') || words.size() > 3 || (words.size() == 3 && words[2] != "missing" && words[2] != "hole")) {
+    return "a page is one of rw r- -w --, and perhaps the word missing or hole";
   }
   if (trace.pages.size() == kMaxPages) {
     return "at most " + std::to_string(kMaxPages) + " pages";
   }
-  trace.pages.push_back({words[1][0] == 'r', words[1][1] == 'w', words.size() == 3});
+  trace.pages.push_back({words[1][0] == 'r', words[1][1] == 'w', words.size() == 3 && words[2] == "missing", words.size() == 3 && words[2] == "hole"});
   return "";
 }
 
@@ -149,7 +149,7 @@ std::string OpText(const Op& op) {
 std::string ToText(const Trace& trace) {
   std::string out = std::string(kHeader) + "\nthreads " + std::to_string(trace.threads) + "\n";
   for (const Page& page : trace.pages) {
-    out += std::string("page ") + (page.readable ? 'r' : '-') + (page.writable ? 'w' : '-') + (page.missing ? " missing\n" : "\n");
+    out += std::string("page ") + (page.readable ? 'r' : '-') + (page.writable ? 'w' : '-') + (page.hole ? " hole\n" : page.missing ? " missing\n" : "\n");
   }
   if (!trace.answers.empty()) {
     out += "handler";

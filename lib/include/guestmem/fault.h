@@ -25,6 +25,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "guestmem/detail/host_side.h"
 #include "guestmem/detail/trap_inline.h"
 #include "guestmem/status.h"
 
@@ -82,9 +83,10 @@ inline constexpr bool kIsPlain =
 
 [[gnu::cold]] Fault MakeFault(const void* start, size_t length, const TrapResult& result) noexcept;
 
-// After a kernel met a fault: makes the prefix below it exact, and describes it.
-[[gnu::cold]] Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length,
-                               const TrapResult& result) noexcept;
+// After a kernel met a fault: makes the prefix below it exact, and describes it. In the section of the kernel's call, if that
+// had one: it moves bytes that the bits allowed then. Sanitizers are told of what a host buffer got.
+[[gnu::cold]] Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length, const TrapResult& result,
+                               HostSide::Sharing sharing) noexcept;
 [[gnu::cold]] Fault FinishFill(void* guest, uint8_t value, size_t length, const TrapResult& result) noexcept;
 
 template <typename T>

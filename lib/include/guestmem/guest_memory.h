@@ -238,21 +238,36 @@ class GuestMemory {
     return region->OnOnePage(offset, Size) && region->Allows(bitmap, offset) && access(guest);
   }
 
-  // The same for a bulk access: runs `move(host address)`, a kernel's call, if nothing refuses and one section is enough.
-  // Else, or if the kernel did not do it, the error is what `slow(result of the kernel, or zeroes)` returns.
-  template <typename Move, typename Slow>
-  GUESTMEM_TRAP_INLINE Status RunFastBulk(AccessType type, uint64_t gpa, uint64_t length, Move move, Slow slow) const {
+  // The same for a bulk access: runs `move(host address)`, a kernel's call, if nothing refuses and one section is enough, and
+  // `finish(host address, result)` in the same section if that met a fault. Else, or then, the error is what
+  // `slow(the fault, or null)` returns.
+  template <typename Move, typename Finish, typename Slow>
+  GUESTMEM_TRAP_INLINE Status RunFastBulk(AccessType type, uint64_t gpa, uint64_t length, Move move, Finish finish,
+                                          Slow slow) const {
     uint64_t offset;
-    detail::TrapResult result{};
+    Fault fault;
+    const Fault* met = nullptr;
+    const auto moved = [&](std::byte* guest) {
+      GUESTMEM_SCHEDULE_POINT(kTransfer, guest);
+      const detail::TrapResult result = move(guest);
+      if (result.info == 0) [[likely]] {
+        return true;
+      }
+      if (result.info != detail::kTrapInfoOverlap) {
+        fault = finish(guest, result);
+        met = &fault;
+      }
+      return false;
+    };
     const detail::Window* const region = LocateMapped(gpa, length, offset);
-    // A scheduled build goes page by page.
-    if (region != nullptr && (!detail::kScheduled || (length != 0 && region->OnOnePage(offset, length)))) [[likely]] {
+    // A scheduled build goes page by page, but for what is so short that it is mostly of one.
+    constexpr uint64_t kShort = 64;
+    if (region != nullptr &&
+        (!detail::kScheduled || (length != 0 && (length < kShort || region->OnOnePage(offset, length))))) [[likely]] {
       std::byte* const guest = region->base + offset;
       const uint8_t* const bitmap = region->Bitmap(type);
       if (bitmap == nullptr) {
-        GUESTMEM_SCHEDULE_POINT(kTransfer, guest);
-        result = move(guest);
-        if (result.info == 0) [[likely]] {
+        if (moved(guest)) [[likely]] {
           return {};
         }
       } else {
@@ -263,23 +278,19 @@ class GuestMemory {
         } else {  // a length of 0 may have no page to ask for
           allowed = length - 1 < detail::kSectionBytes && region->FirstRefused(bitmap, offset, length) == offset + length;
         }
-        if (allowed) [[likely]] {
-          GUESTMEM_SCHEDULE_POINT(kTransfer, guest);
-          result = move(guest);
-          if (result.info == 0) [[likely]] {
-            return {};
-          }
+        if (allowed && moved(guest)) [[likely]] {
+          return {};
         }
       }
     }
-    return Status(slow(result));
+    return Status(slow(met));
   }
 
-  // The whole access on the general path. `met`, unless zeroes, is what the fast path's kernel returned: a fault is not
+  // The whole access on the general path. `met`, unless null, is the fault at which the fast path's kernel ended: it is not
   // repeated. They return what a Status takes over: a pointer comes back in a register.
-  detail::ErrorRep* ReadSlow(uint64_t gpa, std::span<std::byte> destination, detail::TrapResult met) const;
-  detail::ErrorRep* WriteSlow(uint64_t gpa, std::span<const std::byte> source, detail::TrapResult met) const;
-  detail::ErrorRep* FillSlow(uint64_t gpa, uint8_t value, uint64_t length, detail::TrapResult met) const;
+  detail::ErrorRep* ReadSlow(uint64_t gpa, std::span<std::byte> destination, const Fault* met) const;
+  detail::ErrorRep* WriteSlow(uint64_t gpa, std::span<const std::byte> source, const Fault* met) const;
+  detail::ErrorRep* FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const Fault* met) const;
 
   // The whole access again on the cold path. `met`, unless zeroes, is the fault that the fast path met.
   [[gnu::cold]] detail::ErrorRep* ReadPlainSlow(uint64_t gpa, void* value, size_t size, detail::TrapResult met) const;
@@ -295,9 +306,9 @@ class GuestMemory {
   // One access, or (in a paged range) the part of one in a listed page, after `done` bytes. `range` is what errors name.
   template <typename Transfer>
   Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range, uint64_t done,
-                 detail::TrapResult met) const;
+                 const Fault* met) const;
   template <typename Transfer>
-  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, detail::TrapResult met = {}) const;
+  Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const Fault* met = nullptr) const;
   template <typename Transfer>
   Status RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done) const;
   template <typename Transfer>
@@ -324,7 +335,11 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byt
         host.Moved(result.info == 0 ? destination.size() : 0);
         return result;
       },
-      [&](detail::TrapResult met) { return ReadSlow(gpa, destination, met); });
+      [&](const std::byte* guest, const detail::TrapResult& result) {
+        return detail::FinishCopy(GuestSide::kSource, destination.data(), guest, destination.size(), result,
+                                  detail::HostSide::kOwn);
+      },
+      [&](const Fault* met) { return ReadSlow(gpa, destination, met); });
 }
 
 GUESTMEM_TRAP_INLINE Status GuestMemory::WriteAt(uint64_t gpa, std::span<const std::byte> source) const {
@@ -334,14 +349,18 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::WriteAt(uint64_t gpa, std::span<const s
         const detail::HostSide host(detail::HostSide::kRead, source.data(), source.size());
         return detail::g_trap_kernels.copy_to_guest(guest, source.data(), source.size());
       },
-      [&](detail::TrapResult met) { return WriteSlow(gpa, source, met); });
+      [&](std::byte* guest, const detail::TrapResult& result) {
+        return detail::FinishCopy(GuestSide::kDestination, guest, source.data(), source.size(), result, detail::HostSide::kOwn);
+      },
+      [&](const Fault* met) { return WriteSlow(gpa, source, met); });
 }
 
 GUESTMEM_TRAP_INLINE Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
   return RunFastBulk(
       AccessType::kWrite, gpa, length,
       [&](std::byte* guest) { return detail::g_trap_kernels.fill_guest(guest, value, length); },
-      [&](detail::TrapResult met) { return FillSlow(gpa, value, length, met); });
+      [&](std::byte* guest, const detail::TrapResult& result) { return detail::FinishFill(guest, value, length, result); },
+      [&](const Fault* met) { return FillSlow(gpa, value, length, met); });
 }
 
 template <typename T>

@@ -162,7 +162,7 @@ template <typename Transfer>
 
 template <typename Transfer>
 Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
-                            uint64_t before, detail::TrapResult met) const {
+                            uint64_t before, const Fault* met) const {
   uint64_t offset;
   const Region* const region = Locate(gpa, length, offset);
   if (region == nullptr && !IsCovered(*memory_, gpa, length)) [[unlikely]] {
@@ -177,11 +177,7 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
     const uint64_t in_access = before + at;
     // A kernel that met a fault had the access as one piece.
     const auto run = [&] {
-      std::optional<Stop> stop;
-      if (met.info != 0) {
-        stop = detail::StopAt(0, transfer.Finish(piece.region->base + piece.offset, before, length, met));
-      }
-      return RunPiece(piece, in_access, transfer, failure, stop);
+      return RunPiece(piece, in_access, transfer, failure, met == nullptr ? std::nullopt : std::optional(detail::StopAt(0, *met)));
     };
     if constexpr (CopiesHostBytes<Transfer>) {
       const bool overlaps = piece.region->base != nullptr &&
@@ -203,7 +199,7 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
 }
 
 template <typename Transfer>
-Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, detail::TrapResult met) const {
+Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const Fault* met) const {
   if (length == 0) {
     return {};
   }
@@ -233,17 +229,17 @@ Status GuestMemory::RunProbe(uint64_t gpa, uint64_t length, std::optional<Addres
   return {};
 }
 
-ErrorRep* GuestMemory::ReadSlow(uint64_t gpa, std::span<std::byte> destination, detail::TrapResult met) const {
+ErrorRep* GuestMemory::ReadSlow(uint64_t gpa, std::span<std::byte> destination, const Fault* met) const {
   detail::ReadTransfer transfer(destination.data());
   return RunAt(gpa, destination.size(), transfer, met).Release();
 }
 
-ErrorRep* GuestMemory::WriteSlow(uint64_t gpa, std::span<const std::byte> source, detail::TrapResult met) const {
+ErrorRep* GuestMemory::WriteSlow(uint64_t gpa, std::span<const std::byte> source, const Fault* met) const {
   detail::WriteTransfer transfer(source.data());
   return RunAt(gpa, source.size(), transfer, met).Release();
 }
 
-ErrorRep* GuestMemory::FillSlow(uint64_t gpa, uint8_t value, uint64_t length, detail::TrapResult met) const {
+ErrorRep* GuestMemory::FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const Fault* met) const {
   detail::FillTransfer transfer(value);
   return RunAt(gpa, length, transfer, met).Release();
 }
@@ -274,7 +270,8 @@ Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, uint64
     Status status = RunFastBulk(
         Transfer::kAccess, gpa, here,
         [&](std::byte* guest) { return transfer.Kernel(guest, done, here); },
-        [&](detail::TrapResult met) { return RunBulk(gpa, here, transfer, std::nullopt, done, met).Release(); });
+        [&](std::byte* guest, const detail::TrapResult& result) { return transfer.Finish(guest, done, here, result); },
+        [&](const Fault* met) { return RunBulk(gpa, here, transfer, std::nullopt, done, met).Release(); });
     if (!status.ok()) [[unlikely]] {
       return status;
     }

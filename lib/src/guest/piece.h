@@ -6,8 +6,6 @@
 //   static constexpr bool kCounts;   // false: a probe, which transfers nothing
 //   // Moves [at, at + length) of the access from or to `guest`, ascending; a fault's offset counts from `guest`.
 //   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length);
-//   // Bulk only: the fast path's kernel met a fault over all of [at, at + length); makes the prefix exact.
-//   Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result);
 //   // How much of `length` bytes at the backing's `address` one fallback call is asked for, and how far that gets.
 //   FallbackStep NextFallback(uint64_t address, uint64_t length);
 //   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length);

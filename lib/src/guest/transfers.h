@@ -15,7 +15,7 @@
 
 namespace guestmem::detail {
 
-// `Kernel` is what GuestMemory's fast path needs of a transfer over listed pages.
+// `Kernel` and `Finish` are what GuestMemory's fast path needs of a transfer over listed pages.
 struct BulkTransfer {
   static constexpr bool kWhole = false;
   static constexpr bool kCounts = true;
@@ -34,13 +34,11 @@ struct ReadTransfer : BulkTransfer {
     side.Moved(result.info == 0 ? length : 0);
     return result;
   }
+  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result, HostSide::Sharing sharing = HostSide::kOwn) {
+    return FinishCopy(GuestSide::kSource, host + at, guest, length, result, sharing);
+  }
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopy(GuestSide::kSource, host + at, guest, length);
-  }
-  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result) {
-    const Fault fault = FinishCopy(GuestSide::kSource, host + at, guest, length, result);
-    HostSide(HostSide::kWritten, host + at, fault.offset).Moved(fault.offset);
-    return fault;
   }
   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length) {
     return backing.ReadFallback(address, {host + at, length});
@@ -61,7 +59,7 @@ struct WriteTransfer : BulkTransfer {
     return TryCopy(GuestSide::kDestination, guest, host + at, length);
   }
   Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result) {
-    return FinishCopy(GuestSide::kDestination, guest, host + at, length, result);
+    return FinishCopy(GuestSide::kDestination, guest, host + at, length, result, HostSide::kOwn);
   }
   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length) {
     return backing.WriteFallback(address, {host + at, length});
@@ -73,6 +71,9 @@ struct SharedReadTransfer : ReadTransfer {
   using ReadTransfer::ReadTransfer;
   TrapResult Kernel(const std::byte* guest, uint64_t at, uint64_t length) {
     return ReadTransfer::Kernel(guest, at, length, HostSide::kShared);
+  }
+  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result) {
+    return ReadTransfer::Finish(guest, at, length, result, HostSide::kShared);
   }
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopyShared(GuestSide::kSource, host + at, guest, length);

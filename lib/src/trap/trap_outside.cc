@@ -136,6 +136,7 @@ Fault FinishPrefix(const void* guest, size_t length, TrapResult result, Move mov
     const size_t moved = MovedUpTo(result) - begin;
     Fault fault = MakeFault(static_cast<const std::byte*>(guest) + moved, length - moved, result);
     const size_t missing = std::exchange(fault.offset, fault.offset + moved);
+    GUESTMEM_SCHEDULE_POINT(kTransfer, static_cast<const std::byte*>(guest) + moved);
     result = move(moved, missing);
     if (result.info == 0) {
       return fault;
@@ -145,14 +146,18 @@ Fault FinishPrefix(const void* guest, size_t length, TrapResult result, Move mov
 
 }  // namespace
 
-Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length,
-                 const TrapResult& result) noexcept {
+Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length, const TrapResult& result,
+                 HostSide::Sharing sharing) noexcept {
   auto* const to = static_cast<std::byte*>(destination);
   auto* const from = static_cast<const std::byte*>(source);
   const bool reading = guest == GuestSide::kSource;
   const auto kernel = reading ? g_trap_kernels.copy_from_guest : g_trap_kernels.copy_to_guest;
-  return FinishPrefix(reading ? source : destination, length, result,
-                      [&](size_t at, size_t n) { return kernel(to + at, from + at, n); });
+  const Fault fault = FinishPrefix(reading ? source : destination, length, result,
+                                   [&](size_t at, size_t n) { return kernel(to + at, from + at, n); });
+  if (reading) {
+    HostSide(HostSide::kWritten, destination, fault.offset, sharing).Moved(fault.offset);
+  }
+  return fault;
 }
 
 Fault FinishFill(void* guest, uint8_t value, size_t length, const TrapResult& result) noexcept {
@@ -179,9 +184,7 @@ std::optional<Fault> Copy(GuestSide guest, void* destination, const void* source
   if (result.info == detail::kTrapInfoOverlap) {
     detail::Fatal("TryCopy: the ranges overlap");
   }
-  const Fault fault = detail::FinishCopy(guest, destination, source, length, result);
-  host.Moved(fault.offset);
-  return fault;
+  return detail::FinishCopy(guest, destination, source, length, result, sharing);
 }
 
 }  // namespace
