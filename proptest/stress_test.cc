@@ -208,6 +208,54 @@ void RunAgainstAccesses(bool unmap) {
 TEST(Stress, NothingTouchesAPoisonedPageAfterRevoke) { RunAgainstAccesses(false); }
 TEST(Stress, NothingTouchesAnUnmappedPageAfterRevoke) { RunAgainstAccesses(true); }
 
+// Transfers that run from the last bytes of a page into a hole: those bytes are moved after the fault, by itself, and in
+// the section that allowed them.
+TEST(Stress, NothingTouchesAPageBelowAHoleAfterRevoke) {
+  const auto ram = std::make_shared<Ram>();
+  const GuestMemory memory = GuestMemory::Create("ram", ram).value();
+  constexpr uint64_t kEnd = 7 * kPageSize;  // of page 6
+  ASSERT_TRUE(ram->pages->Protect(kEnd, kPageSize, SparseMapping::Protection::kNone).ok());
+  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> faults = 0;
+  const auto write = [&](uint64_t seed) {
+    std::array<std::byte, 100> bytes;
+    while (!stop.load(std::memory_order_relaxed)) {
+      const uint64_t below = 1 + Random(seed) % 40;
+      bytes.fill(std::byte(seed));
+      const bool fill = seed % 3 == 0;
+      const Status status = fill ? memory.FillAt(kEnd - below, static_cast<uint8_t>(seed), bytes.size())
+                                 : memory.WriteAt(kEnd - below, bytes);
+      EXPECT_FALSE(status.ok());
+      faults += status.kind() == ErrorKind::kNotMapped;
+    }
+  };
+  std::thread first(write, 1), second(write, 2);
+  AwaitNonZero(faults);
+  uint64_t touched = 0;
+  const uint64_t rounds = Rounds() / 20;  // a fault takes its time
+  for (uint64_t round = 0; round < rounds; ++round) {
+    ASSERT_TRUE(ram->bits->Revoke({6, 1}, kAllAccess).ok());
+    for (uint64_t at = kEnd - 40; at < kEnd; at += 8) {
+      ram->Store(at, kPoison);
+    }
+    for (int i = 0; i < 300; ++i) {
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+    }
+    for (uint64_t at = kEnd - 40; at < kEnd; at += 8) {
+      touched += ram->Load(at) != kPoison;
+    }
+    ASSERT_TRUE(ram->bits->Grant({6, 1}, kAllAccess).ok());
+    const uint64_t before = faults.load();
+    while (faults.load(std::memory_order_relaxed) == before) {
+      std::this_thread::yield();
+    }
+  }
+  stop = true;
+  first.join();
+  second.join();
+  EXPECT_EQ(touched, 0u);
+}
+
 // Pages of a file go and come back under running transfers, with no revocation: a transfer ends where a page is missing, with
 // all before it moved and nothing behind. The file's own mapping shows what reached the guest.
 class VanishingPages {

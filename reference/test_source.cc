@@ -171,6 +171,7 @@ constexpr Include kStandard[] = {
 constexpr Include kPublic[] = {
     {"AccessBitmap", "guestmem/access_bitmap.h"},
     {"detail::HostCall", "guestmem/detail/host_calls.h"},
+    {"detail::SetErrorMemory", "guestmem/detail/host_calls.h"},
     {"Doorbell>", "guestmem/doorbell.h"},
     {"Event>", "guestmem/event.h"},
     {"std::optional<Fault>", "guestmem/fault.h"},

@@ -384,6 +384,18 @@ TEST(Probes, TouchEveryPageAndChangeNothing) {
   }
 }
 
+TEST(Handles, WhatWasMovedFromIsTheEmptyMemory) {
+  GuestMemory from = Over(std::make_shared<ScriptedBacking>(2, 2));
+  GuestMemory to = std::move(from);
+  to = GuestMemory();  // the last that had it
+  EXPECT_EQ(from.ReadPlain<uint8_t>(0).status().ToString(),
+            "guest memory 'empty': read error: failed to access 0x0-0x1: the range is not inside memory");
+  GuestMemory& same = to;
+  to = Over(std::make_shared<ScriptedBacking>(1, 1));
+  to = std::move(same);
+  EXPECT_TRUE(to.ReadPlain<uint8_t>(0).ok());
+}
+
 TEST(Probes, D11_OnlyTheExecuteProbeAsksTheExecuteBits) {
   auto backing = std::make_shared<ScriptedBacking>(3, 3);
   backing->GiveBitmap(5);

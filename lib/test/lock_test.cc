@@ -242,5 +242,59 @@ TEST(D17_PartialLastPage, IsRefusedWholeAndCoveredWhereTheRangeUsesIt) {
   EXPECT_FALSE(LockRange(memory, AccessType::kRead, 0, 2 * kPageSize - 95, Gpns{0, 1}).ok());
 }
 
+// The guest decides which pages are the same.
+TEST(LockedRange, CopiesBetweenLockedPagesMayOverlap) {
+  const GuestMemory memory = GuestMemory::Allocate(4 * kPageSize).value();
+  const auto before = Pattern();
+  ASSERT_TRUE(memory.WriteAt(0, before).ok());
+  auto from = LockRange(memory, AccessType::kRead, 0, 2 * kPageSize, {0, 1}).value();
+  auto to = LockRange(memory, AccessType::kWrite, 0, 2 * kPageSize, {1, 2}).value();
+  const iovec there = to.iovecs()[0];
+  ASSERT_TRUE(from.spans()[0].CopyTo({static_cast<std::byte*>(there.iov_base), there.iov_len}).ok());
+  std::array<std::byte, 2 * kPageSize> after;
+  ASSERT_TRUE(memory.ReadAt(kPageSize, after).ok());
+  EXPECT_TRUE(std::equal(after.begin(), after.end(), before.begin()));
+}
+
+class OneCallAtATime final : public Counting {
+ public:
+  using Counting::Counting;
+  Status LockGpns(AccessType access, std::span<const uint64_t> gpns) override {
+    calls.emplace_back(gpns.begin(), gpns.end());
+    if (list != nullptr) std::fill(list->begin(), list->end(), uint64_t{1} << 40);
+    return Counting::LockGpns(access, gpns);
+  }
+  std::vector<Gpns> calls;
+  Gpns* list = nullptr;  // overwritten while the lock is made
+};
+
+TEST(LockedPages, OneBackingInSeveralSlotsIsOneRun) {
+  auto ram = std::make_shared<OneCallAtATime>(2);
+  {
+    const auto memory = GuestMemory::CreateMultiRegion("ram", 2 * kPageSize, {ram, nullptr, ram}).value();
+    const auto locked = memory.LockGpns(AccessType::kRead, true, Gpns{1, 4, 5}).value();
+    EXPECT_EQ(ram->calls, (std::vector<Gpns>{{1, 0, 1}}));
+    EXPECT_EQ(locked.spans()[1].gpa(), 4 * kPageSize);
+    EXPECT_EQ(locked.spans()[2].ToIovec().iov_base, ram->mapping() + kPageSize);
+  }
+  EXPECT_EQ(ram->Locked(), 0);
+}
+
+// The list may be the guest's own memory.
+TEST(LockedPages, TheListIsReadOnce) {
+  auto ram = std::make_shared<OneCallAtATime>(4);
+  const GuestMemory memory = GuestMemory::Create("ram", ram).value();
+  Gpns list = {2, 0, 3};
+  ram->list = &list;
+  const auto locked = memory.LockGpns(AccessType::kWrite, true, list).value();
+  ASSERT_EQ(list[0], uint64_t{1} << 40);
+  EXPECT_EQ(ram->calls, (std::vector<Gpns>{{2, 0, 3}}));
+  const std::array<uint64_t, 3> pages = {2, 0, 3};
+  for (size_t i = 0; i < pages.size(); ++i) {
+    EXPECT_EQ(locked.spans()[i].gpa(), pages[i] * kPageSize);
+    EXPECT_EQ(locked.iovecs()[i].iov_base, ram->mapping() + pages[i] * kPageSize);
+  }
+}
+
 }  // namespace
 }  // namespace guestmem

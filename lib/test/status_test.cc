@@ -298,7 +298,7 @@ TEST(BackendErrors, TheThreeWellKnownStatusesKeepTheirKind) {
     const Status status = memory.FillAt(kPageSize - 8, 1, 16);
     EXPECT_EQ(status.kind(), kind);
     EXPECT_EQ(status.code(), [make = make] { return make().code(); }());
-    EXPECT_TRUE(status.info().cause.ok());
+    EXPECT_EQ(status.info().cause.kind(), status.kind());
     EXPECT_EQ(status.info().operation, Operation::kFill);
     EXPECT_EQ(status.info().transferred, 8U);
   }

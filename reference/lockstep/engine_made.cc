@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "guestmem/detail/host_calls.h"
 #include "guestmem/access_bitmap.h"
 #include "guestmem/heap_memory.h"
 #include "guestmem/shared_backing.h"
@@ -79,6 +80,14 @@ void EngineMade::Run(const Step& step, Handles& handles, Outcome& outcome) {
     }
     case StepKind::kTry:
       Try(step, *(*scripted_)[step.backing], outcome);
+      break;
+    case StepKind::kMove:
+      if (step.target != 0 && handles[step.target]) {
+        handles[step.slot] = std::move(handles[step.target]).value();
+      }
+      break;
+    case StepKind::kStarve:
+      guestmem::detail::SetErrorMemory(step.choice == 0);
       break;
     case StepKind::kForeignFault:
       outcome.number = HandlesForeignFault(step.choice) ? 1 : 0;

@@ -33,9 +33,6 @@ unsigned g_calls_to_failure = 0;
 int g_host_error = 0;
 bool g_fail_second = false;
 
-// The copy that a host buffer inside guest memory may need is none to a trace.
-bool g_copies_may_be_needed = false;
-
 // One change of a mapping is one host call to a trace, also where the library needs a second one to put it in place.
 bool FailHostCall(guestmem::detail::HostCall call) {
   errno = g_host_error;
@@ -43,7 +40,7 @@ bool FailHostCall(guestmem::detail::HostCall call) {
   bool fails = false;
   if (call == guestmem::detail::HostCall::kMremap) {
     fails = std::exchange(second_fails, false);
-  } else if (g_calls_to_failure != 0 && !(g_copies_may_be_needed && call == guestmem::detail::HostCall::kAllocate)) {
+  } else if (g_calls_to_failure != 0) {
     const bool now = --g_calls_to_failure == 0;
     second_fails = now && g_fail_second && g_two_host_calls;
     fails = now && !second_fails;
@@ -85,7 +82,7 @@ bool IsNamed(guestmem::ErrorKind kind, std::string_view name) {
 
 Operation OperationOf(guestmem::Operation operation) {
   switch (operation) {
-    case guestmem::Operation::kNone: break;
+    case guestmem::Operation::kNone: return Operation::kNone;
     case guestmem::Operation::kCreate: return Operation::kCreate;
     case guestmem::Operation::kRead: return Operation::kRead;
     case guestmem::Operation::kWrite: return Operation::kWrite;
@@ -119,6 +116,10 @@ void Observe(const Status& status, Outcome& outcome) {
   // The message up to its cause, whose wording is free.
   static constexpr char kAccess[] = "failed to access ";
   outcome.text = status.ToString();
+  if (info.operation == guestmem::Operation::kNone) {
+    outcome.text.clear();
+    return;
+  }
   if (outcome.text.starts_with("guest memory 'stream'")) {
     return;  // all of it is promised
   }
@@ -185,6 +186,7 @@ class EngineSubject final : public Subject {
 
   void Start(const World& world) override {
     g_calls_to_failure = 0;
+    guestmem::detail::SetErrorMemory(true);
     // A run that ended early may have left locks: what unlocking them calls is nobody's.
     script_.calls = &stray_calls_;
     for (auto& lock : locks_) {
@@ -222,7 +224,6 @@ class EngineSubject final : public Subject {
       host_calls_armed_ = true;
     }
     script_.calls = &outcome.calls;
-    g_copies_may_be_needed = step.within != 0;
     const auto& target = handles_[step.target];
     const GuestMemory& memory = target ? *target : *handles_[0];
     if (ranges_.Run(memory, step, HostBacking(step), outcome)) {
@@ -265,6 +266,9 @@ class EngineSubject final : public Subject {
       case StepKind::kFullMapping:
         if (const auto mapping = memory.FullMapping()) {
           outcome.number = mapping->size;
+          if (mapping->size != 0) {
+            outcome.spans.push_back(Place(mapping->base, mapping->size, 0));
+          }
         }
         break;
       case StepKind::kIova:
@@ -405,18 +409,32 @@ class EngineSubject final : public Subject {
     }
     for (size_t i = 0; i < lock.spans().size(); ++i) {
       const iovec vector = for_kernel ? iovecs[i] : lock.spans()[i].ToIovec();
-      outcome.spans.push_back({255, 0, vector.iov_len == lock.spans()[i].size() ? vector.iov_len : 0, lock.spans()[i].gpa()});
-      for (uint8_t b = 0; b < kMaxBackings; ++b) {
-        if (const auto address = pool_[b]->AddressOf(vector.iov_base)) {
-          outcome.spans.back().backing = b;
-          outcome.spans.back().address = *address;
-        }
-      }
-      if (const auto place = made_.PlaceOf(vector.iov_base)) {
-        outcome.spans.back().backing = place->backing;
-        outcome.spans.back().address = place->address;
+      outcome.spans.push_back(
+          Place(vector.iov_base, vector.iov_len == lock.spans()[i].size() ? vector.iov_len : 0, lock.spans()[i].gpa()));
+    }
+  }
+
+  // Where host memory is in the backings'.
+  Span Place(const void* host, uint64_t length, uint64_t gpa) const {
+    Span span = {255, 0, length, gpa};
+    for (uint8_t b = 0; b < kMaxBackings; ++b) {
+      if (const auto address = pool_[b]->AddressOf(host)) {
+        span.backing = b;
+        span.address = *address;
       }
     }
+    if (const auto place = made_.PlaceOf(host)) {
+      span.backing = place->backing;
+      span.address = place->address;
+    }
+    return span;
+  }
+
+  // The first `length` bytes of a span as a host buffer, where they may be one; null: they may not.
+  uint8_t* HostBytes(const guestmem::GuestSpan& span, uint64_t length) const {
+    const Span place = Place(span.ToIovec().iov_base, 0, 0);
+    const bool fits = place.backing < kMaxBackings && length <= span.size();
+    return fits ? pool_[place.backing]->PlainRam(place.address, length) : nullptr;
   }
 
   void RunLockedCopy(const Step& step, Outcome& outcome) {
@@ -438,13 +456,20 @@ class EngineSubject final : public Subject {
       Observe(whole ? span.Fill(value) : span.Fill(value, step.offset, step.length), outcome);
       return;
     }
-    outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
-    const std::span host = std::span(outcome.data).subspan(kGuardBytes, step.length);
+    std::span<uint8_t> host;
+    if (uint8_t* const between = step.form == 1 ? HostBytes(spans[(step.count + 1) % spans.size()], step.length) : nullptr) {
+      host = {between, step.length};
+    } else {
+      outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
+      host = std::span(outcome.data).subspan(kGuardBytes, step.length);
+      if (step.choice == 1) {
+        PutDataPattern(step.value, host);
+      }
+    }
     if (step.choice == 0) {
       Observe(span.CopyTo(std::as_writable_bytes(host), step.offset), outcome);
       return;
     }
-    PutDataPattern(step.value, host);
     Observe(span.CopyFrom(std::as_bytes(host), step.offset), outcome);
   }
 

@@ -113,8 +113,8 @@ inline constexpr OpFields kOpFields[] = {
     {StepKind::kLockGpns, "lock_gpns", kFieldTarget | kFieldObject | kFieldGpns | kFieldAccess | kFieldForm},
     {StepKind::kLockRange, "lock_range", kFieldTarget | kFieldObject | kFieldOffset | kFieldLength | kFieldGpns | kFieldAccess, kAnyLength},
     {StepKind::kUnlock, "unlock", kFieldObject},
-    {StepKind::kLockedCopy, "locked_copy", kFieldObject | kFieldCount | kFieldOffset | kFieldLength | kFieldValue | kFieldChoice,
-     kBufferLength, 4, {"copy_to", "copy_from", "fill", "at"}},
+    {StepKind::kLockedCopy, "locked_copy",
+     kFieldObject | kFieldCount | kFieldOffset | kFieldLength | kFieldValue | kFieldChoice | kFieldForm, kBufferLength, 4, {"copy_to", "copy_from", "fill", "at"}},
     {StepKind::kSupportsLocking, "supports_locking", kFieldTarget},
     {StepKind::kLockableSubrange, "lockable_subrange", kFieldTarget | kFieldSlot | kFieldAt | kFieldLength, kAnyLength},
     {StepKind::kMapFile, "map_file", kFieldBacking | kFieldPage | kFieldCount | kFieldChoice | kFieldForm, 0, kMaxPages},
@@ -137,6 +137,8 @@ inline constexpr OpFields kOpFields[] = {
      kFieldBacking | kFieldPage | kFieldOffset | kFieldLength | kFieldSize | kFieldValue | kFieldDesired | kFieldForm | kFieldChoice,
      kBufferLength, 6, {"copy_from", "copy_to", "fill", "read", "write", "exchange"}},
     {StepKind::kForeignFault, "foreign_fault", kFieldChoice, 0, kForeignFaults},
+    {StepKind::kMove, "move", kFieldTarget | kFieldSlot},
+    {StepKind::kStarve, "starve", kFieldChoice, 0, 2, {"off", "on"}},
 };
 inline constexpr size_t kStepKinds = std::size(kOpFields);
 

@@ -543,6 +543,8 @@ Status ScriptedBacking::Fall(const Call& call, Move move) {
       return guestmem::BackendError(guestmem::StatusCode::kOk, "", call.address - 1);
     case FallbackAnswer::kFailForeign:
       return ForeignError(call.address);
+    case FallbackAnswer::kFailOkResult:
+      return call.kind == CallKind::kCompareExchangeFallback ? guestmem::Result<bool>(Status()).status() : ScriptedError();
   }
   return {};
 }

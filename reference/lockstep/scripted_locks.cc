@@ -127,6 +127,8 @@ guestmem::Result<std::optional<GuestMemory>> ScriptedBacking::Subrange(uint64_t 
       return fail(offset - 1);
     case SubrangeAnswer::kFailForeign:
       return ForeignError(offset);
+    case SubrangeAnswer::kFailOkResult:
+      return Status();
   }
   return std::optional<GuestMemory>();
 }

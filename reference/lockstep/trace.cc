@@ -14,7 +14,7 @@ constexpr bool TableIsInOrder() {
   for (size_t i = 0; i < kStepKinds; ++i) {
     if (kOpFields[i].kind != static_cast<StepKind>(i)) return false;
   }
-  return static_cast<size_t>(StepKind::kForeignFault) + 1 == kStepKinds;
+  return static_cast<size_t>(StepKind::kStarve) + 1 == kStepKinds;
 }
 static_assert(TableIsInOrder());
 static_assert(kLengthCount < 256 && kGpnCount < 256, "an index is a byte");
@@ -131,6 +131,7 @@ Op Normal(Op op) {
   if (op.kind >= StepKind::kRangeRead && op.kind <= StepKind::kRangeWrite && normal.choice != 0) normal.within = 0;
   if (op.kind == StepKind::kMake) NormalMake(normal);
   if (op.kind == StepKind::kCreate && normal.form == 0) normal.bytes = 0;
+  if (op.kind == StepKind::kLockedCopy && normal.choice > 1) normal.form = 0;
   return normal;
 }
 
@@ -198,7 +199,7 @@ std::string_view Name(ErrorKind kind) {
 
 std::string_view Name(Operation operation) {
   static constexpr std::string_view kNames[] = {"create", "read", "write", "fill", "compare_exchange",
-                                                "lock", "subrange", "probe", "revoke"};
+                                                "lock", "subrange", "probe", "revoke", "none"};
   return NameIn(kNames, operation);
 }
 
@@ -240,7 +241,7 @@ std::string_view Name(HandlerAnswer answer) {
 }
 
 std::string_view Name(FallbackAnswer answer) {
-  static constexpr std::string_view kNames[] = {"do", "none", "fail", "fail_moved", "fail_at", "fail_outside", "fail_blank", "fail_foreign"};
+  static constexpr std::string_view kNames[] = {"do", "none", "fail", "fail_moved", "fail_at", "fail_outside", "fail_blank", "fail_foreign", "fail_ok_result"};
   static_assert(std::size(kNames) == kFallbackAnswers);
   return NameIn(kNames, answer);
 }
@@ -253,7 +254,7 @@ std::string_view Name(LockAnswer answer) {
 
 std::string_view Name(SubrangeAnswer answer) {
   static constexpr std::string_view kNames[] = {"default", "own",          "wrong_size", "fail",
-                                                "fail_at", "fail_outside", "fail_below", "fail_foreign"};
+                                                "fail_at", "fail_outside", "fail_below", "fail_foreign", "fail_ok_result"};
   static_assert(std::size(kNames) == kSubrangeAnswers);
   return NameIn(kNames, answer);
 }

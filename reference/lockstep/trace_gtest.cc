@@ -156,11 +156,9 @@ struct Calls {
     {"FailHostCall", R"(// Host calls until one fails, and that one; 0: none will.
 unsigned g_calls_to_failure = 0;
 ?g_host_error?int g_host_error = 0;  // with this errno
-?g_copies_count?bool g_copies_count = true;  // the copy of a buffer that overlaps guest memory is one of them
 ?g_two_host_calls?bool g_two_host_calls = false;  // while a mapping is changed, which counts as one: then the second one fails
 bool FailHostCall(detail::HostCall call) {
 ?g_host_error?  errno = g_host_error;
-?g_copies_count?  if (call == detail::HostCall::kAllocate && !g_copies_count) return false;
 ?g_two_host_calls?  static bool second_fails = false;
 ?g_two_host_calls?  if (call == detail::HostCall::kMremap) return std::exchange(second_fails, false);
 ?g_two_host_calls?  const bool now = g_calls_to_failure != 0 && --g_calls_to_failure == 0;

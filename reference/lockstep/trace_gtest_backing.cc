@@ -130,6 +130,9 @@ void NextFallback(const Facts& facts, Source& out) {
       case FallbackAnswer::kFailOutside: give("0", scripted + ", address + length + 1, length + 1)"); break;
       case FallbackAnswer::kFailBlank: give("0", "BackendError(StatusCode::kOk, \"\", address - 1)"); break;
       case FallbackAnswer::kFailForeign: give("0", "ForeignError(address)"); break;
+      case FallbackAnswer::kFailOkResult:
+        give("0", "partly == 0 ? Result<bool>(Status()).status() : " + scripted + ")");  // only an exchange moves nothing in part
+        break;
     }
   });
   out.Line("}");
@@ -264,6 +267,7 @@ void Hook(const Facts& facts, Source& out) {
         case SubrangeAnswer::kFailOutside: out.Line({"  return ", kScripted, ", offset + length + 1);"}); break;
         case SubrangeAnswer::kFailBelow: out.Line({"  return ", kScripted, ", offset - 1);"}); break;
         case SubrangeAnswer::kFailForeign: out.Line("  return ForeignError(offset);"); break;
+        case SubrangeAnswer::kFailOkResult: out.Line("  return Status();"); break;
       }
     });
     out.Line("}");

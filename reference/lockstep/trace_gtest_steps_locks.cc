@@ -79,8 +79,14 @@ void Steps::LockedCopy() {
     Call(span + "Fill(" + Byte() + (whole ? ")" : ", " + offset + ", " + Length() + ")"));
     return;
   }
+  const std::string copy = span + (step().choice == 0 ? "CopyTo(" : "CopyFrom(");
+  if (step().form == 1 && outcome().data.empty()) {  // between two spans
+    const std::string next = held_[object] + ".spans()[" + std::to_string((index + 1) % spans_[object].size()) + "].ToIovec().iov_base";
+    Call(copy + "{static_cast<std::byte*>(" + next + "), " + Length() + "}, " + offset + ")");
+    return;
+  }
   MakeHost(step().length, step().choice == 1);
-  Call(span + (step().choice == 0 ? "CopyTo(" : "CopyFrom(") + My("host") + ".bytes(), " + offset + ")");
+  Call(copy + My("host") + ".bytes(), " + offset + ")");
   ExpectHost(My("host"));
 }
 

@@ -20,6 +20,15 @@ bool Steps::MadeStep() {
     case StepKind::kCreate: Create(); return true;
     case StepKind::kSharing: ShowFiles(); return true;
     case StepKind::kInnerBuffer: InnerBuffer(); return true;
+    case StepKind::kMove:
+      if (step().target != 0 && IsHeld(step().target)) {
+        out_.Line({Slot(step().slot), " = std::move(", Slot(step().target), ");"});
+        held_handles_[step().slot] = true;
+      }
+      return true;
+    case StepKind::kStarve:
+      out_.Line({"detail::SetErrorMemory(", step().choice == 0 ? "true" : "false", ");"});
+      return true;
     default: return false;
   }
 }

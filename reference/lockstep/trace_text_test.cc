@@ -133,7 +133,7 @@ TEST(TraceTextRefuses, UnknownAndRepeatedLines) {
 
 TEST(TraceTextRefuses, ScriptsWithForeignOrTooManyAnswers) {
   EXPECT_EQ(WorldRefusal("fallback retry"),
-            "2: unknown answer 'retry'; answers are: do, none, fail, fail_moved, fail_at, fail_outside, fail_blank, fail_foreign");
+            "2: unknown answer 'retry'; answers are: do, none, fail, fail_moved, fail_at, fail_outside, fail_blank, fail_foreign, fail_ok_result");
   EXPECT_EQ(WorldRefusal("handler retry, retry, retry, retry, retry, retry, retry, retry, retry"), "2: more than 8 answers");
   EXPECT_EQ(WorldRefusal("fail_host_call"), "2: expected a number after 'fail_host_call', and perhaps an errno");
   EXPECT_EQ(WorldRefusal("fail_host_call 1 EWHAT"),

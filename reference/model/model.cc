@@ -114,6 +114,7 @@ void Model::Start(const World& world) {
   handler_calls_ = fallback_calls_ = lock_calls_ = subrange_calls_ = host_calls_ = 0;
   failing_host_call_ = world.failing_host_call;
   host_error_ = world.host_error;
+  starved_ = false;
   ForgetRanges();
 }
 
@@ -121,6 +122,17 @@ void Model::Run(const Step& step, Outcome& outcome) {
   Clear(outcome);
   touched_.clear();
   unspecified_.clear();
+  if (step.kind == StepKind::kStarve) starved_ = step.choice == 1;
+  RunStep(step, outcome);
+  if (!starved_ || outcome.ok || step.kind == StepKind::kTry) return;
+  Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
+  outcome.operation = Operation::kNone;
+  outcome.range.reset();
+  outcome.gpn.reset();
+  outcome.text.clear();
+}
+
+void Model::RunStep(const Step& step, Outcome& outcome) {
   const Handle& target = handles_[step.target % kHandles];
   const Handle& handle = target.held ? target : handles_[0];
   if (RunRanges(handle, step, outcome) || RunStreams(handle, step, outcome) || RunMade(step, outcome)) return;
@@ -170,7 +182,9 @@ void Model::Run(const Step& step, Outcome& outcome) {
     case StepKind::kFullMapping:
       if (handle.one_region && !handle.parts.empty()) {
         const Backing& setup = memories_[handle.parts[0].backing].setup;
-        if (setup.mapped && !setup.has_bitmap && !handle.parts[0].own) outcome.number = handle.parts[0].length;
+        const Part& part = handle.parts[0];
+        if (setup.mapped && !setup.has_bitmap && !part.own) outcome.number = part.length;
+        if (outcome.number && part.length > 0) outcome.spans.push_back({static_cast<uint8_t>(part.backing), part.offset, part.length, 0});
       }
       break;
     case StepKind::kIova:
@@ -347,6 +361,9 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
       break;
     case FallbackAnswer::kFailForeign:
       code = kOutOfRangeCode;
+      break;
+    case FallbackAnswer::kFailOkResult:
+      if (call.kind == CallKind::kCompareExchangeFallback) code = kInvalidCode;
       break;
   }
   if (named >= piece.address + piece.length) named = piece.address;

@@ -135,6 +135,8 @@ class Model {
     std::vector<uint64_t> limits = {};
   };
 
+  void RunStep(const Step& step, Outcome& outcome);
+
   // False: not a step of theirs. model_ranges.cc, model_streams.cc
   bool RunRanges(const Handle& handle, const Step& step, Outcome& outcome);
   bool RunStreams(const Handle& handle, const Step& step, Outcome& outcome);
@@ -160,6 +162,7 @@ class Model {
   void Try(const Step& step, Outcome& outcome);
   void ShowFiles(const Handle& handle, Outcome& outcome);
   void InnerBuffer(const Step& step, Outcome& outcome);
+  void MoveHandle(const Step& step);
   bool IsShared(uint64_t memory) const;
   void ChangeBitmap(const Step& step, Outcome& outcome);
   static bool Hold(Memory& memory, std::span<const uint64_t> gpns);
@@ -168,6 +171,8 @@ class Model {
   // A host buffer inside guest memory. model_within.cc
   bool LiesWithin(const Step& step, uint64_t length) const;
   bool CarryWithin(const Handle& handle, const Step& step, std::span<const PagePart> parts, Outcome& outcome);
+  bool IsPlainRam(uint64_t backing, uint64_t start, uint64_t length) const;
+  std::optional<Range> CopyBetweenSpans(const Piece& piece, const Piece& other, StepKind kind, Outcome& outcome);
 
   bool FindPieces(const Handle& handle, uint64_t gpa, uint64_t length);
   bool Carry(const Handle& handle, const Request& request);
@@ -221,6 +226,7 @@ class Model {
   uint64_t host_calls_ = 0;
   uint64_t failing_host_call_ = 0;
   HostError host_error_ = HostError::kNoMemory;
+  bool starved_ = false;  // there is no memory to describe errors with
   std::array<Buffer, kObjects> buffers_;
   std::array<Stream, kObjects> readers_;
   std::array<Stream, kObjects> writers_;

@@ -21,10 +21,6 @@ void Model::MakeLock(const Handle& handle, const Step& step, Outcome& outcome) {
   held = {};
   Lock lock = {step.access, {}, {}, handle.name};
   if (!PagesToLock(handle, step, outcome, lock.pages) || lock.pages.empty()) return;
-  if (!HostCall()) {
-    Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
-    return;
-  }
   const bool range = step.kind == StepKind::kLockRange;
   bool again = true;
   while (again)
@@ -41,6 +37,7 @@ bool Model::PagesToLock(const Handle& handle, const Step& step, Outcome& outcome
   if (outcome.refused) return false;
   if (length == 0) return true;
   if (!CanLock(handle)) return Fail(outcome, ErrorKind::kNotLockable, std::nullopt);
+  if (!HostCall()) return Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
   for (uint64_t i = 0; i < step.gpns.size(); ++i) {
     const uint64_t start = std::max(offset, i * kPageSize);
     const uint64_t end = std::min(offset + length, (i + 1) * kPageSize);
@@ -169,18 +166,22 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
     return std::nullopt;
   }
   const StepKind kind = kKinds[step.choice % kKinds.size()];
+  const Piece& other = spans[(step.count + 1) % spans.size()];
+  const bool between = step.form == 1 && other.backing < kMaxBackings && step.length <= other.length &&
+                       IsPlainRam(other.backing, other.address, step.length);
   std::span<uint8_t> host;
-  if (kind != StepKind::kFill) {
+  if (kind != StepKind::kFill && !between) {
     outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
     host = std::span(outcome.data).subspan(kGuardBytes, step.length);
   }
-  if (kind == StepKind::kWrite) PutDataPattern(step.value, host);
+  if (kind == StepKind::kWrite && !between) PutDataPattern(step.value, host);
   if (step.offset > span.length || step.length > span.length - step.offset) {
     Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
     return std::nullopt;
   }
   if (step.length == 0) return std::nullopt;
   const Piece piece = {span.backing, span.address + step.offset, span.gpa + step.offset, step.length};
+  if (between) return CopyBetweenSpans(piece, other, kind, outcome);
   Memory& memory = memories_[piece.backing];
   const std::optional<uint64_t> fault = FirstFaulting(memory, piece, kind != StepKind::kRead);
   const uint64_t moved = fault ? *fault - piece.address : piece.length;
@@ -233,6 +234,7 @@ bool Model::AskHook(Part& view, const Step& step, Outcome& outcome) {
     case SubrangeAnswer::kWrongSize: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kWrongSizeCode);
     case SubrangeAnswer::kFailAt: return Fail(outcome, ErrorKind::kBackend, step.gpa + step.length / 2, 0, kScriptedCode);
     case SubrangeAnswer::kFailForeign: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kOutOfRangeCode);
+    case SubrangeAnswer::kFailOkResult: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kInvalidCode);
     case SubrangeAnswer::kFail:
     case SubrangeAnswer::kFailOutside:
     case SubrangeAnswer::kFailBelow: break;

@@ -39,6 +39,8 @@ bool Model::RunMade(const Step& step, Outcome& outcome) {
     case StepKind::kInnerBuffer: InnerBuffer(step, outcome); break;
     case StepKind::kTry: Try(step, outcome); break;
     case StepKind::kForeignFault: outcome.number = 0; break;
+    case StepKind::kMove: MoveHandle(step); break;
+    case StepKind::kStarve: break;
     default: ChangeBitmap(step, outcome); break;
   }
   return true;
@@ -209,6 +211,13 @@ void Model::InnerBuffer(const Step& step, Outcome& outcome) {
     touched_.push_back({part.backing, 0});
   }
   if (step.choice == 2) handle = {{}, true, kEmptyName};
+}
+
+void Model::MoveHandle(const Step& step) {
+  Handle& from = handles_[step.target];
+  if (step.target == 0 || step.target == step.slot || !from.held) return;
+  handles_[step.slot] = from;
+  from = {{}, true, kEmptyName};
 }
 
 bool Model::IsShared(uint64_t memory) const {

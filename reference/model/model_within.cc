@@ -10,12 +10,39 @@ namespace reference {
 bool Model::LiesWithin(const Step& step, uint64_t length) const {
   if (step.within == 0 || step.HostBacking() >= backings_) return false;
   if (std::find(handler_.begin(), handler_.end(), HandlerAnswer::kVanishRetry) != handler_.end()) return false;
-  const Memory& memory = memories_[step.HostBacking()];
-  const uint64_t start = step.HostAddress() + step.choice;
+  return IsPlainRam(step.HostBacking(), step.HostAddress() + step.choice, length);
+}
+
+bool Model::IsPlainRam(uint64_t backing, uint64_t start, uint64_t length) const {
+  const Memory& memory = memories_[backing];
   if (length > kMaxPages * kPageSize - start) return false;
   for (uint64_t page = start / kPageSize; length > 0 && page * kPageSize < start + length; ++page)
     if (memory.state[page] != PageState::kRam || !memory.mapped.ShowsOwn(page)) return false;
   return true;
+}
+
+std::optional<Range> Model::CopyBetweenSpans(const Piece& piece, const Piece& other, StepKind kind, Outcome& outcome) {
+  const bool overlap = piece.backing == other.backing && piece.address < other.address + piece.length && other.address < piece.address + piece.length;
+  if (overlap && piece.length > kPageSize && !HostCall()) {
+    Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
+    return std::nullopt;
+  }
+  Bytes& bytes = memories_[other.backing].mapped;
+  Memory& memory = memories_[piece.backing];
+  const std::optional<uint64_t> fault = FirstFaulting(memory, piece, kind == StepKind::kWrite);
+  const uint64_t count = fault ? *fault - piece.address : piece.length;
+  std::vector<uint8_t> moved(piece.length);
+  for (uint64_t i = 0; i < piece.length; ++i) moved[i] = bytes[other.address + i];
+  Move({kind, piece.gpa, piece.length, 0, 0, moved, outcome}, piece, count, memory.mapped);
+  for (uint64_t i = 0; i < count && kind == StepKind::kRead; ++i) bytes.Store(other.address + i, moved[i]);
+  for (uint64_t page = other.address / kPageSize; page * kPageSize < other.address + piece.length; ++page)
+    touched_.push_back({other.backing, page});
+  if (fault) {
+    Fail(outcome, ErrorKind::kNotMapped, piece.gpa + count, overlap ? 0 : count);
+    if (overlap) unspecified_ = {{static_cast<uint8_t>(piece.backing), piece.address, piece.length, 0},
+                                 {static_cast<uint8_t>(other.backing), other.address, piece.length, 0}};
+  }
+  return Range{piece.gpa, piece.length};
 }
 
 bool Model::CarryWithin(const Handle& handle, const Step& step, std::span<const PagePart> parts, Outcome& outcome) {
@@ -48,6 +75,10 @@ bool Model::CarryWithin(const Handle& handle, const Step& step, std::span<const 
     const uint64_t gpa = part.gpn * kPageSize + part.offset;
     if (!FindPieces(handle, gpa, part.length)) return Fail(outcome, ErrorKind::kOutOfRange, gpa, done);
     const std::vector<Piece> pieces = pieces_;
+    const bool copies = std::any_of(pieces.begin(), pieces.end(), [&](const Piece& piece) {
+      return piece.length > kPageSize && meets(piece, host + (piece.gpa - step.gpa), piece.length);
+    });
+    if (copies && !HostCall()) return Fail(outcome, ErrorKind::kResourceExhausted, gpa, done);
     for (const Piece& piece : pieces) {
       std::vector<uint8_t> moved(piece.length);
       for (uint64_t i = 0; i < piece.length; ++i) moved[i] = bytes[host + done + i];

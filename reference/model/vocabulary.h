@@ -109,8 +109,9 @@ enum class FallbackAnswer : uint8_t {
   kFailBlank,    // moves nothing; its status has no text, code OK (UNKNOWN counts), and names start - 1
   kFailForeign,  // moves nothing; the status of a read at `start` of the empty memory: not one of the backing's own, so that what it
                  // says of addresses is ignored, and of code kOutOfRangeCode
+  kFailOkResult,  // of a compare-exchange: a Result made of an OK status, which counts as an error (code kInvalidCode); else kFail
 };
-inline constexpr int kFallbackAnswers = 8;
+inline constexpr int kFallbackAnswers = 9;
 inline constexpr int kOutOfRangeCode = 11;  // absl's OUT_OF_RANGE
 // A compare-exchange fallback moves nothing in kFailMoved either: its status says 0 and names the start.
 
@@ -135,8 +136,9 @@ enum class SubrangeAnswer : uint8_t {
   kFailOutside,  // as kFail; names start + length + 1
   kFailBelow,    // as kFail; names start - 1
   kFailForeign,  // as FallbackAnswer's, a read at start
+  kFailOkResult,  // as FallbackAnswer's
 };
-inline constexpr int kSubrangeAnswers = 8;
+inline constexpr int kSubrangeAnswers = 9;
 inline constexpr int kWrongSizeCode = 13;  // absl's INTERNAL
 
 // How a host call fails: the machine has no more (kResourceExhausted), or the caller is to blame (kInvalidArgument: the others).
@@ -212,8 +214,9 @@ enum class StepKind : uint8_t {
   // `within` not 0: the host buffer is guest memory itself, from (Step::HostBacking, HostAddress + choice) on, without guards or
   // Outcome::data, if the world has that backing and its mapping is kRam and not the file's all along it, and no handler
   // answers kVanishRetry; else it is as ever. What a piece moves is what was there before the piece. If the two ranges overlap,
-  // a failure has `transferred` 0 and leaves both unspecified: the model takes over what the subject then has there. A copy that
-  // an overlap may need is no host call of the trace's: which ones do depends on the machine's vectors.
+  // a failure has `transferred` 0 and leaves both unspecified: the model takes over what the subject then has there. An access with
+  // a piece that overlaps its own part of the host buffer and is longer than a page needs memory for a copy: one host call, before
+  // anything moves; failing, kResourceExhausted at the access's start.
   kRead,              // ReadAt(gpa, length bytes)
   kWrite,             // WriteAt(gpa, length bytes of DataPattern(value))
   kFill,              // FillAt(gpa, low byte of value, length)
@@ -225,7 +228,7 @@ enum class StepKind : uint8_t {
   kProbeWritable,
   kProbeExecutable,
   kProbeGpns,         // (gpns)
-  kFullMapping,       // outcome.number: the size, if there is one
+  kFullMapping,       // outcome.number: the size, if there is one; outcome.spans: where it lies
   kIova,              // outcome.number: Iova(gpa), if there is one
   kSubrange,          // handle `slot` (1..3) := Subrange(gpa, length, form == 1); unchanged on failure
   // on backing `backing` (index modulo the count), host side
@@ -268,8 +271,8 @@ enum class StepKind : uint8_t {
   kWriterWrite,       // Write(length bytes of DataPattern(value))
   kWriterFill,        // Fill(value's low byte, length)
   kWriterPlain,       // WritePlain<uintN_t>(value's low bytes)
-  // Locks. What object `object` held before is unlocked first. Making the lock's list is one host call, made when all checks
-  // have passed and before any call. Held locks outlive the handles they came from. After a trace's last step the held ones
+  // Locks. What object `object` held before is unlocked first. Making the lock's list is one host call, made before its entries
+  // are checked. Held locks outlive the handles they came from. After a trace's last step the held ones
   // are dropped by steps of kUnlock, in the objects' order.
   kLockGpns,          // object := LockGpns(access, form == 1: kernel access, gpns) on `target`
   kLockRange,         // object := LockRange(access) of the paged range (offset, length, gpns); refused if there is no such range
@@ -277,6 +280,8 @@ enum class StepKind : uint8_t {
   kLockedCopy,        // span `count` (modulo their number) of `object`, from `offset` on, `length` bytes; nothing if it has no spans.
                       // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value), 3 At(offset): the byte
                       // there, outcome.number, becomes value's low byte; nothing if there is none or its page is not kRam
+                      // form 1, of a copy: the host buffer is the start of the next span (modulo), without guards or
+                      // Outcome::data, if that is as long and its pages are kRam and not the file's; an overlap as kRead's
   kSupportsLocking,   // outcome.number: supports_locking() of `target`
   kLockableSubrange,  // handle `slot` := LockableSubrange(gpa, length)
   kMapFile,           // page i of them shows page `choice` + i of the world's file: kRam (form 1) or kReadOnly (form 0); kBus from
@@ -323,6 +328,11 @@ enum class StepKind : uint8_t {
   kTry,
   // TryHandleFault of a fault that is no Try access's: its `choice` says which signal and code. outcome.number: 0, not handled.
   kForeignFault,
+
+  kMove,    // handle `slot` := std::move(handle `target`), which is the empty memory then; nothing if `target` is 0 or empty, or is `slot`
+  // choice 1: from now on there is no memory to describe an error with: it is kResourceExhausted, of operation kNone, and says
+  // nothing else (its text is free); what it stands for happens all the same. 0: there is again.
+  kStarve,
 };
 inline constexpr uint64_t kSharedCalls = 5;
 // Their choices.
@@ -362,7 +372,7 @@ enum class ErrorKind : uint8_t {
   kInvalidGpn, kMisaligned, kInvalidArgument, kResourceExhausted, kBackend,
 };
 enum class Operation : uint8_t {
-  kCreate, kRead, kWrite, kFill, kCompareExchange, kLock, kSubrange, kProbe, kRevoke,
+  kCreate, kRead, kWrite, kFill, kCompareExchange, kLock, kSubrange, kProbe, kRevoke, kNone,
 };
 
 struct Range {

@@ -82,6 +82,12 @@ class GuestMemory {
  public:
   // Memory that refuses everything, named "empty".
   GuestMemory();
+  // Copying is cheap (shared ownership). What was moved from is the empty memory.
+  GuestMemory(const GuestMemory&) = default;
+  GuestMemory(GuestMemory&& other) noexcept;
+  GuestMemory& operator=(const GuestMemory&) = default;
+  GuestMemory& operator=(GuestMemory&& other) noexcept;
+  ~GuestMemory() = default;
 
   // Memory over one backing. `name` appears in errors. Errors: kInvalidArgument if the backing breaks a promise (null;
   // max_address of 2^63 or more; a mapping that is not page-aligned; bit_offset over 7); what InstallFaultHandler says.
@@ -302,6 +308,7 @@ class GuestMemory {
   size_t FirstOutside(const detail::LockRequest& request) const;
   uint64_t Extent() const;
   bool IsUnsharedHeap() const;
+  void Swap(GuestMemory& other) noexcept;
 
   // One access, or (in a paged range) the part of one in a listed page, after `done` bytes. `range` is what errors name.
   template <typename Transfer>

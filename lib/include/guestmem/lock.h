@@ -7,6 +7,7 @@
 //
 // While a page is locked, its backing does not unmap, move or refuse it: no access bit is checked and no handler asked
 // any more. The guest goes on running and may change the bytes at any moment.
+// The list of GPNs is read once; it may be the guest's own memory, and change.
 //
 // When not: an access or two (GuestMemory's own calls are as fast, and lock nothing); memory that must be taken away from
 // the guest in the meantime (taking it away fails, or waits, while it is locked).
@@ -53,7 +54,9 @@ class GuestSpan {
   // Copies destination.size() bytes from `offset` on, ascending, at the speed of a bulk access and with its promises
   // (not atomic; each byte as it was at some moment). Errors: kInvalidArgument if they do not lie in the span;
   // kNotMapped if the backing broke its word and the memory is gone: then exactly the bytes below
-  // ErrorInfo::fault_address were transferred. The host buffer must not overlap the span.
+  // ErrorInfo::fault_address were transferred. The host buffer may be locked memory itself: where it overlaps the span this is
+  // memmove, and after a failure the bytes of both are unspecified; kResourceExhausted, and nothing changed, if there is no
+  // memory for that.
   Status CopyTo(std::span<std::byte> destination, uint64_t offset = 0) const;
   // Copies source.size() bytes to `offset`. Precondition: locked for AccessType::kWrite. Errors: as CopyTo.
   Status CopyFrom(std::span<const std::byte> source, uint64_t offset = 0) const;

@@ -92,27 +92,17 @@ Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
 template <typename Transfer>
 concept CopiesHostBytes = requires(Transfer t) { t.host; };
 
-// A host buffer inside the guest range: the piece goes through a copy, which makes it memmove. False as RunPiece.
-template <typename Transfer>
-[[gnu::cold]] bool RunOverlapping(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure& failure,
-                                  bool& exhausted) {
-  const auto free = [](std::byte* bytes) { host::Free(bytes); };
-  const std::unique_ptr<std::byte, decltype(free)> copy(static_cast<std::byte*>(host::Allocate(piece.length)));
-  if (copy == nullptr) {
-    exhausted = true;
-    return false;
+// The length of the longest piece of [gpa, gpa + length) that shares memory with its part of the host buffer; 0: none does.
+[[gnu::cold]] uint64_t LongestOverlap(const Memory& memory, uint64_t gpa, uint64_t length, const std::byte* host) {
+  uint64_t longest = 0;
+  for (uint64_t at = 0; at < length;) {
+    const Piece piece = FirstPiece(memory, gpa + at, length - at);
+    if (piece.region->base != nullptr && detail::Overlaps(host + at, piece.region->base + piece.offset, piece.length)) {
+      longest = std::max(longest, piece.length);
+    }
+    at += piece.length;
   }
-  if constexpr (Transfer::kAccess == AccessType::kWrite) {
-    std::memcpy(copy.get(), transfer.host + at, piece.length);
-  }
-  Transfer through(copy.get());
-  if (!RunPiece(piece, 0, through, failure)) {
-    return false;
-  }
-  if constexpr (Transfer::kAccess == AccessType::kRead) {
-    std::memcpy(transfer.host + at, copy.get(), piece.length);
-  }
-  return true;
+  return longest;
 }
 
 // Whether the host buffer of a failed access shares memory with any of [gpa, gpa + length).
@@ -168,11 +158,16 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
   if (region == nullptr && !IsCovered(*memory_, gpa, length)) [[unlikely]] {
     return RangeError(*memory_, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa, before);
   }
+  detail::OverlapCopy copy;
+  if constexpr (CopiesHostBytes<Transfer>) {
+    if (!copy.Reserve(LongestOverlap(*memory_, gpa, length, transfer.host + before))) {
+      return RangeError(*memory_, ErrorKind::kResourceExhausted, Transfer::kOperation, range, gpa, before);
+    }
+  }
   for (uint64_t at = 0; at < length;) {
     const Piece piece = region != nullptr ? Piece{region, offset, length}
                                           : FirstPiece(*memory_, gpa + at, length - at);
     PieceFailure failure;
-    bool exhausted = false;
     bool done;
     const uint64_t in_access = before + at;
     // A kernel that met a fault had the access as one piece.
@@ -182,14 +177,13 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
     if constexpr (CopiesHostBytes<Transfer>) {
       const bool overlaps = piece.region->base != nullptr &&
                             detail::Overlaps(transfer.host + in_access, piece.region->base + piece.offset, piece.length);
-      done = overlaps ? RunOverlapping(piece, in_access, transfer, failure, exhausted) : run();
+      done = overlaps ? copy.Run(transfer, in_access, piece.length,
+                                 [&](Transfer& through) { return RunPiece(piece, 0, through, failure); })
+                      : run();
     } else {
       done = run();
     }
     if (!done) [[unlikely]] {
-      if (exhausted) {
-        return RangeError(*memory_, ErrorKind::kResourceExhausted, Transfer::kOperation, range, gpa + at);
-      }
       failure.transferred += in_access;
       return PieceError(*memory_, Transfer::kOperation, range, piece, std::move(failure));
     }

@@ -83,6 +83,22 @@ GuestMemory::GuestMemory() : GuestMemory([] {
   return empty;
 }()) {}
 
+GuestMemory::GuestMemory(GuestMemory&& other) noexcept : GuestMemory() { Swap(other); }
+
+GuestMemory& GuestMemory::operator=(GuestMemory&& other) noexcept {
+  GuestMemory taken(std::move(other));
+  Swap(taken);
+  return *this;
+}
+
+void GuestMemory::Swap(GuestMemory& other) noexcept {
+  std::swap(memory_, other.memory_);
+  std::swap(regions_, other.regions_);
+  std::swap(index_mask_, other.index_mask_);
+  std::swap(first_, other.first_);
+  std::swap(region_bits_, other.region_bits_);
+}
+
 GuestMemory GuestMemory::Empty() { return GuestMemory(); }
 
 Result<GuestMemory> GuestMemory::Create(std::string name, std::shared_ptr<GuestMemoryAccess> backing,

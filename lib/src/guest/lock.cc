@@ -65,11 +65,11 @@ struct LockState {
   };
 
   std::shared_ptr<const Memory> memory;
-  LockRequest request;               // its list is the caller's: only the length of that is still good
+  LockRequest request;               // its list is `pages`
   size_t count;                      // entries
   size_t locked = 0;                // entries [0, locked) are locked; a run's end
   size_t span_count = 0;
-  uint64_t* pages = nullptr;        // by entry: the backing's GPN
+  uint64_t* pages = nullptr;        // by entry: the GPN as listed; once all are found to lie in memory, the backing's
   const Region** regions = nullptr;  // by entry; null: the memory has one
   size_t* first_entries = nullptr;  // by span; null: each entry is one
   iovec* iovecs = nullptr;          // by span; null: no kernel access
@@ -130,6 +130,9 @@ LockState* LockState::New(std::shared_ptr<const Memory> memory, const LockReques
   state->memory = std::move(memory);
   state->request = request;
   state->count = count;
+  // The caller's list is read once: somebody else may change it at any moment.
+  std::copy(request.gpns.begin(), request.gpns.end(), state->pages);
+  state->request.gpns = {state->pages, count};
   return state;
 }
 
@@ -139,7 +142,7 @@ size_t LockState::FirstOfRun(size_t end) const {
     return 0;
   }
   size_t first = end - 1;
-  while (first != 0 && regions[first - 1] == regions[end - 1]) {
+  while (first != 0 && regions[first - 1]->backing == regions[end - 1]->backing) {
     --first;
   }
   return first;
@@ -150,7 +153,7 @@ size_t LockState::EndOfRun(size_t first) const {
     return count;
   }
   size_t end = first + 1;
-  while (end < count && regions[end] == regions[first]) {
+  while (end < count && regions[end]->backing == regions[first]->backing) {
     ++end;
   }
   return end;
@@ -210,22 +213,15 @@ size_t LockState::ProbeFrom(size_t i) const {
   if (i == 0 && request.offset != 0) {
     return 0;
   }
-  while (i < count) {
-    const size_t end = EndOfRun(i);
-    const Region& region = RegionOf(i);
-    const uint64_t* const run = pages + i;
-    i += WithAccess(request.access, [&](auto type) {
-      return ProbePages<type()>(end - i, [&](size_t n) {
-        uint64_t offset = run[n] * kPageSize - region.backing_offset;
-        (void)EndsBelow(region.limit, offset, 1);  // it does, but for a processor that mispredicted the check
-        return std::pair(&region, offset);
-      });
-    });
-    if (i != end) {
-      return i;
-    }
-  }
-  return count;
+  const Region* const only = regions == nullptr ? &memory->regions[0] : nullptr;
+  return i + WithAccess(request.access, [&](auto type) {
+           return ProbePages<type()>(count - i, [&, pages = pages + i, regions = regions + i](size_t n) {
+             const Region* const region = only != nullptr ? only : regions[n];
+             uint64_t offset = pages[n] * kPageSize - region->backing_offset;
+             (void)EndsBelow(region->limit, offset, 1);  // it does, but for a processor that mispredicted the check
+             return std::pair(region, offset);
+           });
+         });
 }
 
 // Locks every run, exposes and probes every entry. Not kDone: what is locked stays so until the caller unlocks it.
@@ -380,7 +376,7 @@ size_t GuestMemory::FirstOutside(const detail::LockRequest& request) const {
   return gpns.size();
 }
 
-Result<detail::Lock> GuestMemory::LockList(const detail::LockRequest& request) const {
+Result<detail::Lock> GuestMemory::LockList(const detail::LockRequest& list) const {
   const auto error = [&](ErrorKind kind, std::optional<uint64_t> fault_address, std::optional<uint64_t> gpn) {
     ErrorInfo info;
     info.kind = kind;
@@ -389,22 +385,23 @@ Result<detail::Lock> GuestMemory::LockList(const detail::LockRequest& request) c
     info.gpn = gpn;
     return detail::MakeError(&memory_->name, std::move(info));
   };
-  if (request.length == 0) {
+  if (list.length == 0) {
     return detail::Lock();
   }
   if (!supports_locking()) {
     return error(ErrorKind::kNotLockable, std::nullopt, std::nullopt);
   }
+  auto* const state = detail::LockState::New(memory_, list);
+  if (state == nullptr) {
+    return error(ErrorKind::kResourceExhausted, std::nullopt, std::nullopt);
+  }
+  detail::Lock lock(state);
+  const detail::LockRequest& request = state->request;
   const std::span<const uint64_t> gpns = request.gpns;
   if (const size_t i = FirstOutside(request); i != gpns.size()) {
     return gpns[i] >= kFirstInvalidGpn ? error(ErrorKind::kInvalidGpn, std::nullopt, gpns[i])
                                        : error(ErrorKind::kOutOfRange, request.StartOf(i), std::nullopt);
   }
-  auto* const state = detail::LockState::New(memory_, request);
-  if (state == nullptr) {
-    return error(ErrorKind::kResourceExhausted, std::nullopt, std::nullopt);
-  }
-  detail::Lock lock(state);
   const auto page_of = [](const detail::Region& region, uint64_t gpn) {
     return gpn - region.start / kPageSize + region.backing_offset / kPageSize;
   };
@@ -436,13 +433,32 @@ Status GuestSpan::Run(uint64_t offset, uint64_t length, Transfer transfer) const
   if (length == 0) {
     return {};
   }
-  const auto fault = transfer.Move(base_ + offset, 0, length);
+  std::byte* const guest = base_ + offset;
+  std::optional<Fault> fault;
+  bool overlaps = false;
+  if constexpr (requires { transfer.host; }) {
+    overlaps = detail::Overlaps(transfer.host, guest, length);
+    if (overlaps) [[unlikely]] {  // the host's bytes are locked memory, too: the guest decides whether the same
+      detail::OverlapCopy copy;
+      if (!copy.Reserve(length)) {
+        info.kind = ErrorKind::kResourceExhausted;
+        return detail::MakeError(&memory_->name, std::move(info));
+      }
+      copy.Run(transfer, 0, length, [&](Transfer& through) {
+        fault = through.Move(guest, 0, length);
+        return !fault;
+      });
+    }
+  }
+  if (!overlaps) {
+    fault = transfer.Move(guest, 0, length);
+  }
   if (!fault) [[likely]] {
     return {};
   }
   info.range = {gpa_ + offset, length};
   info.fault_address = gpa_ + offset + fault->offset;
-  info.transferred = fault->offset;
+  info.transferred = overlaps ? 0 : fault->offset;
   info.cause = NotMapped();
   return detail::MakeCallbackError(&memory_->name, std::move(info), fault->write_refused());
 }

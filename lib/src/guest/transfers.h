@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 
@@ -12,6 +13,7 @@
 #include "guestmem/backing.h"
 #include "guestmem/detail/host_side.h"
 #include "guestmem/fault.h"
+#include "host/host_calls.h"
 
 namespace guestmem::detail {
 
@@ -106,6 +108,46 @@ struct FillTransfer : BulkTransfer {
   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t, uint64_t length) {
     return backing.FillFallback(address, value, length);
   }
+};
+
+// Bytes of the library's own between the two sides of a copy that overlap: what makes it memmove.
+class OverlapCopy {
+ public:
+  OverlapCopy() = default;
+  OverlapCopy(const OverlapCopy&) = delete;
+  OverlapCopy& operator=(const OverlapCopy&) = delete;
+  ~OverlapCopy() { host::Free(large_); }
+
+  // Before anything moves: for runs of up to `length` bytes. False: there is no memory for them.
+  [[nodiscard]] bool Reserve(uint64_t length) {
+    if (length <= kPageSize) {
+      return true;
+    }
+    large_ = static_cast<std::byte*>(host::Allocate(length));
+    return large_ != nullptr;
+  }
+
+  // Calls `move(a transfer over own bytes)`, false for a failure, instead of [at, at + length) of `transfer`. A failed read has
+  // stored nothing.
+  template <typename Transfer, typename Move>
+  [[gnu::cold, gnu::noinline]] bool Run(const Transfer& transfer, uint64_t at, uint64_t length, Move move) {
+    std::byte small[kPageSize];
+    std::byte* const bytes = large_ == nullptr ? small : large_;
+    if constexpr (Transfer::kAccess == AccessType::kWrite) {
+      std::memcpy(bytes, transfer.host + at, length);
+    }
+    Transfer through(bytes);
+    const bool done = move(through);
+    if constexpr (Transfer::kAccess == AccessType::kRead) {
+      if (done) {
+        std::memcpy(transfer.host + at, bytes, length);
+      }
+    }
+    return done;
+  }
+
+ private:
+  std::byte* large_ = nullptr;
 };
 
 // Calls `call` with an integral_constant of `size`, which is 1, 2, 4 or 8.

@@ -13,6 +13,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "types/error_rep.h"
+
 namespace guestmem {
 namespace {
 
@@ -33,6 +35,8 @@ bool FailsNow(detail::HostCall call) {
 }  // namespace
 
 void detail::SetHostCallFilter(HostCallFilter filter) { g_filter.store(filter, std::memory_order_release); }
+
+void detail::SetErrorMemory(bool available) { g_no_error_memory = !available; }
 
 namespace host {
 

@@ -22,6 +22,9 @@ struct ErrorRep {
   std::string message;                       // replaces the kind's own cause text where not empty
 };
 
+// Set by harnesses: memory for another error can't be had.
+extern constinit bool g_no_error_memory;
+
 // A host bug that nothing can be returned for.
 [[noreturn]] void Fatal(const std::string& text);
 

@@ -42,7 +42,7 @@ void AppendHex(std::string& text, uint64_t value) {
 void AppendCause(std::string& text, const ErrorRep& rep) {
   if (!rep.message.empty()) {
     text += rep.message;
-  } else if (!rep.info.cause.ok()) {
+  } else if (rep.info.kind == ErrorKind::kBackend && !rep.info.cause.ok()) {
     text += rep.info.cause.ToString();
   } else {
     text += rep.write_refused ? "the page is mapped read-only or not at all" : FactsOf(rep.info.kind).cause;
@@ -66,7 +66,7 @@ ErrorRep* OutOfMemoryRep() {
   return rep;
 }
 
-ErrorRep* NewRep() { return new (std::nothrow) ErrorRep; }
+ErrorRep* NewRep() { return detail::g_no_error_memory ? nullptr : new (std::nothrow) ErrorRep; }
 
 Status WellKnown(ErrorKind kind) {
   ErrorInfo info;
@@ -75,6 +75,8 @@ Status WellKnown(ErrorKind kind) {
 }
 
 }  // namespace
+
+constinit bool detail::g_no_error_memory = false;
 
 void detail::Fatal(const std::string& text) {
   std::fprintf(stderr, "guestmem: fatal: %s\n", text.c_str());
@@ -207,12 +209,11 @@ Status MakeCallbackError(const DebugName* name, ErrorInfo info, bool write_refus
   const ErrorRep* cause = info.cause.rep();
   StatusCode code = cause == nullptr ? StatusCode::kUnknown : cause->code;
   // A status of another GuestMemory has a name: it is the callback's own affair, whatever its kind.
-  const bool keeps_kind = cause != nullptr && !cause->named && cause->info.kind != ErrorKind::kBackend;
+  const bool keeps_kind = cause != nullptr && !cause->named &&
+                          (cause->info.kind == ErrorKind::kAccessDenied || cause->info.kind == ErrorKind::kNotMapped ||
+                           cause->info.kind == ErrorKind::kNoFallback);
   write_refused = write_refused || (keeps_kind && cause->write_refused);
   info.kind = keeps_kind ? cause->info.kind : ErrorKind::kBackend;
-  if (keeps_kind) {
-    info.cause = Status();
-  }
   Status status = MakeError(name, std::move(info));
   if (Editable(status) != nullptr) {
     Rep(status).code = code;

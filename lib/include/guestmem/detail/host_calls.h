@@ -28,6 +28,10 @@ enum class HostCall : uint8_t {
 using HostCallFilter = bool (*)(HostCall call);
 void SetHostCallFilter(HostCallFilter filter);
 
+// Whether there is memory to describe errors with (the default). Without, each is kResourceExhausted and says no more; what it
+// stands for happens all the same. For harnesses; not for production.
+void SetErrorMemory(bool available);
+
 }  // namespace guestmem::detail
 
 #endif  // GUESTMEM_DETAIL_HOST_CALLS_H_
