@@ -237,8 +237,8 @@ void EngineRanges::Access(const GuestMemory& memory, const Step& step, const Buf
     if (step.kind == StepKind::kRangeRead) {
       Observe(step.form == 1 ? memory.ReadRangeToAtomic(view, atomics) : memory.ReadRange(view, std::as_writable_bytes(bytes)), outcome);
     } else {
-      for (uint64_t i = 0; within == nullptr && i < bytes.size(); ++i) {
-        bytes[i] = DataPattern(step.value, i);
+      if (within == nullptr) {
+        PutDataPattern(step.value, bytes);
       }
       Observe(step.form == 1 ? memory.WriteRangeFromAtomic(view, atomics) : memory.WriteRange(view, std::as_bytes(bytes)), outcome);
     }
@@ -273,9 +273,7 @@ void EngineRanges::RunReader(const GuestMemory& memory, const Step& step, Outcom
       chain = {};
       if (step.form == 1) {
         chain.bytes = std::make_unique<std::vector<uint8_t>>(step.length);
-        for (uint64_t i = 0; i < step.length; ++i) {
-          (*chain.bytes)[i] = DataPattern(step.value, i);
-        }
+        PutDataPattern(step.value, *chain.bytes);
         chain.stream = std::make_unique<guestmem::SpanReader>(Bytes(*chain.bytes));
       } else {
         const Buffer& buffer = buffers_[step.object];
@@ -336,9 +334,7 @@ void EngineRanges::RunWriter(const GuestMemory& memory, const Step& step, Outcom
       break;
     case StepKind::kWriterWrite: {
       const std::span<uint8_t> bytes = HostBytes(step.length);
-      for (uint64_t i = 0; i < bytes.size(); ++i) {
-        bytes[i] = DataPattern(step.value, i);
-      }
+      PutDataPattern(step.value, bytes);
       Observe(writer.Write(std::as_bytes(bytes)), outcome);
       break;
     }

@@ -371,9 +371,7 @@ class EngineSubject final : public Subject {
     std::memset(buffer, kUntouched, size);
     uint8_t* const bytes = buffer + kGuardBytes;
     if (step.kind == StepKind::kWrite) {
-      for (uint64_t i = 0; i < step.length; ++i) {
-        bytes[i] = DataPattern(step.value, i);
-      }
+      PutDataPattern(step.value, {bytes, step.length});
     }
     Bulk(memory, step, bytes, outcome);
     outcome.data.assign(buffer, buffer + size);
@@ -441,9 +439,7 @@ class EngineSubject final : public Subject {
       Observe(span.CopyTo(std::as_writable_bytes(host), step.offset), outcome);
       return;
     }
-    for (uint64_t i = 0; i < step.length; ++i) {
-      host[i] = DataPattern(step.value, i);
-    }
+    PutDataPattern(step.value, host);
     Observe(span.CopyFrom(std::as_bytes(host), step.offset), outcome);
   }
 

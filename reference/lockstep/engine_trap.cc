@@ -42,9 +42,7 @@ std::optional<Fault> TryBytes(const Step& step, std::byte* guest, Outcome& outco
   if (step.choice == 0) {
     return copy(GuestSide::kSource, host, guest, step.length);
   }
-  for (uint64_t i = 0; i < step.length; ++i) {
-    host[i] = DataPattern(step.value, i);
-  }
+  PutDataPattern(step.value, {host, step.length});
   return copy(GuestSide::kDestination, guest, host, step.length);
 }
 

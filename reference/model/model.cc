@@ -62,15 +62,21 @@ Pattern MakePattern(uint8_t (*byte)(uint64_t, uint64_t)) {
 
 }  // namespace
 
+void Model::Bytes::StartAs(std::span<const uint8_t> bytes) {
+  const bool first = own.empty();
+  own.resize(bytes.size());
+  for (uint64_t page = 0; page < kMaxPages; ++page) {
+    ShowOwn(page);
+    if (first || stored[page]) std::copy_n(&bytes[page * kPageSize], kPageSize, shown[page]);
+  }
+  stored = {};
+}
+
 void Model::Start(const World& world) {
   static const Pattern kMapped = MakePattern(MappedPattern);
   static const Pattern kSlow = MakePattern(SlowPattern);
-  static const auto kFile = [this] {
-    auto file = file_;
-    for (uint64_t i = 0; i < file.size(); ++i) file[i] = FilePattern(i);
-    return file;
-  }();
-  file_ = kFile;
+  for (uint64_t i = 0; file_shown_ && i < file_.size(); ++i) file_[i] = FilePattern(i);
+  file_shown_ = false;
   memories_.resize(kMaxBackings);
   backings_ = world.backings.size();
   for (Handle& handle : handles_) {
@@ -85,11 +91,9 @@ void Model::Start(const World& world) {
     Memory& memory = memories_[b];
     const Backing& setup = world.backings[b];
     memory.setup = setup;
-    memory.mapped.own.assign(kMapped[b].begin(), kMapped[b].end());
-    memory.slow.own.assign(kSlow[b].begin(), kSlow[b].end());
+    memory.mapped.StartAs(kMapped[b]);
+    memory.slow.StartAs(kSlow[b]);
     for (uint64_t page = 0; page < kMaxPages; ++page) {
-      memory.mapped.ShowOwn(page);
-      memory.slow.ShowOwn(page);
       memory.state[page] = page < setup.pages ? setup.page[page].state : PageState::kRam;
       if (memory.state[page] == PageState::kBus) ZeroPage(memory, page);
       const std::array<bool, 3> bits = {setup.page[page].readable, setup.page[page].writable, setup.page[page].executable};
@@ -133,8 +137,7 @@ void Model::Run(const Step& step, Outcome& outcome) {
       }
       outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
       const std::span<uint8_t> host = std::span(outcome.data).subspan(kGuardBytes, step.length);
-      if (step.kind == StepKind::kWrite)
-        for (uint64_t i = 0; i < step.length; ++i) host[i] = DataPattern(step.value, i);
+      if (step.kind == StepKind::kWrite) PutDataPattern(step.value, host);
       Carry(handle, {step.kind, step.gpa, step.length, 0, 0, host, outcome});
       break;
     }
@@ -447,30 +450,36 @@ std::optional<uint64_t> Model::FirstFaulting(const Memory& memory, const Piece& 
 }
 
 void Model::Move(const Request& request, const Piece& piece, uint64_t count, Bytes& bytes) {
-  const std::span<uint8_t> host = request.host;
   const uint64_t before = piece.gpa - request.gpa;
-  const uint64_t value = request.value;
-  for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + count; ++page)
-    touched_.push_back({piece.backing, page});
+  for (uint64_t moved = 0; moved < count;) {
+    const uint64_t address = piece.address + moved;
+    const uint64_t here = std::min(count - moved, kPageSize - address % kPageSize);
+    touched_.push_back({piece.backing, address / kPageSize});
+    MoveOnPage(request, before + moved, bytes, address, here);
+    moved += here;
+  }
+}
+
+// The request's bytes [done, done + count).
+void Model::MoveOnPage(const Request& request, uint64_t done, Bytes& bytes, uint64_t address, uint64_t count) {
   switch (request.kind) {
     case StepKind::kRead:
     case StepKind::kReadPlain:
-      for (uint64_t i = 0; i < count; ++i) host[before + i] = bytes[piece.address + i];
+      std::ranges::copy(bytes.ToSee(address, count), request.host.subspan(done, count).begin());
       break;
     case StepKind::kWrite:
-      for (uint64_t i = 0; i < count; ++i) bytes[piece.address + i] = host[before + i];
+      std::ranges::copy(request.host.subspan(done, count), bytes.ToStore(address, count).begin());
       break;
     case StepKind::kWritePlain:
-      for (uint64_t i = 0; i < count; ++i) bytes[piece.address + i] = ByteOf(value, i);
+      for (uint64_t i = 0; i < count; ++i) bytes.Store(address + i, ByteOf(request.value, done + i));
       break;
     case StepKind::kFill:
-      for (uint64_t i = 0; i < count; ++i) bytes[piece.address + i] = ByteOf(value, 0);
+      std::ranges::fill(bytes.ToStore(address, count), ByteOf(request.value, 0));
       break;
     case StepKind::kCompareExchange:
-      for (uint64_t i = 0; i < count; ++i) host[i] = bytes[piece.address + i];
-      request.outcome.swapped = LittleEndian(host) == value;
-      if (request.outcome.swapped)
-        for (uint64_t i = 0; i < count; ++i) bytes[piece.address + i] = ByteOf(request.desired, i);
+      std::ranges::copy(bytes.ToSee(address, count), request.host.begin());
+      request.outcome.swapped = LittleEndian(request.host) == request.value;
+      for (uint64_t i = 0; request.outcome.swapped && i < count; ++i) bytes.Store(address + i, ByteOf(request.desired, i));
       break;
     default:
       break;

@@ -33,7 +33,7 @@ class Model {
   std::span<const PageId> TouchedPages() const { return touched_; }
   // Mapped bytes that the last step has left unspecified: where they can be seen, they become what they are.
   std::span<const Span> Unspecified() const { return unspecified_; }
-  void Become(uint64_t backing, uint64_t address, uint8_t byte) { memories_[backing].mapped[address] = byte; }
+  void Become(uint64_t backing, uint64_t address, uint8_t byte) { memories_[backing].mapped.Store(address, byte); }
   // What a bit says; true where there is no such bit.
   bool Bit(uint64_t backing, uint64_t page, Access access) const;
   // Whether a lock is held there.
@@ -44,9 +44,20 @@ class Model {
   struct Bytes {
     std::vector<uint8_t> own;
     std::array<uint8_t*, kMaxPages> shown = {};
-    uint8_t& operator[](uint64_t address) { return shown[address / kPageSize][address % kPageSize]; }
+    std::array<bool, kMaxPages> stored = {};  // whether the page may be other than at the start
+    uint8_t operator[](uint64_t address) const { return shown[address / kPageSize][address % kPageSize]; }
+    void Store(uint64_t address, uint8_t byte) { ToStore(address, 1)[0] = byte; }
+    // Bytes [address, address + length), all on one page.
+    std::span<const uint8_t> ToSee(uint64_t address, uint64_t length) const {
+      return {shown[address / kPageSize] + address % kPageSize, length};
+    }
+    std::span<uint8_t> ToStore(uint64_t address, uint64_t length) {
+      stored[address / kPageSize] = true;
+      return {shown[address / kPageSize] + address % kPageSize, length};
+    }
     void ShowOwn(uint64_t page) { shown[page] = &own[page * kPageSize]; }
     bool ShowsOwn(uint64_t page) const { return shown[page] == &own[page * kPageSize]; }
+    void StartAs(std::span<const uint8_t> bytes);
   };
   struct Memory {
     Backing setup;
@@ -187,13 +198,16 @@ class Model {
   static std::optional<uint64_t> FirstRefused(const Memory& memory, const Piece& piece, Access access);
   static std::optional<uint64_t> FirstFaulting(const Memory& memory, const Piece& piece, bool stores);
   void Move(const Request& request, const Piece& piece, uint64_t count, Bytes& bytes);
+  static void MoveOnPage(const Request& request, uint64_t done, Bytes& bytes, uint64_t address, uint64_t count);
   static void SetBit(Memory& memory, uint64_t page, Access access, bool bit);
   static void SetState(Memory& memory, uint64_t page, PageState state);
+  void ShowFile(Memory& memory, uint64_t page, uint64_t file_page);
   static void ZeroPage(Memory& memory, uint64_t page);
 
   std::vector<Memory> memories_;  // of the backings; from kMaxBackings on, what steps have made
   uint64_t backings_ = 0;
   std::array<uint8_t, kFilePages * kPageSize> file_;
+  bool file_shown_ = true;  // so that somebody may have stored there
   std::array<Handle, kHandles> handles_;
   std::vector<HandlerAnswer> handler_;
   std::vector<FallbackAnswer> fallback_;

@@ -1,5 +1,7 @@
 // What the host does to a world between accesses: bits, mappings, the file; and what a test may look at.
 
+#include <algorithm>
+
 #include "reference/model/model.h"
 #include "reference/model/outcome.h"
 
@@ -58,11 +60,16 @@ void Model::ChangePage(Memory& memory, uint64_t page, const Step& step) {
       if (file_page >= kFilePages)
         memory.state[page] = PageState::kBus;
       else
-        memory.mapped.shown[page] = &file_[file_page * kPageSize];
+        ShowFile(memory, page, file_page);
       break;
     }
     default: memory.state[page] = PageState::kHole; break;
   }
+}
+
+void Model::ShowFile(Memory& memory, uint64_t page, uint64_t file_page) {
+  memory.mapped.shown[page] = &file_[file_page * kPageSize];
+  file_shown_ = true;
 }
 
 void Model::SetState(Memory& memory, uint64_t page, PageState state) {
@@ -70,7 +77,7 @@ void Model::SetState(Memory& memory, uint64_t page, PageState state) {
 }
 
 void Model::ZeroPage(Memory& memory, uint64_t page) {
-  for (uint64_t i = 0; i < kPageSize; ++i) memory.mapped[page * kPageSize + i] = 0;
+  std::ranges::fill(memory.mapped.ToStore(page * kPageSize, kPageSize), uint8_t{0});
 }
 
 std::span<const uint8_t> Model::MappedPage(uint64_t backing, uint64_t page) const {

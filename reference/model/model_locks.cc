@@ -174,8 +174,7 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
     outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
     host = std::span(outcome.data).subspan(kGuardBytes, step.length);
   }
-  if (kind == StepKind::kWrite)
-    for (uint64_t i = 0; i < step.length; ++i) host[i] = DataPattern(step.value, i);
+  if (kind == StepKind::kWrite) PutDataPattern(step.value, host);
   if (step.offset > span.length || step.length > span.length - step.offset) {
     Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
     return std::nullopt;
@@ -195,7 +194,7 @@ void Model::LockedByte(const Piece& span, const Step& step, Outcome& outcome) {
   Memory& memory = memories_[span.backing];
   if (step.offset >= span.length || StateOf(memory, address / kPageSize) != PageState::kRam) return;
   outcome.number = memory.mapped[address];
-  memory.mapped[address] = ByteOf(step.value, 0);
+  memory.mapped.Store(address, ByteOf(step.value, 0));
   touched_.push_back({span.backing, address / kPageSize});
 }
 

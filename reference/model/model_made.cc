@@ -124,8 +124,7 @@ void Model::Try(const Step& step, Outcome& outcome) {
     outcome.data.assign(kGuardBytes + length + kGuardBytes, kUntouched);
     host = std::span(outcome.data).subspan(kGuardBytes, length);
   }
-  if (kind == StepKind::kWrite)
-    for (uint64_t i = 0; i < length; ++i) host[i] = DataPattern(step.value, i);
+  if (kind == StepKind::kWrite) PutDataPattern(step.value, host);
   if (length == 0) return;
   Memory& memory = memories_[step.backing % backings_];
   const Piece piece = {step.backing % backings_, start, start, length};
@@ -206,7 +205,7 @@ void Model::InnerBuffer(const Step& step, Outcome& outcome) {
   if (step.choice != 0 && IsShared(part.backing)) return;
   outcome.number = part.length;
   if (part.length > 0) {
-    memories_[part.backing].mapped[0] = ByteOf(step.value, 0);
+    memories_[part.backing].mapped.Store(0, ByteOf(step.value, 0));
     touched_.push_back({part.backing, 0});
   }
   if (step.choice == 2) handle = {{}, true, kEmptyName};

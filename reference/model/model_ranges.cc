@@ -139,8 +139,7 @@ void Model::AccessRange(const Handle& handle, const Step& step, const Buffer& bu
     const uint64_t size = step.choice == 1 ? length + 1 : step.choice == 2 && length > 0 ? length - 1 : length;
     outcome.data.assign(kGuardBytes + size + kGuardBytes, kUntouched);
     const std::span<uint8_t> host = std::span(outcome.data).subspan(kGuardBytes, size);
-    if (write)
-      for (uint64_t i = 0; i < size; ++i) host[i] = DataPattern(step.value, i);
+    if (write) PutDataPattern(step.value, host);
     if (size == length)
       CarryBuffer(handle, write ? StepKind::kWrite : StepKind::kRead, buffer, 0, host, outcome);
     else

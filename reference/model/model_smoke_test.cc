@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "reference/model/model.h"
+#include "reference/model/outcome.h"
 
 // Safe because every field of Step that a test leaves out has a default, of its own or its type's.
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
@@ -297,6 +298,89 @@ TEST_F(ModelTest, DecommitZeroesWhatIsNotTheFiles) {
   EXPECT_EQ(Mapped(kPageSize + 5), FilePattern(5));
   EXPECT_EQ(Mapped(2 * kPageSize + 5), MappedPattern(0, 2 * kPageSize + 5));
   EXPECT_EQ(Run({.kind = StepKind::kDecommit, .page = 3, .count = 2}).kind, ErrorKind::kInvalidArgument);
+}
+
+// Start restores the pages that were stored to, and no others.
+TEST_F(ModelTest, StartForgetsWhatAnyStepHasStored) {
+  const World plain = OneRegion();
+  World slow = OneRegion();
+  slow.backings[0].mapped = false;
+  World bus = OneRegion();
+  bus.backings[0].page[2].state = PageState::kBus;
+  const std::vector<std::pair<World, Step>> stores = {
+      {plain, {.kind = StepKind::kWrite, .gpa = 4090, .length = 4110}},
+      {plain, {.kind = StepKind::kFill, .gpa = 8191, .length = 2}},
+      {plain, {.kind = StepKind::kWritePlain, .gpa = 4095, .size = 8}},
+      {plain, {.kind = StepKind::kCompareExchange, .gpa = 0, .size = 1, .value = MappedPattern(0, 0), .desired = 9}},
+      {plain, {.kind = StepKind::kRead, .gpa = 4090, .length = 12, .within = 1}},
+      {plain, {.kind = StepKind::kTry, .length = 5000, .value = 3, .page = 1, .choice = 2}},
+      {plain, {.kind = StepKind::kLockedCopy, .length = 1, .value = 9, .choice = 1}},
+      {plain, {.kind = StepKind::kLockedCopy, .value = 9, .choice = 3}},
+      {plain, {.kind = StepKind::kAllocate, .page = 0, .count = 4}},
+      {plain, {.kind = StepKind::kDecommit, .page = 0, .count = 4}},
+      {plain, {.kind = StepKind::kUnmap, .page = 3, .count = 1}},
+      {slow, {.kind = StepKind::kWrite, .gpa = 4090, .length = 4110}},
+      {slow, {.kind = StepKind::kFill, .gpa = 8191, .length = 2}},
+      {slow, {.kind = StepKind::kWritePlain, .gpa = 4095, .size = 8}},
+      {slow, {.kind = StepKind::kCompareExchange, .gpa = 0, .size = 1, .value = SlowPattern(0, 0), .desired = 9}},
+      {bus, {.kind = StepKind::kIova}},
+  };
+  for (const auto& [world, step] : stores) {
+    model_.Start(world);
+    Run({.kind = StepKind::kLockGpns, .gpns = {0}});
+    Run(step);
+    bool same = true;
+    for (uint64_t i = 0; i < kMaxPages * kPageSize; ++i) same = same && Mapped(i) == MappedPattern(0, i) && Slow(i) == SlowPattern(0, i);
+    EXPECT_FALSE(same) << "step " << static_cast<int>(step.kind) << " stores nothing";
+    model_.Become(0, 77, 0);
+    model_.Start(plain);
+    for (uint64_t i = 0; i < kMaxPages * kPageSize; ++i) {
+      ASSERT_EQ(Mapped(i), MappedPattern(0, i)) << "step " << static_cast<int>(step.kind) << ", byte " << i;
+      ASSERT_EQ(Slow(i), SlowPattern(0, i)) << "step " << static_cast<int>(step.kind) << ", byte " << i;
+    }
+  }
+}
+
+TEST_F(ModelTest, AFileIsAsNewAfterStart) {
+  for (int run = 0; run < 2; ++run) {
+    model_.Start(OneRegion());
+    Run({.kind = StepKind::kMapFile, .page = 1, .count = 1, .choice = 0, .form = 1});
+    EXPECT_EQ(Mapped(kPageSize + 5), FilePattern(5)) << run;
+    Run({.kind = StepKind::kFill, .gpa = kPageSize, .length = 4096, .value = 1});
+    EXPECT_EQ(Mapped(kPageSize + 5), 1) << run;
+  }
+}
+
+TEST(DataPatternTest, AllOfThemAreEachOfThem) {
+  for (const uint64_t value : {uint64_t{0}, uint64_t{0x1122'3344'5566'7788}, ~uint64_t{0}}) {
+    for (const size_t length : {0, 1, 7, 8, 9, 255, 256, 257, 4097}) {
+      Bytes bytes(length + 1, 0xa5);
+      PutDataPattern(value, std::span(bytes).first(length));
+      for (size_t i = 0; i < length; ++i) ASSERT_EQ(bytes[i], DataPattern(value, i)) << value << ", byte " << i;
+      EXPECT_EQ(bytes[length], 0xa5);
+    }
+  }
+}
+
+TEST(ClearTest, LeavesNothing) {
+  Outcome outcome;
+  outcome.ok = false;
+  outcome.swapped = outcome.refused = true;
+  outcome.kind = ErrorKind::kBackend;
+  outcome.operation = Operation::kRevoke;
+  outcome.range = Range{1, 2};
+  outcome.fault_address = outcome.gpn = outcome.number = 3;
+  outcome.transferred = 4;
+  outcome.code = 5;
+  outcome.text = "text";
+  outcome.data = {6};
+  outcome.calls.emplace_back();
+  outcome.lengths = {7};
+  outcome.parts.emplace_back();
+  outcome.spans.emplace_back();
+  outcome.files.emplace_back();
+  Clear(outcome);
+  EXPECT_EQ(outcome, Outcome());
 }
 
 }  // namespace

@@ -49,14 +49,14 @@ void Model::OpenStream(const Handle& handle, const Step& step, Stream& stream) {
     stream.rest = buffers_[step.object];
     return;
   }
-  for (uint64_t i = 0; i < step.length; ++i)
-    stream.bytes.push_back(step.kind == StepKind::kReaderOpen ? DataPattern(step.value, i) : kUntouched);
+  stream.bytes.assign(step.length, kUntouched);
+  if (step.kind == StepKind::kReaderOpen) PutDataPattern(step.value, stream.bytes);
 }
 
 bool Model::ReadStream(Stream& stream, uint64_t want, std::span<uint8_t> host, Outcome& outcome) {
   if (!CheckRemaining(stream, want, outcome)) return false;
   if (stream.on_host) {
-    for (uint64_t i = 0; i < want; ++i) host[i] = stream.bytes[stream.position + i];
+    std::ranges::copy(std::span(stream.bytes).subspan(stream.position, want), host.begin());
   } else {
     Buffer now = stream.rest;
     Keep(now, want);
@@ -69,8 +69,11 @@ bool Model::ReadStream(Stream& stream, uint64_t want, std::span<uint8_t> host, O
 bool Model::WriteStream(Stream& stream, StepKind kind, uint64_t want, uint64_t value, std::span<uint8_t> host, Outcome& outcome) {
   if (!CheckRemaining(stream, want, outcome)) return false;
   if (stream.on_host) {
-    for (uint64_t i = 0; i < want; ++i)
-      stream.bytes[stream.position + i] = kind == StepKind::kFill ? ByteOf(value, 0) : host[i];
+    const std::span<uint8_t> bytes = std::span(stream.bytes).subspan(stream.position, want);
+    if (kind == StepKind::kFill)
+      std::ranges::fill(bytes, ByteOf(value, 0));
+    else
+      std::ranges::copy(host, bytes.begin());
   } else {
     Buffer now = stream.rest;
     Keep(now, want);
@@ -131,7 +134,8 @@ bool Model::RunStreams(const Handle& handle, const Step& step, Outcome& outcome)
       TakeArray(stream, 1, Remaining(stream, stream.limits.size()), outcome);
       break;
     case StepKind::kWriterWrite:
-      for (uint64_t i = 0; i < step.length; ++i) host.push_back(DataPattern(step.value, i));
+      host.resize(step.length);
+      PutDataPattern(step.value, host);
       WriteStream(stream, StepKind::kWrite, step.length, 0, host, outcome);
       break;
     case StepKind::kWriterFill:

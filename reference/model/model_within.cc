@@ -13,10 +13,8 @@ bool Model::LiesWithin(const Step& step, uint64_t length) const {
   const Memory& memory = memories_[step.HostBacking()];
   const uint64_t start = step.HostAddress() + step.choice;
   if (length > kMaxPages * kPageSize - start) return false;
-  for (uint64_t address = start; address < start + length; ++address) {
-    const uint64_t page = address / kPageSize;
+  for (uint64_t page = start / kPageSize; length > 0 && page * kPageSize < start + length; ++page)
     if (memory.state[page] != PageState::kRam || !memory.mapped.ShowsOwn(page)) return false;
-  }
   return true;
 }
 
@@ -54,7 +52,7 @@ bool Model::CarryWithin(const Handle& handle, const Step& step, std::span<const 
       std::vector<uint8_t> moved(piece.length);
       for (uint64_t i = 0; i < piece.length; ++i) moved[i] = bytes[host + done + i];
       const bool ok = CarryPiece({write ? StepKind::kWrite : StepKind::kRead, piece.gpa, piece.length, 0, 0, moved, outcome}, piece);
-      for (uint64_t i = 0; i < piece.length && !write; ++i) bytes[host + done + i] = moved[i];
+      for (uint64_t i = 0; i < piece.length && !write; ++i) bytes.Store(host + done + i, moved[i]);
       if (!ok) {
         outcome.transferred += done;
         return false;

@@ -32,9 +32,10 @@ uint64_t LittleEndian(std::span<const uint8_t> bytes) {
 }
 
 uint64_t LowBytes(uint64_t value, uint64_t size) {
-  std::array<uint8_t, 8> bytes = {};
-  for (uint64_t i = 0; i < size; ++i) bytes[i] = ByteOf(value, i);
-  return LittleEndian(bytes);
+  if (size == 8) return value;
+  uint64_t beyond = 1;
+  for (uint64_t i = 0; i < size; ++i) beyond *= 256;
+  return value % beyond;
 }
 
 void Clear(Outcome& outcome) {

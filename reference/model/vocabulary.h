@@ -4,9 +4,11 @@
 #ifndef GUESTMEM_REFERENCE_MODEL_VOCABULARY_H_
 #define GUESTMEM_REFERENCE_MODEL_VOCABULARY_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -174,6 +176,21 @@ inline uint8_t FilePattern(uint64_t offset) {
 // Byte i of what a write with seed `value` stores.
 inline uint8_t DataPattern(uint64_t value, uint64_t i) {
   return static_cast<uint8_t>((value >> (i % 8 * 8)) % 256 + i * 3);
+}
+// The first bytes.size() of them. Eight bytes on, each is 24 more, so they repeat after 256.
+inline void PutDataPattern(uint64_t value, std::span<uint8_t> bytes) {
+  static constexpr auto kMore = [] {
+    std::array<uint8_t, 256> more = {};
+    for (size_t i = 0; i < more.size(); ++i) more[i] = static_cast<uint8_t>(i / 8 * 24);
+    return more;
+  }();
+  std::array<uint8_t, 8> eight;
+  for (size_t i = 0; i < eight.size(); ++i) eight[i] = DataPattern(value, i);
+  std::array<uint8_t, kMore.size()> period;
+  for (size_t i = 0; i < period.size(); i += eight.size()) std::copy_n(eight.begin(), eight.size(), &period[i]);
+  for (size_t i = 0; i < period.size(); ++i) period[i] = static_cast<uint8_t>(period[i] + kMore[i]);
+  for (size_t done = 0; done < bytes.size(); done += period.size())
+    std::copy_n(period.begin(), std::min(period.size(), bytes.size() - done), &bytes[done]);
 }
 // A host buffer is kGuardBytes of kUntouched, `length` bytes (a read's: kUntouched; a write's: DataPattern), and
 // kGuardBytes of kUntouched again. Outcome::data is all of it, after the step.
