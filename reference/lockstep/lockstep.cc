@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "reference/model/model.h"
+#include "reference/model/outcome.h"
 
 namespace reference {
 namespace {
@@ -242,19 +243,7 @@ struct Lockstep::State {
   // One step on both sides.
   Verdict RunStep(const Step& step) {
     model.Run(step, expected);
-    // Keeps the vectors' capacity: a fuzzer comes here a million times a second.
-    Outcome cleared;
-    cleared.text.swap(actual.text);
-    cleared.data.swap(actual.data);
-    cleared.calls.swap(actual.calls);
-    cleared.spans.swap(actual.spans);
-    cleared.files.swap(actual.files);
-    cleared.text.clear();
-    cleared.data.clear();
-    cleared.calls.clear();
-    cleared.spans.clear();
-    cleared.files.clear();
-    actual = std::move(cleared);
+    Clear(actual);
     subject.Run(step, actual);
     if (Verdict verdict = Compare(expected, actual)) {
       return verdict;

@@ -12,6 +12,8 @@ constexpr std::array<int, 11> kCodes = {11, 7, 9, 9, 9, 12, 3, 3, 3, 8, 0};
 // By Operation.
 constexpr std::array<const char*, 9> kNames = {"create", "read", "write", "fill", "compare exchange", "lock", "subrange", "probe", "revoke"};
 
+const Outcome kFresh;
+
 void AppendHex(std::string& text, uint64_t value) {
   std::array<char, 16> digits;
   text += "0x";
@@ -39,14 +41,27 @@ uint64_t LowBytes(uint64_t value, uint64_t size) {
 }
 
 void Clear(Outcome& outcome) {
-  Outcome fresh;
-  fresh.text.swap(outcome.text);
-  fresh.data.swap(outcome.data);
-  fresh.calls.swap(outcome.calls);
-  outcome = std::move(fresh);
-  outcome.text.clear();
-  outcome.data.clear();
-  outcome.calls.clear();
+  // Named one by one so that a field that is added is missed by the compiler already.
+  auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused, lengths, parts, spans,
+         files] = outcome;
+  ok = kFresh.ok;
+  kind = kFresh.kind;
+  operation = kFresh.operation;
+  range.reset();
+  fault_address.reset();
+  gpn.reset();
+  transferred = kFresh.transferred;
+  code = kFresh.code;
+  text.clear();
+  data.clear();
+  swapped = kFresh.swapped;
+  number.reset();
+  calls.clear();
+  refused = kFresh.refused;
+  lengths.clear();
+  parts.clear();
+  spans.clear();
+  files.clear();
 }
 
 bool Fail(Outcome& outcome, ErrorKind kind, std::optional<uint64_t> fault_address, uint64_t transferred, int backend_code) {

@@ -19,6 +19,7 @@ uint8_t ByteOf(uint64_t value, uint64_t i);
 uint64_t LittleEndian(std::span<const uint8_t> bytes);
 uint64_t LowBytes(uint64_t value, uint64_t size);
 
+// As if new; what has capacity keeps it.
 void Clear(Outcome& outcome);
 // False, for the caller to return.
 bool Fail(Outcome& outcome, ErrorKind kind, std::optional<uint64_t> fault_address, uint64_t transferred = 0, int backend_code = 0);
