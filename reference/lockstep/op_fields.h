@@ -160,9 +160,9 @@ inline constexpr uint8_t kRegionPages[] = {0, 1, 2, 4};
 
 // The one spelling of everything that means the same: numbers brought into range by modulo, what has no effect at
 // its default. Both codecs return only such ops and worlds.
-Op Normal(const Op& op);
+Op Normal(Op op);
 Backing Normal(const Backing& backing, uint8_t region_pages);
-World Normal(const World& world);
+World Normal(World world);
 
 }  // namespace reference
 

@@ -3,6 +3,7 @@
 #include "reference/lockstep/trace.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "reference/lockstep/op_fields.h"
 
@@ -72,6 +73,7 @@ Step Resolve(const World& world, const Op& op, uint64_t seen) {
   step.size = static_cast<uint8_t>(1u << (op.size % 4));
   step.value = op.seen ? seen & ValueMask(op) : op.value;
   step.desired = op.desired;
+  step.gpns.reserve(op.gpns.size());
   for (const uint8_t i : op.gpns) step.gpns.push_back(kGpns[i % kGpnCount]);
   step.backing = world.backings.empty() ? uint8_t{0} : static_cast<uint8_t>(op.backing % world.backings.size());
   step.page = op.page;
@@ -93,7 +95,7 @@ uint64_t ValueMask(const Op& op) {
   return ~uint64_t{0};
 }
 
-Op Normal(const Op& op) {
+Op Normal(Op op) {
   const OpFields& uses = FieldsOf(op.kind);
   Op normal;
   normal.kind = uses.kind;
@@ -110,7 +112,8 @@ Op Normal(const Op& op) {
   if (uses.Uses(kFieldValue) && !normal.seen) normal.value = op.value & ValueMask(op);
   if (uses.Uses(kFieldDesired)) normal.desired = op.desired & ValueMask(op);
   if (uses.Uses(kFieldGpns)) {
-    normal.gpns.assign(op.gpns.begin(), op.gpns.begin() + static_cast<ptrdiff_t>(std::min(op.gpns.size(), kMaxGpns)));
+    normal.gpns = std::move(op.gpns);
+    normal.gpns.resize(std::min(normal.gpns.size(), kMaxGpns));
     for (uint8_t& i : normal.gpns) i %= kGpnCount;
   }
   if (uses.Uses(kFieldBacking)) normal.backing = op.backing % kMaxBackings;
@@ -164,20 +167,19 @@ Backing Normal(const Backing& backing, uint8_t region_pages) {
   return normal;
 }
 
-World Normal(const World& world) {
+World Normal(World world) {
   World normal;
   for (const uint8_t pages : kRegionPages) {
     if (pages <= world.region_pages) normal.region_pages = pages;
   }
   const size_t most = normal.region_pages == 0 ? 1 : kMaxBackings;
-  for (size_t i = 0; i < std::clamp<size_t>(world.backings.size(), 1, most); ++i) {
-    const Backing& backing = i < world.backings.size() ? world.backings[i] : Backing{};
-    normal.backings.push_back(Normal(backing, normal.region_pages));
-  }
-  normal.handler = NormalScript(world.handler, kMaxHandlerAnswers, kHandlerAnswers, HandlerAnswer::kDefault);
-  normal.fallback = NormalScript(world.fallback, kMaxFallbackAnswers, kFallbackAnswers, FallbackAnswer::kDo);
-  normal.lock = NormalScript(world.lock, kMaxLockAnswers, kLockAnswers, LockAnswer::kOk);
-  normal.subrange = NormalScript(world.subrange, kMaxSubrangeAnswers, kSubrangeAnswers, SubrangeAnswer::kDefault);
+  normal.backings = std::move(world.backings);
+  normal.backings.resize(std::clamp<size_t>(normal.backings.size(), 1, most));
+  for (Backing& backing : normal.backings) backing = Normal(backing, normal.region_pages);
+  normal.handler = NormalScript(std::move(world.handler), kMaxHandlerAnswers, kHandlerAnswers, HandlerAnswer::kDefault);
+  normal.fallback = NormalScript(std::move(world.fallback), kMaxFallbackAnswers, kFallbackAnswers, FallbackAnswer::kDo);
+  normal.lock = NormalScript(std::move(world.lock), kMaxLockAnswers, kLockAnswers, LockAnswer::kOk);
+  normal.subrange = NormalScript(std::move(world.subrange), kMaxSubrangeAnswers, kSubrangeAnswers, SubrangeAnswer::kDefault);
   normal.failing_host_call = world.failing_host_call % (kMaxFailingHostCall + 1);
   if (normal.failing_host_call != 0) normal.host_error = static_cast<HostError>(static_cast<int>(world.host_error) % kHostErrors);
   return normal;

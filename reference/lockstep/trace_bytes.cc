@@ -27,6 +27,7 @@
 //    9      sharing (low two bits)
 
 #include <algorithm>
+#include <utility>
 
 #include "reference/lockstep/op_fields.h"
 #include "reference/lockstep/trace.h"
@@ -108,6 +109,7 @@ void EncodeBacking(const Backing& backing, uint8_t* b) {
 World DecodeWorld(const uint8_t* b) {
   World world;
   world.region_pages = kRegionPages[b[0] % std::size(kRegionPages)];
+  world.backings.reserve(kMaxBackings);
   for (size_t i = 0; i <= b[1] % kMaxBackings; ++i) world.backings.push_back(DecodeBacking(b + kBackingsAt + i * kBackingBytes));
   world.failing_host_call = b[2];
   world.host_error = static_cast<HostError>(b[kHostErrorAt]);
@@ -119,7 +121,7 @@ World DecodeWorld(const uint8_t* b) {
   for (size_t i = 0; i < b[kSubrangeLengthAt] % (kMaxSubrangeAnswers + 1); ++i) {
     world.subrange.push_back(static_cast<SubrangeAnswer>(b[kSubrangeAt + i]));
   }
-  return Normal(world);
+  return Normal(std::move(world));
 }
 
 void EncodeWorld(const World& world, uint8_t* b) {
@@ -150,7 +152,7 @@ Op DecodeOp(const uint8_t* b) {
   op.size = b[7];
   op.value = Load64(b + kValueAt);
   op.desired = Load64(b + kDesiredAt);
-  op.gpns.assign(b + kGpnsAt, b + kGpnsAt + b[32] % (kMaxGpns + 1));
+  if (FieldsOf(op.kind).Uses(kFieldGpns)) op.gpns.assign(b + kGpnsAt, b + kGpnsAt + b[32] % (kMaxGpns + 1));
   op.backing = b[33];
   op.page = b[34];
   op.count = b[35];
@@ -162,7 +164,7 @@ Op DecodeOp(const uint8_t* b) {
   op.form = b[38] >> 4 & 1;
   op.offset = b[39];
   op.bytes = b[39];
-  return Normal(op);
+  return Normal(std::move(op));
 }
 
 void EncodeOp(const Op& op, uint8_t* b) {
@@ -196,6 +198,7 @@ Trace FromBytes(std::span<const uint8_t> bytes) {
   trace.world = DecodeWorld(header.data());
   if (bytes.size() < kWorldBytes) return trace;
   bytes = bytes.subspan(kWorldBytes);
+  trace.ops.reserve(std::min(bytes.size() / kOpBytes, kMaxOps));
   for (; bytes.size() >= kOpBytes && trace.ops.size() < kMaxOps; bytes = bytes.subspan(kOpBytes)) {
     trace.ops.push_back(DecodeOp(bytes.data()));
   }
