@@ -52,9 +52,9 @@ std::optional<T> ValueOf(guestmem::Result<T> result, Outcome& outcome) {
 
 }  // namespace
 
-void EngineMade::Start(const Scripted& scripted, Handed handed) {
+void EngineMade::Start(const Scripted& scripted, const Handed& handed) {
   scripted_ = &scripted;
-  handed_ = std::move(handed);
+  handed_ = &handed;
   made_.clear();
   taken_ = nullptr;
 }
@@ -186,7 +186,7 @@ void EngineMade::Keep(const Mapping& mapping, Outcome& outcome) {
 
 void EngineMade::Create(const Step& step, std::optional<GuestMemory>& slot, Outcome& outcome) {
   const auto promise = static_cast<Promise>(step.choice);
-  Handed backings = handed_;
+  Handed backings = *handed_;
   for (const auto& backing : *scripted_) {
     backing->Break(Promise::kNone);
   }

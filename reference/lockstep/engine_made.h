@@ -26,7 +26,7 @@ class EngineMade {
   using Handed = std::vector<std::shared_ptr<guestmem::GuestMemoryAccess>>;
 
   // `handed`: the world's backings as memory is made over them, null where there is none; of those of `scripted`.
-  void Start(const Scripted& scripted, Handed handed);
+  void Start(const Scripted& scripted, const Handed& handed);
   // Precondition: a step of kMake or behind.
   void Run(const Step& step, Handles& handles, Outcome& outcome);
 
@@ -51,7 +51,7 @@ class EngineMade {
   void ShowFiles(const guestmem::GuestMemory& memory, Outcome& outcome) const;
 
   const Scripted* scripted_ = nullptr;
-  Handed handed_;
+  const Handed* handed_ = nullptr;
   std::vector<Mapping> made_;
   std::shared_ptr<guestmem::AlignedHeapMemory> taken_;  // until the comparison after the step has seen it, at least
 };

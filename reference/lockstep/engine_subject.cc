@@ -8,6 +8,7 @@
 #include <cstring>
 #include <iterator>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -74,13 +75,12 @@ ErrorKind Kind(guestmem::ErrorKind kind) {
   return ErrorKind::kBackend;
 }
 
-// The library's name of it, as the harness would write it.
-std::string SpellingOf(guestmem::ErrorKind kind) {
-  std::string name = guestmem::Name(kind);
-  for (char& c : name) {
-    c = c == ' ' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  }
-  return name;
+// Whether the library calls it what the harness does, but for spaces.
+bool IsNamed(guestmem::ErrorKind kind, std::string_view name) {
+  const std::string_view library = guestmem::Name(kind);
+  return std::equal(library.begin(), library.end(), name.begin(), name.end(), [](char theirs, char ours) {
+    return (theirs == ' ' ? '_' : std::tolower(static_cast<unsigned char>(theirs))) == ours;
+  });
 }
 
 Operation OperationOf(guestmem::Operation operation) {
@@ -107,7 +107,7 @@ void Observe(const Status& status, Outcome& outcome) {
     return;
   }
   const guestmem::ErrorInfo& info = status.info();
-  outcome.kind = SpellingOf(info.kind) == Name(Kind(info.kind)) ? Kind(info.kind) : static_cast<ErrorKind>(255);
+  outcome.kind = IsNamed(info.kind, Name(Kind(info.kind))) ? Kind(info.kind) : static_cast<ErrorKind>(255);
   outcome.operation = OperationOf(info.operation);
   if (info.range) {
     outcome.range = Range{info.range->start, info.range->length};
@@ -195,20 +195,20 @@ class EngineSubject final : public Subject {
     for (auto& handle : handles_) {
       handle.reset();
     }
-    std::vector<std::shared_ptr<guestmem::GuestMemoryAccess>> backings;
+    handed_.clear();
     for (size_t i = 0; i < world.backings.size(); ++i) {
       pool_[i]->Reset(world.backings[i]);
-      backings.push_back(Hand(i));
+      handed_.push_back(Hand(i));
     }
     handles_[0] = world.region_pages == 0
-                      ? GuestMemory::Create(kWorldName, backings[0]).value()
-                      : GuestMemory::CreateMultiRegion(kWorldName, world.region_pages * kPageSize, backings).value();
+                      ? GuestMemory::Create(kWorldName, handed_[0]).value()
+                      : GuestMemory::CreateMultiRegion(kWorldName, world.region_pages * kPageSize, handed_).value();
     for (size_t i = 0; i < world.backings.size(); ++i) {
       pool_[i]->Made();
     }
     backings_ = world.backings.size();
     ranges_.Forget();
-    made_.Start(pool_, std::move(backings));
+    made_.Start(pool_, handed_);
     buffers_within_ = std::find(world.handler.begin(), world.handler.end(), HandlerAnswer::kVanishRetry) == world.handler.end();
     failing_host_call_ = world.failing_host_call;
     g_host_error = Errno(world.host_error);
@@ -454,7 +454,8 @@ class EngineSubject final : public Subject {
   }
 
   Script script_;
-  std::vector<std::shared_ptr<ScriptedBacking>> pool_;
+  EngineMade::Scripted pool_;
+  EngineMade::Handed handed_;
   Handles handles_;
   EngineRanges ranges_;
   EngineMade made_;

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "guestmem/guest_memory.h"
 
@@ -136,7 +137,8 @@ Status ForeignError(uint64_t address) {
 bool g_two_host_calls = false;
 uint64_t g_failed_host_calls = 0;
 
-ScriptedBacking::ScriptedBacking(uint8_t index, Script& script) : index_(index), script_(script) {
+ScriptedBacking::ScriptedBacking(uint8_t index, Script& script)
+    : index_(index), script_(script), slow_(Template<SlowPattern>(index)) {
   arena_ = SparseMapping::Create(kArenaSize).value();
   Require(arena_->Allocate(0, kArenaSize).ok(), "arena");
   bitmap_pages_ = SparseMapping::Create(6 * kPageSize).value();
@@ -162,7 +164,11 @@ void ScriptedBacking::Reset(const Backing& setup) {
   }
   shows_file_ = {};
   std::memcpy(bytes, Template<MappedPattern>(index_).data(), kArenaSize);
-  slow_ = Template<SlowPattern>(index_);
+  for (uint64_t page = 0; page < kMaxPages; ++page) {
+    if (std::exchange(slow_stored_[page], false)) {
+      std::memcpy(&slow_[page * kPageSize], &Template<SlowPattern>(index_)[page * kPageSize], kPageSize);
+    }
+  }
   for (uint64_t page = 0; page < setup_.pages; ++page) {
     if (setup_.page[page].state == PageState::kBus) {
       MakeBus(page);
@@ -504,6 +510,13 @@ FallbackAnswer ScriptedBacking::Answer(const Call& call) {
   return script_.fallback_calls < answers.size() ? answers[script_.fallback_calls++] : FallbackAnswer::kDo;
 }
 
+uint8_t* ScriptedBacking::SlowToStore(uint64_t address, uint64_t count) {
+  for (uint64_t page = address / kPageSize; count != 0 && page * kPageSize < address + count; ++page) {
+    slow_stored_[page] = true;
+  }
+  return &slow_[address];
+}
+
 // `move(n)` carries out the first n bytes.
 template <typename Move>
 Status ScriptedBacking::Fall(const Call& call, Move move) {
@@ -541,12 +554,12 @@ Status ScriptedBacking::ReadFallback(uint64_t address, std::span<std::byte> dest
 
 Status ScriptedBacking::WriteFallback(uint64_t address, std::span<const std::byte> source) {
   return Fall({CallKind::kWriteFallback, index_, address, source.size(), {}, false, 0, 0},
-              [&](uint64_t n) { std::memcpy(&slow_[address], source.data(), n); });
+              [&](uint64_t n) { std::memcpy(SlowToStore(address, n), source.data(), n); });
 }
 
 Status ScriptedBacking::FillFallback(uint64_t address, uint8_t value, uint64_t length) {
   return Fall({CallKind::kFillFallback, index_, address, length, {}, false, value, 0},
-              [&](uint64_t n) { std::memset(&slow_[address], value, n); });
+              [&](uint64_t n) { std::memset(SlowToStore(address, n), value, n); });
 }
 
 guestmem::Result<bool> ScriptedBacking::CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
@@ -558,7 +571,7 @@ guestmem::Result<bool> ScriptedBacking::CompareExchangeFallback(uint64_t address
                          swapped = std::memcmp(&slow_[address], current.data(), n) == 0;
                          std::memcpy(current.data(), &slow_[address], n);
                          if (swapped) {
-                           std::memcpy(&slow_[address], desired.data(), n);
+                           std::memcpy(SlowToStore(address, n), desired.data(), n);
                          }
                        });
   return status.ok() ? guestmem::Result<bool>(swapped) : guestmem::Result<bool>(std::move(status));

@@ -105,7 +105,10 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   std::shared_ptr<guestmem::SparseMapping> arena_;
   std::array<PageState, kMaxPages> state_ = {};  // as the arena is now
   std::array<bool, kMaxPages> shows_file_ = {};
+  // Slow bytes are only ever stored to here, by the fallbacks: so Reset knows the pages to restore.
+  uint8_t* SlowToStore(uint64_t address, uint64_t count);
   std::array<uint8_t, kMaxPages * kPageSize> slow_ = {};
+  std::array<bool, kMaxPages> slow_stored_ = {};
   // Each bitmap ends where an inaccessible page starts, so that reading past it is a crash.
   std::shared_ptr<guestmem::SparseMapping> bitmap_pages_;
   std::array<uint8_t*, 3> bitmaps_ = {};
