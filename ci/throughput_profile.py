@@ -18,33 +18,33 @@ FREQUENCY = 500  # samples a second
 STACK = 8192  # bytes of it that a sample keeps
 
 # By the beginning of a function's name. What none of them knows (helpers that several rooms use) is its caller's.
-ROOMS = [
-    ("libFuzzer", r"fuzzer::|__sanitizer_cov_|LLVMFuzzer(CustomMutator|Initialize)"),
-    ("lib", r"guestmem::|guestmem_"),
-    ("model", r"reference::Model::"),
-    ("engine adapter", r"reference::(\(anonymous namespace\)::)?(Engine|Scripted|RunPlain|Observe|Atomic)"),
-    ("decode", r"reference::(FromBytes|Normal|Resolve)\b|LLVMFuzzerTestOneInput|fuzz::|\(anonymous namespace\)::OnlyRam"),
-    ("lockstep", r"reference::(Lockstep::|Compare\b|operator==)"),
-]
-ROOMS = [(name, re.compile(pattern)) for name, pattern in ROOMS]
-FRAME = re.compile(r"^\s+[0-9a-f]+ (.+?)(?:\+0x[0-9a-f]+)?(?: \([^()]*(?:\([^()]*\))?[^()]*\))?$")
+ROOMS = {
+    "libFuzzer": r"fuzzer::|__sanitizer_cov_|LLVMFuzzer(CustomMutator|Initialize)",
+    "lib": r"guestmem::|guestmem_",
+    "model": r"reference::Model::",
+    "engine adapter": r"reference::(anonymous::)?(Engine|Scripted|RunPlain|Observe)",
+    "decode": r"reference::(FromBytes|Normal|Resolve)\b|LLVMFuzzerTestOneInput|fuzz::|anonymous::OnlyRam",
+    "lockstep": r"reference::(Lockstep::|Compare\b)",
+}
+FRAME = re.compile(r"^\s+[0-9a-f]+ (.+?) \([^()]*\)$", re.M)
+
+
+def bare(function):
+    """Its qualified name alone, without what a template returns and takes."""
+    function, depth, kept = function.replace("(anonymous namespace)", "anonymous"), 0, ""
+    for character in function:
+        depth -= character in ">)"
+        kept += character if depth == 0 and character not in ">)<(" else ""
+        depth += character in "<("
+    return kept.rpartition(" ")[2]
 
 
 def room_of(stack):
-    for function in stack:
-        # A template's function is printed after what it returns.
-        for name, pattern in ROOMS:
-            if pattern.match(function):
-                return name
+    for function in map(bare, stack):
+        for room, pattern in ROOMS.items():
+            if re.match(pattern, function):
+                return room
     return "elsewhere"
-
-
-def stacks(script):
-    """The functions of each sample, the innermost first."""
-    for sample in script.split("\n\n"):
-        functions = [match[1] for line in sample.splitlines() if (match := FRAME.match(line))]
-        if functions:
-            yield functions
 
 
 def main():
@@ -54,19 +54,18 @@ def main():
         try:
             record = subprocess.run(["perf", "record", "--quiet", "-e", "cpu-clock", "-F", str(FREQUENCY), "--call-graph", f"dwarf,{STACK}",
                                      "-o", data, "--", *command], capture_output=True, text=True)
-            if not data.is_file() or record.returncode != 0:
-                reason = (record.stderr.strip().splitlines() or ["it says nothing"])[-1]
-                print(f"no profile of {name}: perf record failed: {reason}")
-                return
-            script = subprocess.run(["perf", "script", "-i", data, "-F", "ip,sym,dso"], capture_output=True, text=True, check=True).stdout
         except FileNotFoundError:
             print(f"no profile of {name}: perf is not installed (Debian: linux-perf)")
             return
-    samples = collections.Counter(map(room_of, stacks(script)))
-    total = samples.total()
-    print(f"{name}: where its time goes, of {total} samples")
+        if record.returncode != 0 or not data.is_file():
+            reason = (record.stderr.strip().splitlines() or ["and doesn't say why"])[-1]
+            print(f"no profile of {name}: perf record failed: {reason}")
+            return
+        script = subprocess.run(["perf", "script", "-i", data, "-F", "ip,sym,dso"], capture_output=True, text=True, check=True).stdout
+    samples = collections.Counter(room_of(stack) for sample in script.split("\n\n") if (stack := FRAME.findall(sample)))
+    print(f"{name}: where the time goes, by {samples.total()} samples")
     for room, count in samples.most_common():
-        print(f"  {room:<16} {100 * count / total:5.1f} %")
+        print(f"  {room:<16} {100 * count / samples.total():5.1f} %")
 
 
 if __name__ == "__main__":

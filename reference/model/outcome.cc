@@ -14,6 +14,8 @@ constexpr std::array<const char*, 10> kNames = {"create", "read",  "write",  "fi
 
 const Outcome kFresh;
 
+const Outcome kFresh;
+
 void AppendHex(std::string& text, uint64_t value) {
   std::array<char, 16> digits;
   text += "0x";
