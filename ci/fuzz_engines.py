@@ -15,6 +15,7 @@ from pathlib import Path
 from fuzz_common import dictionary, fuzzer_arguments, input_folders, merged, merged_environment, options_file, options_of
 
 GRACE = 300  # seconds past its time after which a process counts as hung; a corpus on a busy machine takes its time
+TOOLS = {"concurrent_fuzzer": "schedule", "vmm_fuzzer": "vmm"}  # for traces of their own kind; else: trace
 LEAST_STABILITY = 99.0  # percent of edges that the same input reaches every time
 
 
@@ -43,17 +44,22 @@ class Turn:
         return {**merged_environment(self.target), "GUESTMEM_FUZZ_RUN": str(self.scratch)}  # a mark, for end_left_over
 
     def keep_trace(self, artifact):
-        """The failing input as text. vmm_fuzzer writes it minimal by itself; the trace tool minimises those of the others."""
+        """The failing input as text, minimised where that can be done."""
         kept = Path(f"{artifact}.trace")
         if kept.exists():
             return
         fuzz = self.build / "fuzz"
+        tool = fuzz / TOOLS.get(self.target, "trace")
+        # The targets of the trace tool run a trace that they have edited, and save that one.
+        first = [tool, "show", artifact] if self.target in TOOLS else [fuzz / self.target, artifact]
         environment = {**merged_environment(self.target), "GUESTMEM_SAVE_TRACE": str(self.trace)}
-        for command in ([fuzz / self.target, artifact], [fuzz / "trace", "minimise", self.trace, "-o", kept]):
+        for command in (first, [tool, "minimise", self.trace, "-o", kept]):
             try:
-                subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
             except (OSError, subprocess.TimeoutExpired):
                 break
+            if command[1] == "show" and done.returncode == 0:
+                self.trace.write_bytes(done.stdout)
         if self.trace.exists() and not kept.exists():
             shutil.move(self.trace, kept)
 

@@ -31,8 +31,8 @@ target=${positional[0]} input=$(realpath -- "${positional[1]}")
   die 2 "unknown target '$target'; known: $(cd "$root/fuzz" && printf '%s ' *_fuzzer.cc | sed 's/\.cc//g')"
 [ -r "$input" ] || die 2 "cannot read '$input'"
 
-# concurrent_fuzzer's traces have a tool and an engine of their own, vmm_fuzzer's a tool. Both read an input as it is; the other
-# targets run a trace that they have edited, and save that one.
+# concurrent_fuzzer's traces have a tool and an engine of their own, vmm_fuzzer's a tool. The other targets run a trace that they
+# have edited, and save that one.
 dir=$root/build/default
 tool=trace libraries=("$dir/lib/libguestmem.a") defines=() kept_test=lib/test kept_trace=corpus/seeds
 if [ "$target" = concurrent_fuzzer ]; then
@@ -56,7 +56,7 @@ cmake --build "$dir" --parallel "$jobs" --target "$target" "$tool" >"$log" 2>&1 
 
 status=0
 GUESTMEM_SAVE_TRACE=$trace timeout 5 "$dir/fuzz/$target" "$input" || status=$?
-from=$([ "$tool" = trace ] && echo "$trace" || echo "$input")
+if [ "$tool" != trace ]; then "$dir/fuzz/$tool" show "$input" >"$trace"; fi
 if [ "$status" -eq 0 ]; then
   rm -f -- "$trace"
   say "passes: no divergence, no crash"
@@ -71,12 +71,12 @@ build_test() {
     -lgmock -lgtest_main -lgtest -pthread >"$log" 2>&1
 }
 
-if [ ! -e "$from" ]; then
+if [ ! -s "$trace" ]; then
   say "not of a trace: the process ended with status $status; the report is above"
 else
-  if [ "$status" -eq 124 ]; then say "it hangs" && "$dir/fuzz/$tool" show "$from"; fi
+  if [ "$status" -eq 124 ]; then say "it hangs" && cat -- "$trace"; fi
   say "minimal trace"
-  "$dir/fuzz/$tool" minimise "$from" -o "$trace" || [ $? -eq 1 ] || die 2 "cannot be minimised"
+  "$dir/fuzz/$tool" minimise "$trace" -o "$trace" || [ $? -eq 1 ] || die 2 "cannot be minimised"
   "$dir/fuzz/$tool" test "$trace" -o "$test" || die 2 "cannot be written as a test"
   if command -v clang-format >/dev/null; then clang-format -i --style="file:$root/.clang-format" "$test"; fi
   say "trace: $(shown "$trace"); run it again: $(shown "$dir/fuzz/$tool") run $(shown "$trace")"

@@ -405,7 +405,7 @@ TEST_F(OracleOfMemory, SeesAByteOfAnyPageAtTheEnd) {
 
 TEST_F(OracleOfMemory, SeesAByteOfAPageThatNoOpTouchedAtTheEnd) {
   liar_.from = 0;
-  for (const auto [backing, page] : {std::pair{3, 0}, std::pair{3, 3}, std::pair{2, 1}, std::pair{1, 3}}) {
+  for (const auto& [backing, page] : {std::pair{3, 0}, std::pair{3, 3}, std::pair{2, 1}, std::pair{1, 3}}) {
     liar_.backing = static_cast<uint64_t>(backing);
     liar_.page = static_cast<uint64_t>(page);
     ExpectCaught(kAtTheEnd, PageName("memory", liar_.backing, liar_.page));

@@ -1,6 +1,9 @@
 #include "reference/vmm/vmm_gtest_steps.h"
 
 #include <algorithm>
+#include <initializer_list>
+#include <iterator>
+#include <utility>
 
 namespace reference::vmm {
 namespace {
