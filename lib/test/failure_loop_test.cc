@@ -145,12 +145,12 @@ const Scenario kScenarios[] = {
     {"WriteOverItself",
      [](World& w) { return w.memory.WriteAt(100, {w.ram->mapping() + 50, 3 * kPage}); },
      1},
-    {"ReadRangeOverItself",
-     [](World& w) { return w.memory.ReadRange(Range(), {w.ram->mapping() + 50, 2 * kPage}); },
-     1},
-    {"WriteRangeOverItself",
-     [](World& w) { return w.memory.WriteRange(Range(), {w.ram->mapping() + 50, 2 * kPage}); },
-     1},
+    {"CopyOfALockedSpanOverItself",
+     [](World& w) {
+       auto locked = w.memory.LockRange(AccessType::kWrite, Range());
+       return locked.ok() ? locked->spans()[1].CopyTo({w.ram->mapping() + 50, locked->spans()[1].size()}) : locked.status();
+     },
+     2},
     {"ReadArray",
      [](World& w) {
        PagedReader reader(w.memory, Range());

@@ -22,7 +22,11 @@ bool Steps::MadeStep() {
     case StepKind::kInnerBuffer: InnerBuffer(); return true;
     case StepKind::kMove:
       if (step().target != 0 && IsHeld(step().target)) {
-        out_.Line({Slot(step().slot), " = std::move(", Slot(step().target), ");"});
+        const bool itself = step().slot == step().target;
+        if (itself) {
+          out_.Line({"GuestMemory& ", My("itself"), " = ", Slot(step().target), ";"});
+        }
+        out_.Line({Slot(step().slot), " = std::move(", itself ? My("itself") : Slot(step().target), ");"});
         held_handles_[step().slot] = true;
       }
       return true;

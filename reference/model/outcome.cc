@@ -10,9 +10,7 @@ namespace {
 // By ErrorKind; a backend's own code replaces the last.
 constexpr std::array<int, 11> kCodes = {11, 7, 9, 9, 9, 12, 3, 3, 3, 8, 0};
 // By Operation.
-constexpr std::array<const char*, 10> kNames = {"create", "read",  "write",  "fill", "compare exchange", "lock", "subrange", "probe", "revoke", "none"};
-
-const Outcome kFresh;
+constexpr std::array<const char*, 10> kNames = {"create", "read", "write", "fill", "compare exchange", "lock", "subrange", "probe", "revoke", "none"};
 
 const Outcome kFresh;
 

@@ -483,6 +483,11 @@ void Model::Lock(const Op& op) {
     pages.push_back(op[kPage] + 1);
   }
   Error error{"", "lock", kGuest};
+  if (host_call_failed_) {
+    error.kind = "resource exhausted";
+    outcome_.error = error;
+    return;
+  }
   for (const uint64_t page : pages) {
     if (page >= kFirstInvalidGpn) {
       error.kind = "invalid GPN";
@@ -496,11 +501,6 @@ void Model::Lock(const Op& op) {
       outcome_.error = error;
       return;
     }
-  }
-  if (host_call_failed_) {
-    error.kind = "resource exhausted";
-    outcome_.error = error;
-    return;
   }
   for (const uint64_t page : pages) {
     const View& view = views_[page];

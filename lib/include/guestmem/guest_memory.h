@@ -163,7 +163,8 @@ class GuestMemory {
   // first and probed then, for `access`; where a probe is refused, everything is unlocked, the backing's PageFault is asked,
   // and Retry starts over. `kernel_access`: they may be handed to the kernel. A GPN listed twice is locked twice. No GPNs:
   // a lock of nothing. Errors: kNotLockable, kInvalidGpn, kOutOfRange (a page not wholly inside one backing), kAccessDenied,
-  // kNotMapped, kResourceExhausted, kBackend. In the first three nothing was called, nor where memory ran out.
+  // kNotMapped, kResourceExhausted, kBackend. In the first three nothing was called, nor where memory for the list ran out, which is
+  // copied before it is looked at.
   Result<LockedPages> LockGpns(AccessType access, bool kernel_access, std::span<const uint64_t> gpns) const;
   // The same for the bytes of a paged range, with kernel access: a page need only be there where the range uses it, and only
   // those bytes are exposed. Where neighbouring entries are neighbouring pages of one backing, their spans are one.
