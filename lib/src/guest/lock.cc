@@ -215,9 +215,9 @@ size_t LockState::ProbeFrom(size_t i) const {
   }
   const Region* const only = regions == nullptr ? &memory->regions[0] : nullptr;
   return i + WithAccess(request.access, [&](auto type) {
-           return ProbePages<type()>(count - i, [&, pages = pages + i, regions = regions + i](size_t n) {
-             const Region* const region = only != nullptr ? only : regions[n];
-             uint64_t offset = pages[n] * kPageSize - region->backing_offset;
+           return ProbePages<type()>(count - i, [&](size_t n) {
+             const Region* const region = only != nullptr ? only : regions[i + n];
+             uint64_t offset = pages[i + n] * kPageSize - region->backing_offset;
              (void)EndsBelow(region->limit, offset, 1);  // it does, but for a processor that mispredicted the check
              return std::pair(region, offset);
            });
