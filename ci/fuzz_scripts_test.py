@@ -131,9 +131,15 @@ class Scripts(unittest.TestCase):
         (turn.out / "default" / "fuzzer_stats").write_text("execs_done        : 700\nstability         : 99.50%\nedges_found       : 44\n")
         turn.look()
         self.assertEqual((turn.executions, turn.coverage, turn.stability, turn.loaded), (700, 44, 99.5, True))
-        left_over = subprocess.Popen(["sleep", "60"], env=turn.environment(), start_new_session=True)
+        left_over = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=turn.environment(),
+                                     start_new_session=True)
+        left_over.stdin.write(b"\n")
+        left_over.stdin.flush()
+        left_over.stdout.read(1)  # it runs: only then does /proc tell its environment
         turn.collect()
         self.assertEqual(left_over.wait(10), -9)
+        left_over.stdin.close()
+        left_over.stdout.close()
         self.assertEqual([path.read_bytes() for path in turn.finds.iterdir()], [b"found"])
 
     def test_report_of_nothing(self):

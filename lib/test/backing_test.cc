@@ -14,6 +14,7 @@
 #include "guestmem/guest_memory.h"
 #include "guestmem/heap_memory.h"
 #include "guestmem/shared_backing.h"
+#include "guestmem/shared_memory.h"
 #include "guestmem/sparse_mapping.h"
 
 namespace guestmem {
@@ -47,6 +48,7 @@ TEST(GuestMemoryAccess, HasADefaultForAllButTwoMethods) {
 }
 
 static_assert(LinearGuestMemory<AlignedHeapMemory> && LinearGuestMemory<SparseMapping>);
+static_assert(LinearGuestMemory<SharedMemory>);
 static_assert(!LinearGuestMemory<Minimal> && !LinearGuestMemory<int>);
 static_assert(LinearGuestMemory<SharedBacking<SparseMapping>> && !LinearGuestMemory<SharedBacking<Minimal>>);
 

@@ -2,6 +2,7 @@
 
 #include "guestmem/event.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -92,7 +93,10 @@ TEST(Event, MovesLeaveNothingBehind) {
     EXPECT_EQ(a.fd(), -1);
     EXPECT_EQ(a.Clone().status().kind(), ErrorKind::kInvalidArgument);
     a = Event::Create().value();
+    const int replaced = a.fd();
     a = std::move(b);
+    EXPECT_EQ(b.fd(), -1);
+    EXPECT_EQ(fcntl(replaced, F_GETFD), -1) << "closed";
     a.Signal();
     EXPECT_TRUE(Taken(a));
   }
@@ -109,6 +113,16 @@ TEST(Event, WhatIsNoEventIsAnErrorToWaitFor) {
   errno = 42;
   wrong.Signal();
   EXPECT_EQ(errno, 42);
+}
+
+TEST(Event, APipeIsNoEvent) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_NONBLOCK), 0);
+  const Event wrong = Event::FromFd(ends[0]);
+  ASSERT_EQ(write(ends[1], "short", 5), 5);
+  EXPECT_EQ(wrong.TryWait().status().kind(), ErrorKind::kInvalidArgument);
+  close(ends[1]);
+  EXPECT_EQ(wrong.Wait().kind(), ErrorKind::kInvalidArgument) << "at the end of the file";
 }
 
 void SignalInherited() { Event::FromFd(std::atoi(std::getenv("FD"))).Signal(); }

@@ -5,10 +5,13 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
+#include <thread>
 
 #include "child.h"
 #include "guestmem/fault.h"
@@ -57,7 +60,7 @@ sigset_t CurrentMask() {
 }
 
 // What the handlers below saw and do.
-int g_calls;
+std::atomic<int> g_calls;
 int g_signal;
 siginfo_t g_info;
 bool g_context_is_the_faults;
@@ -269,13 +272,15 @@ void OneShotHandler() {
   const Pages pages(1, 2, Hole::kInaccessible);
   g_repair = pages.hole();
   WildStore(pages.hole());
-  CHILD_CHECK(g_calls == 1);
+  CHILD_CHECK(g_calls == 1 && FaultHandlerIsInstalled() && StillRecovers());  // ours is not what is used up
   Say("now:");
   WildStore(pages.hole() + kPage);  // its second: the default action
   Say("survived");
 }
 
 // --- sent signals ---
+
+SimpleHandler g_default = SIG_DFL, g_ignore = SIG_IGN;
 
 void SentSignalsReachThePreviousHandler() {
   Set(SIGSEGV, Action(NoteInfo));
@@ -297,6 +302,42 @@ void SentSignalKillsByDefault() {
   Say("survived");
 }
 
+// A machine check that nobody ran into: the kernel tells early that memory has gone bad somewhere.
+template <SimpleHandler* Previous>
+void MachineCheckElsewhere() {
+  Set(SIGBUS, Action(*Previous));
+  CHILD_CHECK(InstallFaultHandler().ok());
+  siginfo_t info = {};
+  info.si_signo = SIGBUS;
+  info.si_code = BUS_MCEERR_AO;
+  Say("now:");
+  CHILD_CHECK(syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGBUS, &info) == 0);
+  Say("survived");
+  CHILD_CHECK(FaultHandlerIsInstalled() && StillRecovers());
+}
+
+template <bool Restarts>
+void SystemCallsRestartAsBefore() {
+  Set(SIGSEGV, Action(Note, Restarts ? SA_RESTART : 0));
+  CHILD_CHECK(InstallFaultHandler().ok());
+  int ends[2];
+  CHILD_CHECK(pipe(ends) == 0);
+  const pthread_t reader = pthread_self();
+  std::thread other([&] {
+    while (g_calls == 0) {  // until one came while the reader slept
+      usleep(20'000);
+      pthread_kill(reader, SIGSEGV);
+    }
+    usleep(20'000);
+    CHILD_CHECK(write(ends[1], "x", 1) == 1);
+  });
+  usleep(1'000);
+  char byte;
+  const ssize_t got = read(ends[0], &byte, 1);
+  CHILD_CHECK(Restarts ? got == 1 : got == -1 && errno == EINTR);
+  other.join();
+}
+
 void SentSignalIsIgnored() {
   Set(SIGSEGV, Action(SIG_IGN));
   CHILD_CHECK(InstallFaultHandler().ok());
@@ -313,7 +354,29 @@ void WildStoreKills() {
   WildStore(pages.hole());
   Say("survived");
 }
-SimpleHandler g_default = SIG_DFL, g_ignore = SIG_IGN;
+
+// Runs after everything that was registered with atexit, the recovery tables' removal included.
+std::atomic<bool> g_faulting_until_the_end{false};
+[[gnu::destructor]] void TheEnd() {
+  if (g_faulting_until_the_end) {
+    usleep(50'000);
+  }
+}
+
+void RecoversUntilTheEnd() {
+  CHILD_CHECK(InstallFaultHandler().ok());
+  static const Pages pages(1, 1, Hole::kInaccessible);
+  std::thread([] {
+    for (char value;;) {
+      if (TryRead(reinterpret_cast<const char*>(pages.hole()), value).has_value()) {
+        g_faulting_until_the_end = true;
+      }
+    }
+  }).detach();
+  while (!g_faulting_until_the_end) {
+  }
+  exit(0);
+}
 
 struct Mode {
   const char* name;
@@ -356,6 +419,11 @@ constexpr NamedMode kModes[] = {
     {"ASegvSentToTheProcessKillsByDefault", SIGSEGV, SentSignalKillsByDefault<SIGSEGV, false>},
     {"ASegvSentToTheThreadKillsByDefault", SIGSEGV, SentSignalKillsByDefault<SIGSEGV, true>},
     {"ABusSentToTheProcessKillsByDefault", SIGBUS, SentSignalKillsByDefault<SIGBUS, false>},
+    {"AMachineCheckElsewhereKillsByDefault", SIGBUS, MachineCheckElsewhere<&g_default>},
+    {"AMachineCheckElsewhereIsIgnoredWhereItWas", 0, MachineCheckElsewhere<&g_ignore>},
+    {"SystemCallsRestartWhereTheyDid", 0, SystemCallsRestartAsBefore<true>},
+    {"SystemCallsAreInterruptedWhereTheyWere", 0, SystemCallsRestartAsBefore<false>},
+    {"FaultsAreRecoveredUntilTheProcessEnds", 0, RecoversUntilTheEnd},
     {"SentSignalsAreIgnoredWhereTheyWere", 0, SentSignalIsIgnored},
     {"D19_AWildStoreKillsByDefault", SIGSEGV, WildStoreKills<&g_default>},
     {"AWildStoreKillsWhereTheSignalWasIgnored", SIGSEGV, WildStoreKills<&g_ignore>},

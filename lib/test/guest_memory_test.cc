@@ -252,6 +252,23 @@ TEST(Plain, RoundTripsEverySizeAtEveryAlignment) {
   }
 }
 
+template <typename Word>
+struct Made {
+  explicit Made(Word word) : word(word) {}
+  Word word;
+};
+
+TEST(Plain, ATypeNeedsNoDefault) {
+  const GuestMemory memory = Over(std::make_shared<ScriptedBacking>(1, 1));
+  using Big = std::array<uint64_t, 3>;
+  EXPECT_TRUE(Ok(memory.WritePlain<Made<Big>>(0, Made<Big>({1, 2, 3}))));
+  EXPECT_EQ(memory.ReadPlain<Made<Big>>(0).value().word, (Big{1, 2, 3}));
+  EXPECT_EQ(memory.ReadPlain<Made<uint64_t>>(8).value().word, 2U);
+  EXPECT_EQ(memory.CompareExchange<Made<uint64_t>>(8, Made(uint64_t{2}), Made(uint64_t{5})).value().value.word, 2U);
+  EXPECT_EQ(memory.ReadPlain<Made<uint64_t>>(8).value().word, 5U);
+  EXPECT_TRUE(Failed(memory.ReadPlain<Made<Big>>(kPageSize).status(), ErrorKind::kOutOfRange, kPageSize));
+}
+
 TEST(Plain, AFaultMovesNothingEvenWhenStraddling) {
   auto backing = std::make_shared<ScriptedBacking>(2, 1);
   const GuestMemory memory = Over(backing);

@@ -183,6 +183,31 @@ TEST(Rcu, AForkChildStartsClean) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
 }
 
+TEST(Rcu, ASectionMayForkWhileAWriterWaitsForIt) {
+  pid_t child = 0;
+  std::atomic<bool> waiting = false;
+  std::thread writer;
+  {
+    const Rcu::Section section;
+    writer = std::thread([&] {
+      waiting = true;
+      Rcu::Synchronize();
+    });
+    AwaitTrue(waiting);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // most likely it waits by now
+    child = fork();
+  }
+  if (child == 0) {
+    alarm(30);
+    Rcu::Synchronize();
+    _exit(0);
+  }
+  writer.join();
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
 // Without membarrier the reader pays the fence: all of the above again in a process that was refused it.
 TEST(Rcu, WorksWhereMembarrierIsRefused) {
   if (std::getenv("GUESTMEM_MEMBARRIER") != nullptr) {

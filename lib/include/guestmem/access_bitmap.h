@@ -18,7 +18,8 @@
 //
 // Pages are the backing's: page p is its bytes [p * 4096, (p + 1) * 4096). Units: pages.
 // Threads: every method from any thread; but Revoke and WaitUnlocked never inside a read-side section (fatal), and never on
-// a thread that resolves page faults which a section may be sleeping on. Signal context: no.
+// a thread that resolves page faults which a section may be sleeping on. Signal context: no. A fork child must not use the
+// bitmaps that other threads were changing when it was made.
 
 #ifndef GUESTMEM_ACCESS_BITMAP_H_
 #define GUESTMEM_ACCESS_BITMAP_H_

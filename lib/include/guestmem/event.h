@@ -29,7 +29,8 @@ class Event {
 
   Event(Event&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Event& operator=(Event&& other) noexcept {
-    std::swap(fd_, other.fd_);
+    Event taken(std::move(other));
+    std::swap(fd_, taken.fd_);
     return *this;
   }
   ~Event();

@@ -32,7 +32,9 @@
 #ifndef GUESTMEM_GUEST_MEMORY_H_
 #define GUESTMEM_GUEST_MEMORY_H_
 
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -374,20 +376,20 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uin
 template <typename T>
 GUESTMEM_TRAP_INLINE Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
   static_assert(std::is_trivially_copyable_v<T>, "guest bytes may become any T: it must be trivially copyable");
-  T value;
+  std::array<std::byte, sizeof(T)> value;  // T need not have a default
   if constexpr (!detail::kIsPlain<T>) {
-    Status status = ReadAt(gpa, std::as_writable_bytes(std::span<T, 1>(&value, 1)));
-    return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
+    Status status = ReadAt(gpa, value);
+    return status.ok() ? Result<T>(std::bit_cast<T>(value)) : Result<T>(std::move(status));
   } else {
     detail::TrapResult met{};
     uint64_t word;
     if (RunFast<sizeof(T)>(AccessType::kRead, gpa,
                            [&](std::byte* guest) { return detail::TrapLoad<sizeof(T)>(guest, word, met); })) [[likely]] {
       detail::FromWord(word, value);
-      return value;
+      return std::bit_cast<T>(value);
     }
-    Status status(ReadPlainSlow(gpa, &value, sizeof(T), met));
-    return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
+    Status status(ReadPlainSlow(gpa, value.data(), sizeof(T), met));
+    return status.ok() ? Result<T>(std::bit_cast<T>(value)) : Result<T>(std::move(status));
   }
 }
 
@@ -411,7 +413,7 @@ template <typename T>
 GUESTMEM_TRAP_INLINE Result<CompareExchangeResult<T>> GuestMemory::CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
                                                               const std::type_identity_t<T>& desired) const {
   static_assert(detail::kIsPlain<T>, "CompareExchange takes trivially copyable types of 1, 2, 4 or 8 bytes");
-  CompareExchangeResult<T> result;
+  CompareExchangeResult<T> result{false, current};
   const uint64_t wanted = detail::ToWord(current);
   uint64_t seen;
   detail::TrapResult met{};
@@ -422,7 +424,6 @@ GUESTMEM_TRAP_INLINE Result<CompareExchangeResult<T>> GuestMemory::CompareExchan
     detail::FromWord(seen, result.value);
     return result;
   }
-  result.value = current;
   Result<bool> swapped = CompareExchangeSlow(gpa, &result.value, &desired, sizeof(T), met);
   if (!swapped.ok()) {
     return swapped.status();

@@ -16,7 +16,7 @@
 // fallbacks run outside sections, so they may call it.
 //
 // Threads: any; registered on first use and released at exit by the library. A fork child starts with its one thread and
-// a clean state. Signal context: no.
+// a clean state. Signal context: no. A seccomp filter must allow membarrier: refused after it once worked, it is fatal.
 
 #ifndef GUESTMEM_RCU_H_
 #define GUESTMEM_RCU_H_

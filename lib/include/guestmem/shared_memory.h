@@ -28,6 +28,8 @@ namespace guestmem {
 
 class SharedMemory final : public GuestMemoryAccess {
  public:
+  static constexpr bool kLinear = true;
+
   // `size` bytes, rounded up to pages, zeroed, mapped at a multiple of 1 GiB or 2 MiB where it is that large.
   // Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted (address space, file descriptors).
   static Result<std::shared_ptr<SharedMemory>> Create(uint64_t size);

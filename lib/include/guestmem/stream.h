@@ -28,6 +28,8 @@
 #define GUESTMEM_STREAM_H_
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -203,7 +205,13 @@ bool AllocateObjects(uint64_t count, std::vector<T>& objects) {
     return false;
   }
 #else
-  objects.resize(count);  // a program without exceptions has chosen to die when memory runs out
+  // Without exceptions the vector would abort, and the guest may have chosen the count.
+  void* const probe = ::operator new(count * sizeof(T), std::nothrow);
+  if (probe == nullptr) {
+    return false;
+  }
+  ::operator delete(probe);
+  objects.resize(count);
 #endif
   return true;
 }
@@ -213,9 +221,9 @@ bool AllocateObjects(uint64_t count, std::vector<T>& objects) {
 template <typename T>
 Result<T> MemoryReader::ReadPlain() {
   static_assert(std::is_trivially_copyable_v<T>, "guest bytes may become any T: it must be trivially copyable");
-  T value;
-  Status status = Read(std::as_writable_bytes(std::span<T, 1>(&value, 1)));
-  return status.ok() ? Result<T>(value) : Result<T>(std::move(status));
+  std::array<std::byte, sizeof(T)> value;  // T need not have a default
+  Status status = Read(value);
+  return status.ok() ? Result<T>(std::bit_cast<T>(value)) : Result<T>(std::move(status));
 }
 
 template <typename T>

@@ -74,13 +74,14 @@ GuestMemory::GuestMemory(std::shared_ptr<const Memory> memory)
       region_bits_(memory_->region_bits) {}
 
 GuestMemory::GuestMemory() : GuestMemory([] {
-  static const std::shared_ptr<const Memory> empty = [] {
+  // Never destroyed: another object's destructor may still want it when the process ends.
+  static const auto* const empty = new std::shared_ptr<const Memory>([] {
     auto memory = std::make_shared<Memory>();
     memory->name = DebugName("empty");
     memory->regions.resize(1);
     return memory;
-  }();
-  return empty;
+  }());
+  return *empty;
 }()) {}
 
 GuestMemory::GuestMemory(GuestMemory&& other) noexcept : GuestMemory() { Swap(other); }
@@ -134,7 +135,7 @@ Result<GuestMemory> GuestMemory::CreateMultiRegion(std::string name, uint64_t re
   const uint64_t max_count = kMaxSize / region_size;
   if (count > max_count) {
     return CreateError(memory->name, Format("too many regions (%" PRIu64 ") for region size 0x%" PRIx64 "; at most %" PRIu64,
-                                            count, region_size, max_count));
+                                            uint64_t{backings.size()}, region_size, max_count));
   }
   Status status = PrepareFaultHandler(options);
   memory->region_bits = static_cast<unsigned>(std::countr_zero(region_size));

@@ -106,8 +106,13 @@ int TakeEvent(int file, bool wait) {
   }
   while (true) {
     uint64_t count;
-    if (read(file, &count, sizeof count) == ssize_t{sizeof count}) {
+    const ssize_t got = read(file, &count, sizeof count);
+    if (got == ssize_t{sizeof count}) {
       return 1;
+    }
+    if (got >= 0) {  // not an eventfd
+      errno = EINVAL;
+      return -1;
     }
     if (errno == EAGAIN) {
       if (!wait) {

@@ -53,7 +53,7 @@ void ChildAfterFork() {
     }
   }
   g_registry.unlock();
-  g_writer.unlock();
+  new (&g_writer) Mutex;  // whoever had it does not exist here
   if (!ReadersFence()) {
     Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
   }
@@ -70,15 +70,8 @@ void ChildAfterFork() {
     Fatal("no thread-specific key is left for the reader registry");
   }
   pthread_atfork(
-      [] {
-        g_writer.lock();
-        g_registry.lock();
-      },
-      [] {
-        g_registry.unlock();
-        g_writer.unlock();
-      },
-      ChildAfterFork);
+      // Not g_writer: a writer may be waiting for the section that the forking thread is in.
+      [] { g_registry.lock(); }, [] { g_registry.unlock(); }, ChildAfterFork);
 }
 
 ReaderSlot* TakeSlot() {

@@ -14,13 +14,18 @@
 
 namespace guestmem::trap {
 
-struct sigaction g_previous_segv;
-struct sigaction g_previous_bus;
+PreviousAction g_previous_segv;
+PreviousAction g_previous_bus;
 std::atomic<RecoveryTable*> g_tables{nullptr};
 std::atomic<uint32_t> g_table_readers{0};
 std::atomic<uint64_t> g_recovered_faults{0};
 
 namespace {
+
+// Tells of something elsewhere: returning from its handler does not meet it again.
+GUESTMEM_IN_SIGNAL_CONTEXT bool WasSent(int signal, int code) {
+  return code <= 0 || (signal == SIGBUS && code == BUS_MCEERR_AO);
+}
 
 // Only faults that the kernel raised for an address it names. A general protection fault (SI_KERNEL, no address: a
 // non-canonical pointer) cannot be checked against the guest range, and anything with si_code <= 0 was sent, not raised.
@@ -95,34 +100,32 @@ GUESTMEM_IN_SIGNAL_CONTEXT void ChainToDefault(int signal, const siginfo_t* info
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
   sigaction(signal, &action, nullptr);
-  if (info->si_code <= 0) {
+  if (WasSent(signal, info->si_code)) {
     raise(signal);
   }
 }
 
 GUESTMEM_IN_SIGNAL_CONTEXT void Chain(int signal, siginfo_t* info, void* context) {
-  const struct sigaction& previous = signal == SIGSEGV ? g_previous_segv : g_previous_bus;
+  PreviousAction& remembered = signal == SIGSEGV ? g_previous_segv : g_previous_bus;
+  const struct sigaction& previous = remembered.action;
   const bool has_info = (previous.sa_flags & SA_SIGINFO) != 0;
-  if (!has_info && previous.sa_handler == SIG_IGN && info->si_code <= 0) {
+  if (!has_info && previous.sa_handler == SIG_IGN && WasSent(signal, info->si_code)) {
     return;
   }
-  if (!has_info && (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN)) {
+  const bool one_shot = (previous.sa_flags & static_cast<int>(SA_RESETHAND)) != 0;
+  if ((!has_info && (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN)) ||
+      (one_shot && remembered.used.exchange(true, std::memory_order_relaxed))) {
     // The kernel does not let a fault be ignored either.
     ChainToDefault(signal, info);
     return;
   }
-  // What the kernel would have done for the previous handler: its mask, its one-shot flag, its own signal blocked.
+  // What the kernel would have done for the previous handler: its mask, its own signal blocked.
   sigset_t mask = previous.sa_mask;
   if ((previous.sa_flags & SA_NODEFER) == 0) {
     sigaddset(&mask, signal);
   }
   sigset_t restore;
   pthread_sigmask(SIG_BLOCK, &mask, &restore);
-  if ((previous.sa_flags & static_cast<int>(SA_RESETHAND)) != 0) {
-    struct sigaction action = {};
-    action.sa_handler = SIG_DFL;
-    sigaction(signal, &action, nullptr);
-  }
   if (has_info) {
     previous.sa_sigaction(signal, info, context);
   } else {

@@ -6,6 +6,8 @@
 
 #include <signal.h>
 
+#include <atomic>
+
 // Sanitizer instrumentation has no business in signal context (it may not be set up on this thread yet, or may recurse).
 #if defined(__clang__)
 #define GUESTMEM_IN_SIGNAL_CONTEXT __attribute__((disable_sanitizer_instrumentation, no_sanitize("coverage")))
@@ -15,9 +17,13 @@
 
 namespace guestmem::trap {
 
-// What sigaction returned when the handler was installed. Written before installing, immutable afterwards.
-extern struct sigaction g_previous_segv;
-extern struct sigaction g_previous_bus;
+// What was there before the handler was installed.
+struct PreviousAction {
+  struct sigaction action;          // what sigaction returned; written before installing, immutable afterwards
+  std::atomic<bool> used{false};    // a one-shot handler (SA_RESETHAND) had its shot
+};
+extern PreviousAction g_previous_segv;
+extern PreviousAction g_previous_bus;
 
 // The installed handler: recovers our own faults and passes on all others.
 void HandleSignal(int signal, siginfo_t* info, void* ucontext);

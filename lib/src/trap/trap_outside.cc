@@ -1,6 +1,8 @@
 // Ordinary context: registering tables, installing the handler, the Try functions' out-of-line parts.
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -32,6 +34,8 @@ GUESTMEM_DECLARE_KERNELS(avx512);
 namespace guestmem {
 namespace trap {
 namespace {
+
+constinit std::atomic<bool> g_exiting{false};
 
 // Constructed by the first registrar, before any object's ordinary static objects; never destroyed.
 std::mutex& TableMutex() {
@@ -95,7 +99,11 @@ TrapTable::TrapTable(const TrapEntry* begin, const TrapEntry* end) noexcept {
   trap::g_tables.store(table, std::memory_order_release);
 }
 
+// A table is taken out when its object is unloaded; at the end of the process it stays for threads that still run.
 TrapTable::~TrapTable() {
+  if (trap::g_exiting.load(std::memory_order_relaxed)) {
+    return;
+  }
   auto* table = static_cast<trap::OwnedTable*>(registration_);
   {
     const std::lock_guard lock(trap::TableMutex());
@@ -126,6 +134,15 @@ namespace {
 
 // Once, at load, before ordinary static objects.
 [[gnu::constructor(102)]] void ChooseKernelsAtLoad() { g_trap_kernels = trap::ChooseKernels(); }
+
+// In a fork child neither a thread that held the mutex nor one that was looking at the tables exists.
+[[gnu::constructor(103)]] void PrepareForFork() {
+  pthread_atfork([] { trap::TableMutex().lock(); }, [] { trap::TableMutex().unlock(); },
+                 [] {
+                   trap::g_table_readers.store(0, std::memory_order_relaxed);
+                   trap::TableMutex().unlock();
+                 });
+}
 
 // A kernel faulted at or somewhat above the end of what it moved. Moves what lies between that and the fault's page, so that
 // the prefix is exact. A page below may have vanished meanwhile: then the fault is there, or where moving stopped.
@@ -221,14 +238,26 @@ Status InstallError(ErrorKind kind, std::string message) {
   return detail::MakeError(&name, std::move(info), std::move(message));
 }
 
-Status Install(int signal, struct sigaction& previous) {
+// The handler stays in force, so the object that it is in must stay loaded: it may be a plugin. In the main program there is
+// nothing to do, and nothing is done.
+void StayLoaded() {
+  Dl_info object;
+  if (dladdr(reinterpret_cast<void*>(trap::HandleSignal), &object) != 0) {
+    (void)dlopen(object.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+  }
+}
+
+Status Install(int signal, trap::PreviousAction& previous) {
   // Remember what was there first: a fault on another thread may come as soon as ours is in force.
   struct sigaction ours = {};
   ours.sa_sigaction = trap::HandleSignal;
   ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   sigemptyset(&ours.sa_mask);
   // After an installation that went half-way it is ours, and what was there before is remembered already.
-  if ((!IsOurs(signal) && sigaction(signal, nullptr, &previous) != 0) || sigaction(signal, &ours, nullptr) != 0) {
+  bool done = IsOurs(signal) || sigaction(signal, nullptr, &previous.action) == 0;
+  ours.sa_flags |= previous.action.sa_flags & SA_RESTART;  // what interrupts a system call is as it was
+  done = done && sigaction(signal, &ours, nullptr) == 0;
+  if (!done) {
     return InstallError(ErrorKind::kResourceExhausted, std::string("sigaction: ") + std::strerror(errno));
   }
   if (!IsOurs(signal)) {
@@ -248,12 +277,14 @@ Status InstallFaultHandler() {
   }
   const std::lock_guard lock(mutex);
   if (!installed.load(std::memory_order_relaxed)) {
+    StayLoaded();
     if (Status status = Install(SIGSEGV, trap::g_previous_segv); !status.ok()) {
       return status;
     }
     if (Status status = Install(SIGBUS, trap::g_previous_bus); !status.ok()) {
       return status;
     }
+    std::atexit([] { trap::g_exiting.store(true, std::memory_order_relaxed); });
     installed.store(true, std::memory_order_release);
   }
   return {};

@@ -51,7 +51,8 @@ class HostSide {
     kShared,  // other threads access it atomically meanwhile: no race to report
   };
 
-  HostSide([[maybe_unused]] Use use, [[maybe_unused]] const void* buffer, [[maybe_unused]] size_t length,
+  // Always inline: a program may be built partly with a sanitizer, and each part must keep its own.
+  [[gnu::always_inline]] HostSide([[maybe_unused]] Use use, [[maybe_unused]] const void* buffer, [[maybe_unused]] size_t length,
            [[maybe_unused]] Sharing sharing = kOwn) {
 #if defined(GUESTMEM_ASAN) || defined(GUESTMEM_TSAN) || defined(GUESTMEM_MSAN)
     // Safe because a kWritten buffer was handed to the library as a mutable one.
@@ -77,7 +78,7 @@ class HostSide {
 #endif
   }
 
-  void Moved([[maybe_unused]] size_t length) {
+  [[gnu::always_inline]] void Moved([[maybe_unused]] size_t length) {
 #if defined(GUESTMEM_TSAN)
     if (use_ == kWritten && sharing_ == kOwn && length != 0) {
       __tsan_write_range(buffer_, length);

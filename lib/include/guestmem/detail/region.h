@@ -22,7 +22,7 @@ namespace guestmem::detail {
 #if !defined(GUESTMEM_MASK_SPECULATION)
 #define GUESTMEM_MASK_SPECULATION 1
 #endif
-inline bool EndsBelow(uint64_t limit, uint64_t& offset, uint64_t length) noexcept {
+[[gnu::always_inline]] inline bool EndsBelow(uint64_t limit, uint64_t& offset, uint64_t length) noexcept {
 #if GUESTMEM_MASK_SPECULATION && defined(__x86_64__)
   bool above;
   // limit - length, or 0 where that is less than nothing, is what offset must be below. No branch before it is; asm so that no

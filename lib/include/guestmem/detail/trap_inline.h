@@ -18,6 +18,10 @@
 #error "guestmem: the trap layer knows x86-64 only; another architecture is one more file like this one"
 #endif
 
+#if (defined(__clang_major__) && __clang_major__ < 17) || (!defined(__clang__) && __GNUC__ < 11)
+#error "guestmem: this compiler has no asm goto with outputs that are valid at its labels; clang 17 and gcc 11 do"
+#endif
+
 // Hidden: each linked object runs its own copy, covered by its own table, whatever else the process loads.
 #define GUESTMEM_TRAP_INLINE [[gnu::always_inline, gnu::visibility("hidden")]] inline
 
@@ -89,6 +93,11 @@ extern "C" {
                     : "memory", "cc"                                                       \
                     : fault)
 
+// The empty asm keeps gcc 12 from storing the two as one vector, which it does not survive with -march=haswell.
+#define GUESTMEM_TRAP_DESCRIBE_(result) \
+  asm("" : "+r"(first));                \
+  result = {first, second}
+
 // Loads Size bytes (1, 2, 4, 8) into `value`, zero-extended. True: done. False: `result` says why, `value` is
 // unspecified.
 template <int Size>
@@ -108,7 +117,7 @@ GUESTMEM_TRAP_INLINE bool TrapLoad(const void* guest, uint64_t& value, TrapResul
   value = first;
   return true;
 fault:
-  result = {first, second};
+  GUESTMEM_TRAP_DESCRIBE_(result);
   return false;
 }
 
@@ -129,7 +138,7 @@ GUESTMEM_TRAP_INLINE bool TrapStore(void* guest, uint64_t value, TrapResult& res
   }
   return true;
 fault:
-  result = {first, second};
+  GUESTMEM_TRAP_DESCRIBE_(result);
   return false;
 }
 
@@ -163,7 +172,7 @@ GUESTMEM_TRAP_INLINE bool TrapCompareExchange(void* guest, uint64_t current, uin
 #undef GUESTMEM_TRAP_CMPXCHG_
   return true;
 fault:
-  result = {first, second};
+  GUESTMEM_TRAP_DESCRIBE_(result);
   return false;
 }
 
@@ -174,10 +183,11 @@ GUESTMEM_TRAP_INLINE bool TrapTouchWrite(void* guest, TrapResult& result) noexce
   GUESTMEM_TRAP_STORE_("lock orb %%sil, (%%rdi)", uint64_t{0}, "0x102");
   return true;
 fault:
-  result = {first, second};
+  GUESTMEM_TRAP_DESCRIBE_(result);
   return false;
 }
 
+#undef GUESTMEM_TRAP_DESCRIBE_
 #undef GUESTMEM_TRAP_LOAD_
 #undef GUESTMEM_TRAP_STORE_
 #undef GUESTMEM_TRAP_ENTRY_
