@@ -12,6 +12,7 @@
 
 #include "reference/lockstep/op_fields.h"
 #include "reference/lockstep/trace.h"
+#include "reference/schedule/choices.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size) __attribute__((weak));  // other engines lack it
 
@@ -26,8 +27,8 @@ using reference::Trace;
 
 class Random {
  public:
-  explicit Random(unsigned int seed) : state_(seed * uint64_t{0x9e3779b97f4a7c15} + 1) {}
-  uint64_t Next() {
+  GUESTMEM_WRAPS explicit Random(unsigned int seed) : state_(seed * uint64_t{0x9e3779b97f4a7c15} + 1) {}
+  GUESTMEM_WRAPS uint64_t Next() {
     state_ ^= state_ >> 12;
     state_ ^= state_ << 25;
     state_ ^= state_ >> 27;
@@ -43,7 +44,7 @@ class Random {
 Op RandomOp(Random& random) {
   std::array<uint8_t, kWorldBytes + kOpBytes> bytes = {};
   for (size_t i = kWorldBytes; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(random.Next() >> 24);
-  if (random.Below(2) == 0) bytes[kWorldBytes + 5] = static_cast<uint8_t>(random.Below(17) - 8);  // close to an edge
+  if (random.Below(2) == 0) bytes[kWorldBytes + 5] = static_cast<uint8_t>(static_cast<int>(random.Below(17)) - 8);  // close to an edge
   return reference::FromBytes(bytes).ops[0];
 }
 
@@ -65,7 +66,7 @@ void ChangeField(Op& op, Random& random) {
         }
         break;
       case reference::kFieldLength:
-        op.length = static_cast<uint8_t>(random.Below(2) == 0 ? random.Below(256) : op.length + random.Below(5) - 2);
+        op.length = static_cast<uint8_t>(random.Below(2) == 0 ? static_cast<int>(random.Below(256)) : op.length + static_cast<int>(random.Below(5)) - 2);
         break;
       case reference::kFieldSize: op.size = static_cast<uint8_t>(random.Below(4)); break;
       case reference::kFieldValue: op.value = random.Next(); break;

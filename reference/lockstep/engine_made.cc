@@ -219,7 +219,7 @@ void EngineMade::Create(const Step& step, std::optional<GuestMemory>& slot, Outc
 
 void EngineMade::ShowFiles(const GuestMemory& memory, Outcome& outcome) const {
   for (const guestmem::SharedFile& shared : memory.sharing()) {
-    File file = {static_cast<uint64_t>(shared.fd) - kFirstFile, shared.file_offset, shared.gpa, shared.size};
+    File file = {0, shared.file_offset, shared.gpa, shared.size};
     const auto made = std::find_if(made_.rbegin(), made_.rend(), [&](const Mapping& m) { return m.file == shared.fd; });
     if (made != made_.rend()) {
       file.file = kMaxBackings + static_cast<uint64_t>(made_.rend() - made) - 1;
@@ -228,6 +228,8 @@ void EngineMade::ShowFiles(const GuestMemory& memory, Outcome& outcome) const {
       outcome.data.resize(std::min<uint64_t>(16, shared.size));
       const ssize_t got = pread(shared.fd, outcome.data.data(), outcome.data.size(), static_cast<off_t>(shared.file_offset));
       outcome.data.resize(got < 0 ? 0 : static_cast<size_t>(got));
+    } else {
+      file.file = static_cast<uint64_t>(shared.fd - kFirstFile);
     }
     outcome.files.push_back(file);
   }
@@ -235,9 +237,10 @@ void EngineMade::ShowFiles(const GuestMemory& memory, Outcome& outcome) const {
 
 std::optional<Span> EngineMade::PlaceOf(const void* host) const {
   for (size_t i = made_.size(); i > 0; --i) {  // the newest first: it is alive where places coincide
-    const auto address = reinterpret_cast<uintptr_t>(host) - reinterpret_cast<uintptr_t>(made_[i - 1].base);
-    if (address < made_[i - 1].size) {
-      return Span{static_cast<uint8_t>(kMaxBackings + i - 1), address, 0, 0};
+    const auto* const byte = static_cast<const std::byte*>(host);
+    const Mapping& mapping = made_[i - 1];
+    if (byte >= mapping.base && byte < mapping.base + mapping.size) {
+      return Span{static_cast<uint8_t>(kMaxBackings + i - 1), static_cast<uint64_t>(byte - mapping.base), 0, 0};
     }
   }
   return std::nullopt;

@@ -540,7 +540,7 @@ Status ScriptedBacking::Fall(const Call& call, Move move) {
     case FallbackAnswer::kFailOutside:
       return ScriptedError(call.address + call.length + 1, call.length + 1);
     case FallbackAnswer::kFailBlank:
-      return guestmem::BackendError(guestmem::StatusCode::kOk, "", call.address - 1);
+      return guestmem::BackendError(guestmem::StatusCode::kOk, "", JustBelow(call.address));
     case FallbackAnswer::kFailForeign:
       return ForeignError(call.address);
     case FallbackAnswer::kFailOkResult:

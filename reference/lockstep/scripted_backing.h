@@ -28,6 +28,9 @@ struct Script {
   std::vector<Call>* calls = nullptr;  // of the running step
 };
 
+// An address that is not the call's, however it wraps.
+inline uint64_t JustBelow(uint64_t address) { return address != 0 ? address - 1 : UINT64_MAX; }
+
 class ScriptedBacking final : public guestmem::GuestMemoryAccess {
  public:
   // `index` is the backing's in its world.

@@ -124,7 +124,7 @@ guestmem::Result<std::optional<GuestMemory>> ScriptedBacking::Subrange(uint64_t 
     case SubrangeAnswer::kFailOutside:
       return fail(offset + length + 1);
     case SubrangeAnswer::kFailBelow:
-      return fail(offset - 1);
+      return fail(JustBelow(offset));
     case SubrangeAnswer::kFailForeign:
       return ForeignError(offset);
     case SubrangeAnswer::kFailOkResult:

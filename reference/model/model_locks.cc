@@ -191,9 +191,10 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
 }
 
 void Model::LockedByte(const Piece& span, const Step& step, Outcome& outcome) {
+  if (step.offset >= span.length) return;
   const uint64_t address = span.address + step.offset;
   Memory& memory = memories_[span.backing];
-  if (step.offset >= span.length || StateOf(memory, address / kPageSize) != PageState::kRam) return;
+  if (StateOf(memory, address / kPageSize) != PageState::kRam) return;
   outcome.number = memory.mapped[address];
   memory.mapped.Store(address, ByteOf(step.value, 0));
   touched_.push_back({span.backing, address / kPageSize});

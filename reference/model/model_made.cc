@@ -151,6 +151,11 @@ void Model::Create(const Step& step, Outcome& outcome) {
   const bool several = step.form == 1;
   Handle handle = {{}, true, kMadeName};
   bool ok = true;
+  if (several) {
+    const uint64_t count = std::bit_ceil(backings_);
+    handle.one_region = count == 1;
+    ok = std::has_single_bit(step.bytes) && step.bytes >= kPageSize && count <= k2To63 / step.bytes;
+  }
   for (uint64_t b = 0; b < backings_; ++b) {
     if (!several && b != step.backing) continue;
     const Backing& setup = memories_[b].setup;
@@ -162,12 +167,7 @@ void Model::Create(const Step& step, Outcome& outcome) {
     if (here == Promise::kMapping && setup.mapped) ok = false;
     if (here == Promise::kBitOffset && setup.has_bitmap) ok = false;
     if (several && setup.max_address() > step.bytes) ok = false;
-    handle.parts.push_back({b, several ? b * step.bytes : 0, 0, setup.max_address()});
-  }
-  if (several) {
-    const uint64_t count = std::bit_ceil(backings_);
-    handle.one_region = count == 1;
-    if (!std::has_single_bit(step.bytes) || step.bytes < kPageSize || count > k2To63 / step.bytes) ok = false;
+    handle.parts.push_back({b, several && ok ? b * step.bytes : 0, 0, setup.max_address()});
   }
   if (ok) {
     handles_[step.slot] = handle;
@@ -191,7 +191,7 @@ void Model::ShowFiles(const Handle& handle, Outcome& outcome) {
       const uint64_t first = std::max(file.address, part.offset);
       const uint64_t end = file.size <= kMaxUint64 - file.address ? file.address + file.size : kMaxUint64;
       const uint64_t last = std::min(end, part.offset + part.length);
-      if (first >= last) continue;
+      if (first >= last || first - file.address > kMaxUint64 - file.offset) continue;
       outcome.files.push_back({file.file, file.offset + (first - file.address), part.start + (first - part.offset), last - first});
     }
     if (!shared || outcome.files.empty()) continue;

@@ -285,7 +285,7 @@ class GuestMemory {
         if (region->OnOnePage(offset, length)) [[likely]] {
           allowed = region->Allows(bitmap, offset);
         } else {  // a length of 0 may have no page to ask for
-          allowed = length - 1 < detail::kSectionBytes && region->FirstRefused(bitmap, offset, length) == offset + length;
+          allowed = length != 0 && length <= detail::kSectionBytes && region->FirstRefused(bitmap, offset, length) == offset + length;
         }
         if (allowed && moved(guest)) [[likely]] {
           return {};

@@ -38,12 +38,13 @@ std::string Format(const char* format, Values... values) {
 Status MakeRegion(const DebugName& name, GuestMemoryAccess& backing, Region& region) {
   region.backing = &backing;
   region.base = backing.mapping();
-  region.Resize(backing.max_address());
+  const uint64_t size = backing.max_address();
   region.iova = backing.base_iova();
   region.lockable = region.base != nullptr && backing.supports_locking();
-  if (region.size >= kMaxSize) {
-    return CreateError(name, Format("the backing's size 0x%" PRIx64 " is not below 2^63", region.size));
+  if (size >= kMaxSize) {
+    return CreateError(name, Format("the backing's size 0x%" PRIx64 " is not below 2^63", size));
   }
+  region.Resize(size);
   if (reinterpret_cast<uintptr_t>(region.base) % kPageSize != 0) {
     return CreateError(name, "the backing's mapping is not page-aligned");
   }

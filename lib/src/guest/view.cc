@@ -101,10 +101,9 @@ std::vector<SharedFile> GuestMemory::sharing() const {
       // The part that this memory shows. A backing may say anything: nothing here may wrap.
       const uint64_t first = std::max(file.gpa, start);
       const uint64_t last = file.size > end - std::min(end, file.gpa) ? end : file.gpa + file.size;
-      if (first >= last) {
+      if (first >= last || __builtin_add_overflow(file.file_offset, first - file.gpa, &file.file_offset)) {
         continue;
       }
-      file.file_offset += first - file.gpa;
       file.gpa = region.start + (first - start);
       file.size = last - first;
       files.push_back(file);

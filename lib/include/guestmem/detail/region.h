@@ -57,9 +57,10 @@ struct Window {
   // that is inside a page and not at its start, so that there is a page.
   bool OnOnePage(uint64_t offset, uint64_t length) const noexcept {
     const uint64_t first = bit_bytes + offset;
-    return (first ^ (first + length - 1)) < kPageSize;
+    uint64_t last;
+    (void)__builtin_sub_overflow(first + length, 1, &last);  // wraps where there is no byte
+    return (first ^ last) < kPageSize;
   }
-
 
   // Whether accesses of this type run in sections.
   bool Guards(AccessType access) const noexcept { return Bitmap(access) != nullptr; }
