@@ -358,8 +358,8 @@ void WildStoreKills() {
 // Runs after everything that was registered with atexit, the recovery tables' removal included.
 std::atomic<bool> g_faulting_until_the_end{false};
 [[gnu::destructor]] void TheEnd() {
-  if (g_faulting_until_the_end) {
-    usleep(50'000);
+  const uint64_t before = RecoveredFaults();
+  while (g_faulting_until_the_end && RecoveredFaults() < before + 100) {
   }
 }
 

@@ -185,16 +185,14 @@ TEST(Rcu, AForkChildStartsClean) {
 
 TEST(Rcu, ASectionMayForkWhileAWriterWaitsForIt) {
   pid_t child = 0;
-  std::atomic<bool> waiting = false;
   std::thread writer;
   {
     const Rcu::Section section;
-    writer = std::thread([&] {
-      waiting = true;
-      Rcu::Synchronize();
-    });
-    AwaitTrue(waiting);
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // most likely it waits by now
+    const uint64_t epoch = detail::g_epoch;
+    writer = std::thread([] { Rcu::Synchronize(); });
+    while (detail::g_epoch == epoch) {  // until its grace period has begun
+      std::this_thread::yield();
+    }
     child = fork();
   }
   if (child == 0) {
