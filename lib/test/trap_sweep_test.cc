@@ -282,7 +282,8 @@ TEST(TrapSweep, TheKernelsAreTheOnesAskedFor) {
   if (wish != nullptr) {
     EXPECT_STREQ(detail::g_trap_kernels.name, wish);
   } else {
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+    const bool avx512 = __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vbmi2");
     EXPECT_STREQ(detail::g_trap_kernels.name, avx512 ? "avx512" : __builtin_cpu_supports("avx2") ? "avx" : "sse2");
   }
 }

@@ -11,7 +11,8 @@
 //   - what has been moved when an access faults is a prefix of the range, and each access says which (`moved` below):
 //     at most 4 vectors short of the fault, which C++ finishes.
 //
-// Each body is assembled three times: 16-byte vectors (any x86-64), 32-byte (AVX), AVX-512 VL and BW.
+// Each body is assembled three times: 16-byte vectors (any x86-64), 32-byte (AVX), AVX-512 VL and BW
+// (32-byte, and 64-byte where a transfer is a few vectors).
 
 #define TRAP_READ 1
 #define TRAP_WRITE 2
@@ -134,8 +135,9 @@
 #define VSTORE vmovdqu64
 #define VEC(n) %ymm2##n
 #define XMM(n) %xmm2##n
+#define WIDE(n) %zmm2##n
 #define VEXIT
-#define BROADCAST_ESI vpbroadcastb %esi, %ymm20
+#define BROADCAST_ESI vpbroadcastb %esi, %zmm20
 #include "trap/kernels_x86_64.inc"
 
         .section .note.GNU-stack, "", @progbits
