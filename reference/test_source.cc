@@ -155,6 +155,7 @@ constexpr Include kSystem[] = {
     {"F_GET_SEALS", "fcntl.h"}, {" open(", "fcntl.h"},          {"pollfd", "poll.h"},
     {"siginfo_t", "signal.h"},  {"memfd_create", "sys/mman.h"}, {"ucontext_t", "ucontext.h"},
     {"pwrite(", "unistd.h"},    {"pread(", "unistd.h"},         {"close(", "unistd.h"},
+    {"dup(", "unistd.h"},
 };
 constexpr Include kStandard[] = {
     {"std::copy(", "algorithm"},    {"std::array", "array"},

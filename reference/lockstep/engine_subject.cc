@@ -407,10 +407,10 @@ class EngineSubject final : public Subject {
       outcome.spans.push_back({255, 255, iovecs.size(), 0});  // not what anybody expects
       return;
     }
-    for (size_t i = 0; i < lock.spans().size(); ++i) {
-      const iovec vector = for_kernel ? iovecs[i] : lock.spans()[i].ToIovec();
-      outcome.spans.push_back(
-          Place(vector.iov_base, vector.iov_len == lock.spans()[i].size() ? vector.iov_len : 0, lock.spans()[i].gpa()));
+    size_t next = 0;
+    for (const guestmem::GuestSpan span : lock.spans()) {
+      const iovec vector = for_kernel ? iovecs[next++] : span.ToIovec();
+      outcome.spans.push_back(Place(vector.iov_base, vector.iov_len == span.size() ? vector.iov_len : 0, span.gpa()));
     }
   }
 

@@ -8,6 +8,7 @@
 namespace reference::gtest {
 namespace {
 
+std::string Created(std::string_view how) { return "GuestMemory::" + std::string(how) + "(\"" + kMadeName + "\", "; }
 std::string MadeName(uint64_t made) { return "made" + std::to_string(made); }
 
 uint64_t WholePages(uint64_t bytes) { return (bytes + kPageSize - 1) / kPageSize * kPageSize; }
@@ -59,7 +60,7 @@ void Steps::Make() {
       }
       break;
     case Made::kBare:
-      if (CallResult("GuestMemory", "GuestMemory::Create(\"made\", std::make_shared<Bare>(" + bytes + "))", true)) {
+      if (CallResult("GuestMemory", Created("Create") + "std::make_shared<Bare>(" + bytes + "))", true)) {
         ++made_;
         TakeHandle(step().slot);
       }
@@ -95,7 +96,7 @@ void Steps::MakeShared() {
       out_.Line({"const int ", MadeName(made_), "_file = (*", My("result"), ")->fd();"});
     }
     KeepMade("(*" + My("result") + ")->mapping()", WholePages(step().bytes));
-    out_.Line({Slot(step().slot), " = GuestMemory::Create(\"made\", *std::move(", My("result"), ")).value();"});
+    out_.Line({Slot(step().slot), " = " + Created("Create") + "*std::move(", My("result"), ")).value();"});
     held_handles_[step().slot] = true;
   }
 }
@@ -125,7 +126,7 @@ void Steps::MakeSparse() {
     backing = "std::make_shared<Guarded>(" + backing + ", *std::move(" + My("bits") + "))";
   }
   KeepMade("(*" + My("result") + ")->mapping()", size);
-  out_.Line({Slot(step().slot), " = GuestMemory::Create(\"made\", ", backing, ").value();"});
+  out_.Line({Slot(step().slot), " = " + Created("Create"), backing, ").value();"});
   held_handles_[step().slot] = true;
 }
 
@@ -154,8 +155,8 @@ void Steps::Create() {
     out_.Line({"std::vector<std::shared_ptr<GuestMemoryAccess>> ", backings, " = backings;"});
     out_.Line({backings, "[", std::to_string(step().backing), "] = nullptr;"});
   }
-  const std::string call = step().form == 1 ? "GuestMemory::CreateMultiRegion(\"made\", " + Number(step().bytes) + ", "
-                                            : "GuestMemory::Create(\"made\", ";
+  const std::string call = step().form == 1 ? Created("CreateMultiRegion") + Number(step().bytes) + ", "
+                                            : Created("Create");
   if (CallResult("GuestMemory", call + backings + options, true)) {
     TakeHandle(step().slot);
   }

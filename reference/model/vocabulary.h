@@ -206,7 +206,7 @@ inline constexpr char kSharedName[] = "shared memory";   // of SharedMemory
 inline constexpr char kHeapName[] = "heap";              // of heap memory, and of its handle
 inline constexpr char kEmptyName[] = "empty";
 inline constexpr char kBitmapName[] = "bitmap";          // of an AccessBitmap
-inline constexpr char kMadeName[] = "made";              // of memory that a step has made over a backing
+inline constexpr char kMadeName[] = "made over a backing of the world";  // of memory that a step has made
 
 enum class StepKind : uint8_t {
   // on handle `target`

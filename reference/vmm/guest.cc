@@ -294,7 +294,11 @@ void Guest::Carry(const Op& op) {
       if (event) Keep(event->Clone(), event);
       break;
     case OpKind::kSignal:
-      if (event) event->Signal();
+      if (event && op[kForm] % 2 == 1) {
+        guestmem::Event::FromFd(fcntl(event->fd(), F_DUPFD_CLOEXEC, 0)).Signal();
+      } else if (event) {
+        event->Signal();
+      }
       break;
     case OpKind::kTake:
       if (event && op[kForm] % 2 == 1 && IsSignalled(slot)) {

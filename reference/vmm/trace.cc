@@ -66,7 +66,7 @@ constexpr KindInfo kKindInfos[kOpKinds] = {
     {"drop_bell", Of(kSlot)},
     {"new_event", Of(kSlot, kFail)},
     {"clone_event", Of(kSlot, kFail)},
-    {"signal", Of(kSlot)},
+    {"signal", Of(kSlot, kForm)},
     {"take", Of(kSlot, kForm, kFail)},
     {"read", Of(kPage, kAt, kSize, kForm)},
     {"write", Of(kPage, kAt, kSize, kValue, kForm)},

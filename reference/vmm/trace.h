@@ -43,7 +43,7 @@ enum class OpKind : uint8_t {
   kDropBell,
   kNewEvent,          // in place of the slot's, whose bells ring on
   kCloneEvent,        // the slot's becomes its own clone
-  kSignal,
+  kSignal,            // form 1: through a descriptor of its own
   kTake,              // form 0: TryWait; 1: Wait, where that ends
   kRead,              // form 0: bulk; 1: plain
   kWrite,             // form 0: bulk; 1: plain; 2: fill

@@ -329,7 +329,8 @@ void Steps::Event() {
       event_[slot] = true;
     }
   } else if (op().kind == OpKind::kSignal) {
-    out_.Line({Slot("event"), "->Signal();"});
+    const bool through = op()[kForm] % 2 == 1;
+    out_.Line({through ? "Event::FromFd(dup(" : "", Slot("event"), through ? "->fd())).Signal();" : "->Signal();"});
   } else {
     Take();
   }
