@@ -167,6 +167,12 @@ void Steps::MadePages() {
   }
 }
 
+std::string Steps::HostPlace(const Span& span) {
+  const std::string mapping = span.backing < kMaxBackings ? "backing" + std::to_string(span.backing) + "->ram->mapping()"
+                                                          : "made" + std::to_string(span.backing - kMaxBackings);
+  return mapping + (span.address == 0 ? "" : " + " + Number(span.address));
+}
+
 void Steps::ForgetUnspecified() {
   if (!ran_->forgotten.empty()) {
     out_.Line("// What the failure has left in two ranges that overlap is nobody's promise: from here on it is zero.");
@@ -288,6 +294,9 @@ bool Steps::HandleStep() {
       if (outcome().number) {
         out_.Line({"ASSERT_TRUE(", My("mapping"), ".has_value());"});
         Equal(My("mapping") + "->size", Literal(*outcome().number));
+        for (const Span& span : outcome().spans) {
+          Equal("static_cast<void*>(" + My("mapping") + "->base)", HostPlace(span));
+        }
       } else {
         True(My("mapping") + ".has_value()", false);
       }

@@ -63,6 +63,8 @@ class Steps {
   void Calls();
   void MadePages();
   void ForgetUnspecified();
+  // The pointer to where a span of host memory begins, as C++.
+  static std::string HostPlace(const Span& span);
   void Gpns();
   // The host buffer, made for `length` bytes or of what is to be written.
   void MakeHost(uint64_t length, bool written);

@@ -51,10 +51,7 @@ void Steps::Lock() {
     const Span& span = outcome().spans[i];
     const std::string index = "[" + std::to_string(i) + "].";
     const std::string vector = held + (for_kernel ? ".iovecs()" + index : ".spans()" + index + "ToIovec().");
-    const std::string mapping = span.backing < kMaxBackings
-                                    ? "backing" + std::to_string(span.backing) + "->ram->mapping()"
-                                    : "made" + std::to_string(span.backing - kMaxBackings);
-    Equal(vector + "iov_base", mapping + (span.address == 0 ? "" : " + " + Number(span.address)));
+    Equal(vector + "iov_base", HostPlace(span));
     Equal(vector + "iov_len", Literal(span.length));
     Equal(held + ".spans()" + index + "gpa()", Literal(span.gpa));
   }
