@@ -10,7 +10,7 @@
 namespace reference {
 
 // Tries to do without runs of `items`, halved until single ones, the last ones first. `without(begin, end)` tries it
-// and, where it does, takes them out of `items`. Whether anything went.
+// and, where it does, takes them out of `items`, with what has no meaning without them. Whether anything went.
 template <typename Items, typename Without>
 bool DropRuns(const Items& items, Without without) {
   bool smaller = false;
@@ -18,7 +18,7 @@ bool DropRuns(const Items& items, Without without) {
     for (size_t end = items.size(); end > 0;) {
       const size_t begin = end > run ? end - run : 0;
       smaller |= without(begin, end);
-      end = begin;
+      end = std::min(begin, items.size());
     }
     if (run <= 1) {
       return smaller;

@@ -67,11 +67,9 @@ class Minimiser {
 
   template <typename Answer>
   bool ShortenScript(std::vector<Answer> World::*script) {
-    bool smaller = false;
-    for (size_t i = (best_.trace.world.*script).size(); i > 0; --i) {
-      smaller |= TryChange([&](Trace& t) { (t.world.*script).erase((t.world.*script).begin() + static_cast<ptrdiff_t>(i - 1)); });
-    }
-    return smaller;
+    return DropRuns(best_.trace.world.*script, [&](size_t begin, size_t end) {
+      return TryChange([&](Trace& t) { Erase(t.world.*script, begin, end); });
+    });
   }
 
   bool SimplifyWorld() {

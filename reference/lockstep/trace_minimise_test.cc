@@ -56,6 +56,14 @@ TEST(TraceMinimise, DoesNotTakeADivergenceInAnotherField) {
   EXPECT_EQ(minimal.ops.size(), 1u);
 }
 
+// The last `do`s of a script say nothing, so that one answer less can be several.
+TEST(TraceMinimise, ShortensAScriptWhoseLastAnswersGoTogether) {
+  const Trace trace = Parsed("world single_region\nbacking 0 pages=1\nfallback do, do, fail_at\nfail_host_call 3\nops\nread page0 length=1\n");
+  const Judge judge = [](const Trace& t) { return t.world.failing_host_call == 3 ? Wrong("data") : std::nullopt; };
+  const Trace minimal = Minimise(judge, trace, *judge(trace)).trace;
+  EXPECT_TRUE(minimal.world.fallback.empty());
+}
+
 TEST(TraceMinimise, EndsByItself) {
   const Judge judge = [](const Trace& trace) { return trace.ops.empty() ? std::nullopt : Wrong("data"); };
   EXPECT_LT(Minimise(judge, kTrace, *judge(kTrace), 20'000).runs, 300u);
