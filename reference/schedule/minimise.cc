@@ -82,9 +82,8 @@ class Minimiser {
       smaller |= TryChange([i](Trace& t) { t.pages[i].missing = false; });
       smaller |= TryChange([i](Trace& t) { t.pages[i].hole = false; });
     }
-    for (size_t i = best_.trace.answers.size(); i > 0; --i) {
-      smaller |= TryChange([i](Trace& t) { t.answers.erase(t.answers.begin() + static_cast<ptrdiff_t>(i - 1)); });
-    }
+    smaller |= DropRuns(best_.trace.answers,
+                        [&](size_t begin, size_t end) { return TryChange([&](Trace& t) { Erase(t.answers, begin, end); }); });
     return smaller;
   }
 
