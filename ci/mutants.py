@@ -563,7 +563,20 @@ def list_all(_):
 
 
 def why_not(path):
-    """Nothing if the patch applies to this tree."""
+    """Nothing if the patch applies to this tree, and in one place only: where the code moves, another would be taken silently."""
+    file, hunk, hunks = None, None, []
+    for line in path.read_text().splitlines():
+        if line.startswith("+++ b/"):
+            file, hunk = line[len("+++ b/"):], None
+        elif line.startswith("@@"):
+            hunk = []
+            hunks.append((file, hunk))
+        elif hunk is not None and line[:1] in " -" and not line.startswith("--- "):
+            hunk.append(line[1:])
+    for file, hunk in hunks:
+        places = ("\n" + (ROOT / file).read_text()).count("\n" + "\n".join(hunk) + "\n")
+        if places > 1:
+            return f"{places} places in {file} look like this; give it more lines around: {hunk[0].strip()}"
     return subprocess.run(["git", "apply", "--check", "--unidiff-zero", str(path)], cwd=ROOT, capture_output=True, text=True).stderr.strip()
 
 
@@ -595,12 +608,12 @@ def refresh_all(_):
         text = f"# {mistake(path)}\n"
         for file, (content, _) in tree.files.items():
             if (TREE / file).read_bytes() != content:
-                diff = subprocess.run(["git", "diff", "--no-index", "--no-color", "-U1", str(ROOT / file), str(TREE / file)],
+                diff = subprocess.run(["git", "diff", "--no-index", "--no-color", "-U3", str(ROOT / file), str(TREE / file)],
                                       env=environment, capture_output=True, text=True).stdout
                 hunks = diff[diff.index("@@"):]
                 text += f"diff --git a/{file} b/{file}\n--- a/{file}\n+++ b/{file}\n{hunks}"
         path.write_text(text)
-        print(f"{name}: refreshed")
+        print(f"{name}: refreshed; look at it: git diff {path.relative_to(ROOT)}")
     tree.restore()
     return 2 if bad else 0
 

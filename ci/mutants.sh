@@ -21,7 +21,7 @@
 #                tests) is kept, so an interrupted run, or one with more seeds, goes on where it stopped; a change of what
 #                ci/repro.sh alone uses repeats that step alone
 #   list         the mutants, and what mistake each imitates
-#   check        whether each patch applies to this tree
+#   check        whether each patch applies to this tree, in one place
 #   refresh      rewrite the patches whose surroundings have moved, where patch(1) still finds their place
 #
 # Exit status: 0 every mutant was killed, and shown by a test of at most 6 operations, and the unchanged tree was quiet; 1 not so;
