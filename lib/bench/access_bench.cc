@@ -151,10 +151,10 @@ void RangeRows() {
   });
   for (const Column column : {kNone, kBitmap}) {
     Row("read_range_64_pages", column, [=](Fixture& f, GuestMemory& m) {
-      benchmark::DoNotOptimize(m.ReadRange(range, std::span(f.host).first(range.length())).ok());
+      benchmark::DoNotOptimize(m.ReadRange(range, f.host.first(range.length())).ok());
     });
     Row("write_range_64_pages", column, [=](Fixture& f, GuestMemory& m) {
-      benchmark::DoNotOptimize(m.WriteRange(range, std::span(f.host).first(range.length())).ok());
+      benchmark::DoNotOptimize(m.WriteRange(range, f.host.first(range.length())).ok());
     });
   }
 }

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,7 +55,10 @@ struct Fixture {
   std::shared_ptr<Ram> ram[3] = {nullptr, std::make_shared<Ram>(false), std::make_shared<Ram>(true)};
   GuestMemory memory[3] = {GuestMemory(), GuestMemory::Create("none", ram[1]).value(),
                            GuestMemory::Create("bitmap", ram[2]).value()};
-  std::vector<std::byte> host = std::vector<std::byte>(2 << 20);
+  // On a cache line, in the other half of a page than the guest's bytes: else the CPU takes loads of one side for loads of what
+  // was just stored to the other, now and then, as the heap happens to lie.
+  std::vector<std::byte> storage = std::vector<std::byte>((2 << 20) + 2 * kPageSize);
+  std::span<std::byte> host = std::span(storage).subspan(kPageSize * 3 / 2 - reinterpret_cast<uintptr_t>(storage.data()) % kPageSize, 2 << 20);
 };
 inline Fixture& Get() {
   static auto* const fixture = new Fixture;
