@@ -92,10 +92,8 @@ int SearchCommand(Runner& runner, const Arguments& arguments) {
       return kBadInput;
     }
   }
-  for (const Scenario& scenario : Scenarios()) {
-    if (arguments.files.empty()) {
-      traces.emplace_back(scenario.name, TraceOf(scenario));
-    }
+  if (arguments.files.empty()) {
+    traces = Scenarios();
   }
   uint64_t schedules = 0;
   for (const auto& [name, trace] : traces) {
@@ -269,8 +267,8 @@ int main(int argc, char** argv) {
     return Bench(runner, arguments);
   }
   if (arguments.command == "scenarios" && arguments.files.size() == 1) {
-    for (const Scenario& scenario : Scenarios()) {
-      if (!Write(arguments.files[0] + "/" + std::string(scenario.name), ToBytes(TraceOf(scenario)))) {
+    for (const auto& [name, trace] : Scenarios()) {
+      if (!Write(arguments.files[0] + "/" + name, ToBytes(trace))) {
         return kBadInput;
       }
     }

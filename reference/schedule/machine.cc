@@ -68,7 +68,7 @@ int64_t Machine::OffsetOf(const void* address) const {
 }
 
 void Machine::Reset(const Trace& trace) {
-  guestmem::detail::ForgetReaders();
+  guestmem::detail::ForgetReaders(trace.membarrier);
   trace_ = &trace;
   next_answer_ = 0;
   history_.Clear();

@@ -76,6 +76,7 @@ class Minimiser {
         op.thread %= 2;
       }
     });
+    smaller |= TryChange([](Trace& t) { t.membarrier = true; });
     smaller |= TryChange([](Trace& t) { t.pages.resize(std::max<size_t>(t.pages.size() - 1, 1)); });
     for (size_t i = 0; i < best_.trace.pages.size(); ++i) {
       smaller |= TryChange([i](Trace& t) { t.pages[i] = {}; });

@@ -62,7 +62,6 @@ constexpr Scenario kScenarios[] = {
 
 }  // namespace
 
-std::span<const Scenario> Scenarios() { return kScenarios; }
 const Scenario& BenchmarkScenario() { return kScenarios[0]; }
 
 Trace TraceOf(const Scenario& scenario) {
@@ -72,6 +71,18 @@ Trace TraceOf(const Scenario& scenario) {
     std::abort();
   }
   return std::get<Trace>(std::move(parsed));
+}
+
+std::vector<std::pair<std::string, Trace>> Scenarios() {
+  std::vector<std::pair<std::string, Trace>> all;
+  for (const bool membarrier : {true, false}) {
+    for (const Scenario& scenario : kScenarios) {
+      Trace trace = TraceOf(scenario);
+      trace.membarrier = membarrier;
+      all.emplace_back(std::string(scenario.name) + (membarrier ? "" : "_without_membarrier"), std::move(trace));
+    }
+  }
+  return all;
 }
 
 }  // namespace reference::schedule

@@ -3,8 +3,10 @@
 #ifndef GUESTMEM_REFERENCE_SCHEDULE_SCENARIOS_H_
 #define GUESTMEM_REFERENCE_SCHEDULE_SCENARIOS_H_
 
-#include <span>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "reference/schedule/trace.h"
 
@@ -15,8 +17,9 @@ struct Scenario {
   std::string_view text;  // the lines after the header
 };
 
-std::span<const Scenario> Scenarios();
 Trace TraceOf(const Scenario& scenario);
+// Each with its name; then each where membarrier is refused.
+std::vector<std::pair<std::string, Trace>> Scenarios();
 
 // A two-thread trace of six operations: the one whose schedules a second ci/schedules.sh prints.
 const Scenario& BenchmarkScenario();

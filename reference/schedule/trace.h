@@ -86,6 +86,7 @@ struct Page {
 
 struct Trace {
   uint8_t threads = 2;  // 2..kMaxThreads
+  bool membarrier = true;  // false: the kernel refuses it
   std::vector<Page> pages = {{}};  // 1..kMaxPages
   std::vector<Answer> answers;
   std::vector<Op> ops;               // each thread's, in this order

@@ -1,7 +1,8 @@
 // The byte spelling, and what both spellings share.
 //
 //   header                               one op
-//    0      threads - 2                   0  kind
+//    0      threads - 2 (low bit),        0  kind
+//           no membarrier (next)
 //    1      pages - 1                     1  thread (low two bits), size (next two), part (next three)
 //    2      number of ops                 2  page (low two bits), count - 1 (next two), cell (next two)
 //    3      number of answers             3  length
@@ -61,6 +62,7 @@ Trace FromBytes(std::span<const uint8_t> bytes) {
   bytes = bytes.subspan(given);
   Trace trace;
   trace.threads = static_cast<uint8_t>(2 + header[0] % 2);
+  trace.membarrier = (header[0] & 2) == 0;
   trace.pages.resize(1 + header[1] % kMaxPages);
   for (size_t i = 0; i < trace.pages.size(); ++i) {
     const uint8_t b = header[kPagesAt + i];
@@ -94,7 +96,7 @@ Trace FromBytes(std::span<const uint8_t> bytes) {
 
 std::vector<uint8_t> ToBytes(const Trace& trace) {
   std::vector<uint8_t> bytes(kHeaderBytes);
-  bytes[0] = static_cast<uint8_t>(trace.threads - 2);
+  bytes[0] = static_cast<uint8_t>((trace.threads - 2) | (trace.membarrier ? 0 : 2));
   bytes[1] = static_cast<uint8_t>(trace.pages.size() - 1);
   bytes[2] = static_cast<uint8_t>(trace.ops.size());
   bytes[3] = static_cast<uint8_t>(trace.answers.size());

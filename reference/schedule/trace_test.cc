@@ -43,6 +43,7 @@ TEST(ConcurrentTrace, RefusalsNameTheLineAndTheWord) {
   };
   EXPECT_NE(error("").find("empty"), std::string::npos);
   EXPECT_NE(error("guestmem schedule 1\nthreads 9\n").find("2: threads wants a number"), std::string::npos);
+  EXPECT_NE(error("guestmem schedule 1\nmembarrier perhaps\npage rw\n").find("2: after membarrier comes the word refused"), std::string::npos);
   EXPECT_NE(error("guestmem schedule 1\npage rw\n0 reed page=0\n").find("3: 'reed' is no op"), std::string::npos);
   EXPECT_NE(error("guestmem schedule 1\npage rw\n0 read cell=7\n").find("3: cell wants a number"), std::string::npos);
   EXPECT_NE(error("guestmem schedule 1\npage rw\nhandler maybe\n").find("'maybe' is no answer"), std::string::npos);

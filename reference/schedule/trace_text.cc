@@ -1,7 +1,8 @@
-// The text spelling. One thing a line: threads, pages, the handler's answers, the ops (thread first), the choices.
+// The text spelling. One thing a line: threads, a kernel that refuses membarrier, pages, the handler's answers, the ops (thread first), the choices.
 //
 //   guestmem schedule 1
 //   threads 2
+//   membarrier refused
 //   page rw
 //   page r- missing
 //   handler grant fail
@@ -84,7 +85,7 @@ std::string ParseChoices(const Words& words, Trace& trace) {
 std::string ParseOp(const Words& words, Trace& trace) {
   const auto thread = Number(words[0], 0, trace.threads - 1u);
   if (!thread) {
-    return Quoted(words[0]) + " is no line: threads, page, handler, choices, or a thread's number (below threads) and its op";
+    return Quoted(words[0]) + " is no line: threads, membarrier, page, handler, choices, or a thread's number (below threads) and its op";
   }
   const auto name = std::find(std::begin(kKindNames), std::end(kKindNames), words.size() < 2 ? "" : words[1]);
   if (name == std::end(kKindNames)) {
@@ -122,6 +123,10 @@ std::string ParseLine(const Words& words, Trace& trace) {
     trace.threads = static_cast<uint8_t>(*number);
     return "";
   }
+  if (words[0] == "membarrier") {
+    trace.membarrier = false;
+    return words.size() == 2 && words[1] == "refused" ? "" : "after membarrier comes the word refused; a trace without the line has it";
+  }
   if (words[0] == "page") {
     return ParsePage(words, trace);
   }
@@ -147,7 +152,8 @@ std::string OpText(const Op& op) {
 }
 
 std::string ToText(const Trace& trace) {
-  std::string out = std::string(kHeader) + "\nthreads " + std::to_string(trace.threads) + "\n";
+  std::string out = std::string(kHeader) + "\nthreads " + std::to_string(trace.threads) + "\n" +
+                    (trace.membarrier ? "" : "membarrier refused\n");
   for (const Page& page : trace.pages) {
     out += std::string("page ") + (page.readable ? 'r' : '-') + (page.writable ? 'w' : '-') + (page.hole ? " hole\n" : page.missing ? " missing\n" : "\n");
   }

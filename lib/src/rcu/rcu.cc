@@ -35,7 +35,16 @@ pthread_key_t g_thread_exit;
 
 bool ReadersFence() { return (g_epoch.load(std::memory_order_relaxed) & kReadersFence) != 0; }
 
-int Membarrier(int command) { return static_cast<int>(syscall(SYS_membarrier, command, 0, 0)); }
+int Membarrier([[maybe_unused]] int command) {
+#if defined(GUESTMEM_SCHEDULED)
+  for (ReaderSlot* slot = g_slots.load(std::memory_order_relaxed); slot != nullptr; slot = slot->next) {
+    slot->epoch.Drain();
+  }
+  return 0;
+#else
+  return static_cast<int>(syscall(SYS_membarrier, command, 0, 0));
+#endif
+}
 
 // Runs at thread exit, and again if a later destructor's access registered the thread again.
 void ReleaseSlot(void* slot) {
@@ -93,10 +102,20 @@ ReaderSlot* TakeSlot() {
   return slot;
 }
 
+void FenceThisThread() {
+#if defined(GUESTMEM_SCHEDULED)
+  if (t_reader_slot != nullptr) {
+    t_reader_slot->epoch.Drain();
+  }
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
 // The writer's part of fence B.
 void FenceEveryThread() {
   if (ReadersFence()) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    FenceThisThread();
   } else if (Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0) {
     Fatal("membarrier worked at load and is refused now");
   }
@@ -141,7 +160,7 @@ ReaderSlot* EnterSlowly() noexcept {
   }
   slot->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
   if (ReadersFence()) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // fence B
+    FenceThisThread();  // fence B
   }
   return slot;
 }
@@ -153,15 +172,15 @@ void LeaveReaders() noexcept {
   }
 }
 
-void ForgetReaders() noexcept {
+void ForgetReaders(bool membarrier) noexcept {
   for (ReaderSlot* slot = g_slots.exchange(nullptr); slot != nullptr;) {
     ReaderSlot* const next = slot->next;
     delete slot;
     slot = next;
   }
   pthread_setspecific(g_thread_exit, nullptr);
+  g_epoch.store((membarrier ? 0 : kReadersFence) | 1, std::memory_order_relaxed);
   SetReaderSlot(nullptr);
-  g_epoch.store((g_epoch.load(std::memory_order_relaxed) & kReadersFence) | 1, std::memory_order_relaxed);
 }
 #endif
 

@@ -22,7 +22,7 @@ namespace guestmem::detail {
 
 // One thread's place in the registry. Never freed, but reused by later threads; on its own cache line.
 struct alignas(64) ReaderSlot {
-  std::atomic<uint64_t> epoch{0};  // 0: outside sections; else the epoch when the outermost one began. Written by its thread
+  OwnWord epoch{0};                // 0: outside sections; else the epoch when the outermost one began. Written by its thread
   ReaderSlot* next = nullptr;      // in the registry; written before the slot is published, then immutable
   bool taken = false;              // by a living thread; guarded by the registry's mutex
 };

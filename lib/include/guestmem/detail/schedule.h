@@ -7,14 +7,16 @@
 // words), so that a mistake put together from them has its points too.
 //
 // The scheduled build differs from production in this and no more: one thread of the process runs at a time, on fibers;
-// bulk transfers go page by page; waiting yields to the scheduler; mutexes and access-bit words have points.
+// bulk transfers go page by page; waiting yields to the scheduler; mutexes and access-bit words have points; a thread's
+// store to its reader slot is seen by others as late as the order of the store allows (OwnWord), and membarrier is played.
 
 #ifndef GUESTMEM_DETAIL_SCHEDULE_H_
 #define GUESTMEM_DETAIL_SCHEDULE_H_
 
-#if defined(GUESTMEM_SCHEDULED)
-
+#include <atomic>
 #include <cstdint>
+
+#if defined(GUESTMEM_SCHEDULED)
 
 namespace guestmem::detail {
 
@@ -58,8 +60,28 @@ inline bool AwaitSchedule(bool first) noexcept { return g_schedule_hooks != null
 
 // The calling fiber leaves the registry of readers, as a thread does at its end.
 void LeaveReaders() noexcept;
-// No slots, first epoch: each run starts from the same state. No fiber may be inside the library.
-void ForgetReaders() noexcept;
+// No slots, first epoch: each run starts from the same state, on a kernel that has membarrier or refuses it. No fiber may
+// be inside the library.
+void ForgetReaders(bool membarrier) noexcept;
+
+// A word that only one thread stores to. What it stores relaxed stays in its store buffer, where it alone sees it, until its
+// next fence or release: no processor keeps it longer than that, and one that keeps it so long shows the fences missing.
+class OwnWord {
+ public:
+  constexpr OwnWord(uint64_t value) : own_(value), others_(value) {}
+  // Relaxed: by the thread itself; acquire: by others.
+  uint64_t load(std::memory_order order) const noexcept { return order == std::memory_order_relaxed ? own_ : others_; }
+  void store(uint64_t value, std::memory_order order) noexcept {
+    own_ = value;
+    if (order != std::memory_order_relaxed) {
+      Drain();
+    }
+  }
+  void Drain() noexcept { others_ = own_; }
+
+ private:
+  uint64_t own_, others_;
+};
 
 }  // namespace guestmem::detail
 
@@ -71,6 +93,7 @@ void ForgetReaders() noexcept;
 
 namespace guestmem::detail {
 inline constexpr bool kScheduled = false;
+using OwnWord = std::atomic<uint64_t>;
 }
 #define GUESTMEM_SCHEDULE_POINT(...) static_cast<void>(0)
 
