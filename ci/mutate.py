@@ -170,7 +170,7 @@ class Place:
         self.folder, self.traces = self.tree.folder, traces
         self.build = self.folder / "build" / "mutate"
         self.log = WORK / f"{number}.log"
-        self.unit_tests = [p.stem for p in sorted((self.folder / "lib" / "test").glob("*_test.cc")) if not re.search(SLOW, p.stem)]
+        self.unit_tests = [p.stem for p in sorted((ROOT / "lib" / "test").glob("*_test.cc")) if not re.search(SLOW, p.stem)]
         self.clean = None
 
     def run(self, command, seconds=SECONDS, **options):
