@@ -25,8 +25,8 @@ RESULTS = WORK / "results.json"
 KNOWN = ROOT / "ci" / "mutate_survivors.txt"
 CLASSES = ("equivalent", "performance", "hole")
 SECONDS = 60  # that a judge may take; the unchanged engine takes a few
-# Tests that ask nothing about values, start many processes or take long.
-SLOW = r"absl|stress|wild_crash|crash_target|objects_test|failure_loop|trap_sweep"
+# Tests that ask nothing about values, or take long.
+SLOW = r"absl|crash_target|objects_test|trap_sweep"
 SCHEDULED = r"(rcu|access_bitmap|access|lock|piece|read_section|region|schedule\w*)\.(cc|h)$"  # what schedules can see
 
 TOKEN = re.compile(r"""
