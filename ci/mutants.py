@@ -241,6 +241,8 @@ def fuzz_once(hunt, target, folders, seconds, seed=1):
     environment = fuzz.merged_environment(target)
     if hunt.builds == ASAN_BUILD:
         environment["GUESTMEM_UNJUDGED"] = "1"
+    if hunt.name.startswith("plain"):
+        environment["GUESTMEM_PLAIN_MUTATOR"] = "1"
     noticed = hunt.command(command, timeout=seconds + 60, env=environment)
     said = hunt.log.read_bytes()[before:]
     hunt.executions += max((int(a or b) for a, b in EXECUTED.findall(said)), default=0)
@@ -262,7 +264,7 @@ def hunt_corpus(hunt, _):
 def hunt_empty(hunt, seed):
     """From nothing, in three rounds over the targets, each longer than the one before: one that is blind costs little."""
     targets = [t for t in fuzz_targets() if t != "trace_codec_fuzzer"]
-    finds = WORK / "finds" / f"{hunt.builds.name}.{seed}"
+    finds = WORK / "finds" / hunt.name.replace(" ", "_")
     shutil.rmtree(finds, ignore_errors=True)
     for turn in (1, 2, 3):
         for target in targets:
@@ -306,6 +308,9 @@ def wanted(name, options):
     for kept, builds in (("hunts", FUZZ_BUILD), *([("unjudged", ASAN_BUILD)] if options.ablation else [])):
         hunts.append((kept, "corpus", hunt_corpus, None, builds, 0))
         hunts += [(kept, f"empty {seed}", hunt_empty, seed, builds, options.seconds) for seed in range(1, options.seeds + 1)]
+    if options.mutators:
+        hunts += [("plain", f"empty {seed}", hunt_empty, seed, FUZZ_BUILD, options.seconds) for seed in range(1, options.seeds + 1)]
+        hunts.sort(key=lambda hunt: hunt[1])  # each pair side by side
     return hunts + [("hunts", test, TEST_HUNTERS[test], None, TEST_BUILD, 0) for test in (TESTS if options.tests else ())]
 
 
@@ -428,6 +433,15 @@ def first_how(result):
     return next((hunt["how"] for hunt in result["hunts"].values() if hunt["killed"]), "")
 
 
+def tell_mutators(mutants, options):
+    """From nothing, with the mutator that knows traces and with libFuzzer's own alone: pairs of the same mutant and seed."""
+    pairs = [(r["hunts"][name], r["plain"][name]) for r in mutants for name in r.get("plain", {})]
+    for told_as, hunts in (("ours", [a for a, _ in pairs]), ("libFuzzer's own", [b for _, b in pairs])):
+        seconds = [h["seconds"] if h["killed"] else options.seconds for h in hunts]
+        print(f"mutator, {told_as}: {sum(h['killed'] for h in hunts)} of {len(hunts)} hunts from nothing killed, "
+              f"median {median(seconds):.2f} s, in all {sum(seconds):.0f} s")
+
+
 def tell(rows, options):
     head = ["mutant", "corpus: s, runs", "from nothing: seeds, s, runs"]
     if options.ablation:
@@ -455,6 +469,8 @@ def tell(rows, options):
         corpus = [r for r in mutants if r.get("unjudged", {}).get("corpus", {}).get("killed")]
         nothing = [r for r in mutants if any(h["killed"] for h in empties(r, "unjudged"))]
         print(f"without the model (ASan and UBSan only): {len(corpus)} of {len(mutants)} from the corpus, {len(nothing)} from nothing")
+    if options.mutators:
+        tell_mutators(mutants, options)
     repros = [r["repro"] for r in mutants if r.get("repro")]
     small = [r["ops"] for r in repros if r["ops"] is not None]
     good = [r for r in mutants if is_reproduced(r)]
@@ -526,7 +542,7 @@ def run_all(options):
                 continue
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
             rows.append((name, result))
-            alarms = [h for kept in ("hunts", "unjudged") for h, found in result.get(kept, {}).items() if found["killed"]]
+            alarms = [h for kept in ("hunts", "unjudged", "plain") for h, found in result.get(kept, {}).items() if found["killed"]]
             if name == CONTROL:
                 verdict = f"KILLED BY {', '.join(alarms)}" if alarms else "quiet, as it should"
             else:
@@ -626,6 +642,7 @@ def main():
     command.add_argument("--seconds", type=int, default=60)
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--ablation", action="store_true")
+    command.add_argument("--mutators", action="store_true")
     command.add_argument("--tests", action="store_true")
     command.add_argument("--again", action="store_true")
     command.add_argument("mutant", nargs="*")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: ci/mutants.sh [--seconds N] [--seeds N] [--ablation] [--tests] [--again] [MUTANT...]
+# usage: ci/mutants.sh [--seconds N] [--seeds N] [--ablation] [--mutators] [--tests] [--again] [MUTANT...]
 #        ci/mutants.sh list | check | refresh
 #
 # Is the harness blind? Plants the bugs of ci/mutants/*.patch in a copy of the tree (build/mutants/tree), one at a time, and
@@ -16,6 +16,7 @@
 #   --seconds N  most fuzzing a mutant and seed (default 60)
 #   --seeds N    hunts from nothing, by different random numbers (default 3; 0: only the corpus)
 #   --ablation   the same hunts once more with the model's judgement off, under ASan and UBSan: what would they alone notice?
+#   --mutators   the hunts from nothing once more with libFuzzer's own mutations alone: is fuzz/mutator.cc worth having?
 #   --tests      also the unit tests, properties, enumerations and schedules
 #   --again      forget earlier results (build/mutants/results.json); without it, what was run on the same sources (but for
 #                tests) is kept, so an interrupted run, or one with more seeds, goes on where it stopped; a change of what

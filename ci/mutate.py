@@ -23,7 +23,7 @@ ROOT = mutants.ROOT
 WORK = ROOT / "build" / "mutate"
 RESULTS = WORK / "results.json"
 KNOWN = ROOT / "ci" / "mutate_survivors.txt"
-CLASSES = ("equivalent", "performance", "hole")
+CLASSES = ("equivalent", "performance", "elsewhere", "hole")
 SECONDS = 60  # that a judge may take; the unchanged engine takes a few
 # Tests that ask nothing about values, or take long.
 SLOW = r"absl|crash_target|objects_test|trap_sweep"
@@ -187,7 +187,7 @@ class Place:
             launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
             self.run(["cmake", "--preset", "default", "-S", str(self.folder), "-B", str(self.build), "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1",
                       "-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld", *launcher], 600)
-        tests = [*self.unit_tests, "trap_sweep_test", "lockstep_property_test", "schedule"]
+        tests = [*self.unit_tests, "trap_sweep_test", "lockstep_property_test", "schedule", "vmm"]
         if not self.make("trace", *tests):
             raise mutants.BadPatch("the unchanged engine doesn't build:\n" + self.tail())
         for judge in self.judges("/trap/rcu.cc"):  # all of them
@@ -214,10 +214,13 @@ class Place:
             return self.run([str(self.build / "proptest" / "lockstep_property_test"), "--gtest_filter=*EngineAndModelAgree*"],
                             env={**os.environ, "RC_PARAMS": "seed=1 max_success=300"})
 
+        def corpus(tool, traces):
+            return lambda: self.run([str(self.build / "fuzz" / tool), "run", *map(str, traces)])
+
         def schedules():
             return self.run([str(self.build / "fuzz" / "schedule"), "search", "--seconds", "2"])
 
-        judges = [("corpus", ["trace"], lambda: self.run([str(self.build / "fuzz" / "trace"), "run", *map(str, self.traces)])),
+        judges = [("corpus", ["trace"], corpus("trace", self.traces)), ("corpus", ["vmm"], corpus("vmm", vmm_traces())),
                   ("unit tests", self.unit_tests, unit), ("properties", ["lockstep_property_test"], properties)]
         if "/trap/" in file or "trap_inline" in file:
             judges.append(("every byte before a fault", ["trap_sweep_test"], lambda: self.run([str(self.build / "lib" / "trap_sweep_test"), "--gtest_fail_fast"], 300)))
@@ -252,7 +255,7 @@ def traces_of_corpora():
     """What each target makes of each of its inputs, as texts: one program can then run them all."""
     folder = WORK / "traces"
     stamp = folder / "stamp"
-    inputs = [path for path in sorted((ROOT / "corpus").glob("*_fuzzer/*")) if path.parent.name not in ("concurrent_fuzzer", "trace_codec_fuzzer")]
+    inputs = [path for path in sorted((ROOT / "corpus").glob("*_fuzzer/*")) if path.parent.name not in ("concurrent_fuzzer", "trace_codec_fuzzer", "vmm_fuzzer")]
     listing = hashlib.sha256("\n".join(map(str, inputs)).encode()).hexdigest()
     if not stamp.is_file() or stamp.read_text() != listing:
         shutil.rmtree(folder, ignore_errors=True)
@@ -267,6 +270,10 @@ def traces_of_corpora():
                            env={**os.environ, "GUESTMEM_SAVE_TRACE": str(out)})
         stamp.write_text(listing)
     return [*sorted(folder.glob("*.trace")), *sorted((ROOT / "corpus" / "seeds").glob("*.trace"))]
+
+
+def vmm_traces():
+    return [*sorted((ROOT / "corpus" / "vmm_fuzzer").iterdir()), *sorted((ROOT / "corpus" / "seeds" / "vmm").iterdir())]
 
 
 def tell(chosen, results, known):

@@ -5,7 +5,7 @@
 # conditions, forced branches, removed statements), builds it and asks, until one notices: the corpora and seeds in lockstep
 # with the model, the unit tests, a short property run, and schedules where those could see it. What compiles to the same code
 # is no mutant. Ends with a table by operator and with each survivor: its change, and its class and reason if
-# ci/mutate_survivors.txt has them (equivalent, performance, hole).
+# ci/mutate_survivors.txt has them (equivalent, performance, elsewhere, hole).
 #
 #   --sample N         so many, each operator in turn (default 300)
 #   --seed N           which (default 1)

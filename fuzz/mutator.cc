@@ -1,10 +1,12 @@
 // A libFuzzer mutator that knows traces: it inserts, deletes, doubles, swaps and changes operations and the world, and
-// splices two traces at operations. Every other mutation is still libFuzzer's own, on the bytes.
+// splices two traces at operations. Every other mutation is still libFuzzer's own, on the bytes. Whether it is worth having,
+// ci/mutants.sh --mutators measures.
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <span>
@@ -140,11 +142,16 @@ size_t Store(const Trace& trace, uint8_t* out, size_t max_size) {
   return size;
 }
 
+bool Plain() {
+  static const bool plain = std::getenv("GUESTMEM_PLAIN_MUTATOR") != nullptr;  // ci/mutants.sh --mutators
+  return plain;
+}
+
 }  // namespace
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
   Random random(seed);
-  if (max_size < kWorldBytes + kOpBytes || random.Below(2) == 0) return LLVMFuzzerMutate(data, size, max_size);
+  if (Plain() || max_size < kWorldBytes + kOpBytes || random.Below(2) == 0) return LLVMFuzzerMutate(data, size, max_size);
   Trace trace = reference::FromBytes({data, size});
   for (size_t times = 1 + random.Below(3); times > 0; --times) ChangeTrace(trace, random);
   return Store(trace, data, max_size);
@@ -153,6 +160,7 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
 // The world of the first; its operations up to a place, then the second's from another on.
 extern "C" size_t LLVMFuzzerCustomCrossOver(const uint8_t* data1, size_t size1, const uint8_t* data2, size_t size2, uint8_t* out,
                                             size_t max_size, unsigned int seed) {
+  if (Plain()) return 0;
   Random random(seed);
   Trace trace = reference::FromBytes({data1, size1});
   const Trace other = reference::FromBytes({data2, size2});

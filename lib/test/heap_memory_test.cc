@@ -53,10 +53,12 @@ TEST(AlignedHeapMemory, RefusesASizeThatIsNotBelow2To63) {
 
 TEST(AlignedHeapMemory, ReportsMemoryThatCannotBeHad) {
   detail::SetHostCallFilter([](detail::HostCall call) { return call == detail::HostCall::kAllocate; });
-  const Status status = AlignedHeapMemory::Create(kPageSize).status();
+  for (const uint64_t size : {kPageSize, (uint64_t{1} << 63) - kPageSize}) {  // the second: as large as is allowed
+    const Status status = AlignedHeapMemory::Create(size).status();
+    EXPECT_EQ(status.kind(), ErrorKind::kResourceExhausted);
+    EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  }
   detail::SetHostCallFilter(nullptr);
-  EXPECT_EQ(status.kind(), ErrorKind::kResourceExhausted);
-  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
 }
 
 TEST(AlignedHeapMemory, HasNoBitmapNoIovaAndTheDefaultAnswers) {

@@ -3,6 +3,7 @@
 #include "guestmem/rcu.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -132,17 +133,21 @@ TEST(Rcu, ASlotIsReusedAfterItsThreadIsGone) {
 }
 
 TEST(Rcu, AnAccessDuringThreadExitRegistersAgain) {
-  struct LateReader {
-    ~LateReader() {
-      const Rcu::Section section;
-      EXPECT_TRUE(Rcu::InSection());
-    }
-  };
-  std::thread([] {
-    thread_local LateReader late;
-    (void)&late;
+  static bool ran = false;
+  pthread_key_t key = 0;  // its destructor runs after the library's, whose key was made at load
+  ASSERT_EQ(pthread_key_create(&key, [](void*) {
+    EXPECT_EQ(detail::t_reader_slot, nullptr);
+    const Rcu::Section section;
+    EXPECT_TRUE(Rcu::InSection());
+    EXPECT_TRUE(detail::t_reader_slot->taken);
+    ran = true;
+  }), 0);
+  std::thread([&] {
+    ASSERT_EQ(pthread_setspecific(key, &key), 0);
     const Rcu::Section section;
   }).join();
+  EXPECT_EQ(pthread_key_delete(key), 0);
+  EXPECT_TRUE(ran);
   Rcu::Synchronize();
 }
 
@@ -185,6 +190,7 @@ TEST(Rcu, AForkChildStartsClean) {
 
 TEST(Rcu, ASectionMayForkWhileAWriterWaitsForIt) {
   pid_t child = 0;
+  bool goes_on = false;
   std::thread writer;
   {
     const Rcu::Section section;
@@ -194,11 +200,14 @@ TEST(Rcu, ASectionMayForkWhileAWriterWaitsForIt) {
       std::this_thread::yield();
     }
     child = fork();
+    if (child == 0) {
+      alarm(30);
+      goes_on = Rcu::InSection() && detail::t_reader_slot->taken;
+    }
   }
   if (child == 0) {
-    alarm(30);
     Rcu::Synchronize();
-    _exit(0);
+    _exit(goes_on ? 0 : 1);
   }
   writer.join();
   int status = 0;
