@@ -81,13 +81,13 @@ template <typename T>
 inline constexpr bool kIsPlain =
     std::is_trivially_copyable_v<T> && (sizeof(T) == 1 || sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8);
 
-[[gnu::cold]] Fault MakeFault(const void* start, size_t length, const TrapResult& result) noexcept;
+[[gnu::cold]] Fault MakeFault(const void* start, size_t length, TrapResult result) noexcept;
 
 // After a kernel met a fault: makes the prefix below it exact, and describes it. In the section of the kernel's call, if that
 // had one: it moves bytes that the bits allowed then. Sanitizers are told of what a host buffer got.
-[[gnu::cold]] Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length, const TrapResult& result,
+[[gnu::cold]] Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length, TrapResult result,
                                HostSide::Sharing sharing) noexcept;
-[[gnu::cold]] Fault FinishFill(void* guest, uint8_t value, size_t length, const TrapResult& result) noexcept;
+[[gnu::cold]] Fault FinishFill(void* guest, uint8_t value, size_t length, TrapResult result) noexcept;
 
 template <typename T>
 GUESTMEM_TRAP_INLINE uint64_t ToWord(const T& value) noexcept {

@@ -345,7 +345,7 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::ReadAt(uint64_t gpa, std::span<std::byt
         host.Moved(result.info == 0 ? destination.size() : 0);
         return result;
       },
-      [&](const std::byte* guest, const detail::TrapResult& result) {
+      [&](const std::byte* guest, detail::TrapResult result) {
         return detail::FinishCopy(GuestSide::kSource, destination.data(), guest, destination.size(), result,
                                   detail::HostSide::kOwn);
       },
@@ -359,7 +359,7 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::WriteAt(uint64_t gpa, std::span<const s
         const detail::HostSide host(detail::HostSide::kRead, source.data(), source.size());
         return detail::g_trap_kernels.copy_to_guest(guest, source.data(), source.size());
       },
-      [&](std::byte* guest, const detail::TrapResult& result) {
+      [&](std::byte* guest, detail::TrapResult result) {
         return detail::FinishCopy(GuestSide::kDestination, guest, source.data(), source.size(), result, detail::HostSide::kOwn);
       },
       [&](const Fault* met) { return WriteSlow(gpa, source, met); });
@@ -369,7 +369,7 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uin
   return RunFastBulk(
       AccessType::kWrite, gpa, length,
       [&](std::byte* guest) { return detail::g_trap_kernels.fill_guest(guest, value, length); },
-      [&](std::byte* guest, const detail::TrapResult& result) { return detail::FinishFill(guest, value, length, result); },
+      [&](std::byte* guest, detail::TrapResult result) { return detail::FinishFill(guest, value, length, result); },
       [&](const Fault* met) { return FillSlow(gpa, value, length, met); });
 }
 

@@ -264,7 +264,7 @@ Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, uint64
     Status status = RunFastBulk(
         Transfer::kAccess, gpa, here,
         [&](std::byte* guest) { return transfer.Kernel(guest, done, here); },
-        [&](std::byte* guest, const detail::TrapResult& result) { return transfer.Finish(guest, done, here, result); },
+        [&](std::byte* guest, detail::TrapResult result) { return transfer.Finish(guest, done, here, result); },
         [&](const Fault* met) { return RunBulk(gpa, here, transfer, std::nullopt, done, met).Release(); });
     if (!status.ok()) [[unlikely]] {
       return status;

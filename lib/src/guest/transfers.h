@@ -36,7 +36,7 @@ struct ReadTransfer : BulkTransfer {
     side.Moved(result.info == 0 ? length : 0);
     return result;
   }
-  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result, HostSide::Sharing sharing = HostSide::kOwn) {
+  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, TrapResult result, HostSide::Sharing sharing = HostSide::kOwn) {
     return FinishCopy(GuestSide::kSource, host + at, guest, length, result, sharing);
   }
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
@@ -60,7 +60,7 @@ struct WriteTransfer : BulkTransfer {
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
     return TryCopy(GuestSide::kDestination, guest, host + at, length);
   }
-  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result) {
+  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, TrapResult result) {
     return FinishCopy(GuestSide::kDestination, guest, host + at, length, result, HostSide::kOwn);
   }
   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t at, uint64_t length) {
@@ -74,7 +74,7 @@ struct SharedReadTransfer : ReadTransfer {
   TrapResult Kernel(const std::byte* guest, uint64_t at, uint64_t length) {
     return ReadTransfer::Kernel(guest, at, length, HostSide::kShared);
   }
-  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, const TrapResult& result) {
+  Fault Finish(std::byte* guest, uint64_t at, uint64_t length, TrapResult result) {
     return ReadTransfer::Finish(guest, at, length, result, HostSide::kShared);
   }
   std::optional<Fault> Move(std::byte* guest, uint64_t at, uint64_t length) {
@@ -102,7 +102,7 @@ struct FillTransfer : BulkTransfer {
     return g_trap_kernels.fill_guest(guest, value, length);
   }
   std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) { return TryFill(guest, value, length); }
-  Fault Finish(std::byte* guest, uint64_t, uint64_t length, const TrapResult& result) {
+  Fault Finish(std::byte* guest, uint64_t, uint64_t length, TrapResult result) {
     return FinishFill(guest, value, length, result);
   }
   Status Fallback(GuestMemoryAccess& backing, uint64_t address, uint64_t, uint64_t length) {

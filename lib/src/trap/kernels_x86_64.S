@@ -9,10 +9,9 @@
 //     volume 3, "Memory ordering": only accesses up to a quadword are all or nothing across pages);
 //   - host stores follow the guest loads they depend on, so nothing from at or above a fault reaches the host;
 //   - what has been moved when an access faults is a prefix of the range, and each access says which (`moved` below):
-//     at most 4 vectors short of the fault, which C++ finishes.
+//     at most 8 vectors short of the fault, which C++ finishes.
 //
-// Each body is assembled three times: 16-byte vectors (any x86-64), 32-byte (AVX), AVX-512 VL and BW
-// (32-byte, and 64-byte where a transfer is a few vectors).
+// Each body is assembled three times: for vectors of 16 bytes (any x86-64), 32 (AVX) and 64 (AVX-512 VL and BW).
 
 #define TRAP_READ 1
 #define TRAP_WRITE 2
@@ -130,12 +129,12 @@
 
         // Registers 16 and up do not exist for SSE code, so that mixing with it costs nothing and needs no vzeroupper.
 #define WIDTH avx512
-#define W 32
+#define W 64
 #define VLOAD vmovdqu64
 #define VSTORE vmovdqu64
-#define VEC(n) %ymm2##n
+#define VEC(n) %zmm2##n
+#define YMM(n) %ymm2##n
 #define XMM(n) %xmm2##n
-#define WIDE(n) %zmm2##n
 #define VEXIT
 #define BROADCAST_ESI vpbroadcastb %esi, %zmm20
 #include "trap/kernels_x86_64.inc"

@@ -121,7 +121,7 @@ TrapTable::~TrapTable() {
   delete table;
 }
 
-Fault MakeFault(const void* start, size_t length, const TrapResult& result) noexcept {
+Fault MakeFault(const void* start, size_t length, TrapResult result) noexcept {
   const auto begin = reinterpret_cast<uint64_t>(start);
   Fault fault;
   fault.address = std::max(begin, result.address & ~(kPageSize - 1));
@@ -165,7 +165,7 @@ Fault FinishPrefix(const void* guest, size_t length, TrapResult result, Move mov
 
 }  // namespace
 
-Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length, const TrapResult& result,
+Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length, TrapResult result,
                  HostSide::Sharing sharing) noexcept {
   auto* const to = static_cast<std::byte*>(destination);
   auto* const from = static_cast<const std::byte*>(source);
@@ -179,7 +179,7 @@ Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t 
   return fault;
 }
 
-Fault FinishFill(void* guest, uint8_t value, size_t length, const TrapResult& result) noexcept {
+Fault FinishFill(void* guest, uint8_t value, size_t length, TrapResult result) noexcept {
   return FinishPrefix(guest, length, result, [&](size_t at, size_t n) {
     return g_trap_kernels.fill_guest(static_cast<std::byte*>(guest) + at, value, n);
   });

@@ -200,7 +200,7 @@ struct TrapKernels {
   TrapResult (*fill_guest)(void* guest, int value, size_t length);
   const char* name;
 };
-inline uint64_t MovedUpTo(const TrapResult& result) {
+inline uint64_t MovedUpTo(TrapResult result) {
   return result.address - static_cast<uint64_t>(static_cast<int64_t>(result.info) >> kTrapInfoLagShift);
 }
 extern TrapKernels g_trap_kernels;  // constant after load
