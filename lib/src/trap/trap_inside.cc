@@ -42,18 +42,16 @@ GUESTMEM_IN_SIGNAL_CONTEXT bool FindRecovery(uint64_t instruction, Recovery& fou
   bool ok = false;
   for (const RecoveryTable* table = g_tables.load(std::memory_order_seq_cst); table != nullptr && !ok;
        table = table->next.load(std::memory_order_acquire)) {
-    const Recovery* low = table->begin;
-    const Recovery* high = table->end;
-    while (low < high) {
-      const Recovery* middle = low + (high - low) / 2;
-      if (middle->end <= instruction) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
+    // The first that ends beyond the instruction, or the last. After a trip into the kernel each branch is a guess, so the search
+    // has but one.
+    const Recovery* at = table->begin;
+    for (auto left = static_cast<size_t>(table->end - table->begin); left > 1;) {
+      const size_t half = left / 2;
+      at += (at[half - 1].end <= instruction ? 1 : 0) * half;
+      left -= half;
     }
-    if (low != table->end && low->start <= instruction) {
-      found = *low;
+    if (at != table->end && at->start <= instruction && instruction < at->end) {
+      found = *at;
       ok = true;
     }
   }
