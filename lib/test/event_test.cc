@@ -136,10 +136,31 @@ TEST(Event, AnotherProcessSignalsIt) {
   EXPECT_TRUE(Taken(event));
 }
 
+// Descriptor 0 is one like the others.
+void WithoutStandardInput() {
+  const Event other = Event::Create().value();
+  close(0);
+  {
+    const Event event = Event::Create().value();
+    CHILD_CHECK(event.fd() == 0 && !Taken(event));
+  }
+  CHILD_CHECK(fcntl(0, F_GETFD) == -1);
+  {
+    const Event clone = other.Clone().value();
+    CHILD_CHECK(clone.fd() == 0 && !Taken(clone));
+  }
+  CHILD_CHECK(fcntl(0, F_GETFD) == -1);
+}
+
+TEST(Event, MayBeDescriptor0) {
+  const test::ChildResult child = test::RunMode("WithoutStandardInput");
+  EXPECT_TRUE(child.Exited(0)) << child;
+}
+
 }  // namespace
 }  // namespace guestmem
 
 int main(int argc, char** argv) {
   using namespace guestmem;
-  return test::TestMain(argc, argv, {{"SignalInherited", SignalInherited}});
+  return test::TestMain(argc, argv, {{"SignalInherited", SignalInherited}, {"WithoutStandardInput", WithoutStandardInput}});
 }

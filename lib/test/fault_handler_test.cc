@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "child.h"
 #include "guestmem/fault.h"
@@ -171,6 +172,37 @@ void MachineCheckBelowTheAccessIsRecovered() {
   for (const size_t page : {0, 1}) {  // of an even and of an odd number
     uint64_t value = 0;
     CHILD_CHECK(TryRead(pages.hole() + page * kPage + 8, value).has_value());
+  }
+  CHILD_CHECK(g_recovered == 2);
+}
+
+// The same fault, told as what is none: sent, of another sort, or memory that went bad elsewhere.
+void DisguisingHandler(int signal, siginfo_t* info, void* context) {
+  auto* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  const greg_t instruction = registers[REG_RIP];
+  const int code = info->si_code;
+  std::vector<int> others = {SI_USER, SI_QUEUE, SI_TKILL, SI_KERNEL};
+  if (signal == SIGBUS) {
+    others.insert(others.end(), {BUS_ADRALN, BUS_OBJERR, BUS_MCEERR_AO});
+  } else {
+    others.push_back(SEGV_BNDERR);
+  }
+  for (const int other : others) {
+    info->si_code = other;
+    CHILD_CHECK(!TryHandleFault(signal, info, context) && registers[REG_RIP] == instruction);
+  }
+  info->si_code = code;
+  CHILD_CHECK(TryHandleFault(signal, info, context) && registers[REG_RIP] != instruction);
+  ++g_recovered;
+}
+
+void OnlyAddressFaultsAreRecovered() {
+  Set(SIGSEGV, Action(DisguisingHandler));
+  Set(SIGBUS, Action(DisguisingHandler));
+  for (const Hole hole : {Hole::kTruncated, Hole::kInaccessible}) {
+    const Pages pages(1, 1, hole);
+    uint64_t value = 0;
+    CHILD_CHECK(TryRead(pages.hole(), value).has_value());
   }
   CHILD_CHECK(g_recovered == 2);
 }
@@ -407,6 +439,7 @@ constexpr NamedMode kModes[] = {
     {"CreateInstalls", 0, CreateInstalls},
     {"AProgramsOwnHandlerRecoversAndRefuses", 0, OwnHandlerRecovers},
     {"AMachineCheckBelowTheAccessIsRecovered", 0, MachineCheckBelowTheAccessIsRecovered},
+    {"OnlyAddressFaultsAreRecovered", 0, OnlyAddressFaultsAreRecovered},
     {"D19_ChainsWithAddressAndContext", 0, ChainsWithInfo},
     {"ChainsToAHandlerThatJumpsAway", 0, ChainsToAHandlerThatJumpsAway},
     {"ChainsWithTheMaskOfASimpleHandler", 0, ChainsWithItsMask<false, false>},

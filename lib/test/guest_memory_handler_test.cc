@@ -208,6 +208,12 @@ TEST_F(LaterSection, ThatIsRefusedFailsWithTheEarlierOnesCounted) {
   EXPECT_TRUE(s.GuestHas(0, kMiB, 0, 2 * kMiB));
 }
 
+TEST_F(LaterSection, ThatIsRefusedBehindItsStartNamesThatPage) {
+  // From byte 40 on the bits become clear: those of page 320 and up.
+  EXPECT_TRUE(Failed(s.Memory().FillAt(40, 0, 2 * kMiB - 40), ErrorKind::kAccessDenied, 320 * kPageSize, kMiB));
+  EXPECT_TRUE(s.GuestHas(40, kMiB, 0, 2 * kMiB));
+}
+
 TEST_F(LaterSection, ThatIsRefusedGoesOnAfterRetryWithoutRepeatingTheEarlierOnes) {
   s.backing->handler = [this](const PageFaultInfo&) {
     std::memset(s.backing->At(0), 0xff, kPageSize);
