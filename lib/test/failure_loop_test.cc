@@ -301,6 +301,21 @@ TEST(FailureLoop, AKernelWithoutMembarrierIsNoFailure) {
   EXPECT_TRUE(refused.Exited(0)) << refused;
 }
 
+// Withdrawn after the readers were told that they need no fence: nothing that could be returned would be safe.
+void MembarrierWithdrawn() {
+  RefuseOrLeave(SYS_membarrier, test::kAnyArgument);
+  Rcu::Synchronize();
+  _exit(9);
+}
+
+TEST(FailureLoop, AMembarrierThatIsWithdrawnIsFatal) {
+  const test::ChildResult child = test::RunMode("MembarrierWithdrawn");
+  if (Skipped(child)) {
+    GTEST_SKIP() << "no seccomp here: membarrier cannot be refused";
+  }
+  EXPECT_TRUE(child.Killed(SIGABRT) && child.Says("membarrier worked at load and is refused now")) << child;
+}
+
 // sigaction is called for one signal, then for the other. Whichever is refused, the error says so, and memory is not created.
 template <int kSignal>
 void WithoutSigaction() {
@@ -335,6 +350,7 @@ int main(int argc, char** argv) {
   using namespace guestmem;
   return test::TestMain(argc, argv, {{"SynchronizeAndRing", SynchronizeAndRing},
                                      {"WithoutMembarrier", WithoutMembarrier},
+                                     {"MembarrierWithdrawn", MembarrierWithdrawn},
                                      {"WithoutSegv", WithoutSigaction<SIGSEGV>},
                                      {"WithoutBus", WithoutSigaction<SIGBUS>}});
 }

@@ -77,5 +77,20 @@ TEST(Overlap, WithAnotherRegionsPieceThatFailsHasTransferredZero) {
   EXPECT_TRUE(Failed(memory.ReadAt(kPageSize, host), ErrorKind::kAccessDenied, 2 * kPageSize, 0));
 }
 
+TEST(Overlap, OfALaterPieceIsMemmoveToo) {
+  const auto first = std::make_shared<ScriptedBacking>(4, 4), second = std::make_shared<ScriptedBacking>(4, 4);
+  const GuestMemory memory = GuestMemory::CreateMultiRegion("ram", 4 * kPageSize, {first, second}).value();
+  for (uint64_t i = 0; i < 4 * kPageSize; ++i) {
+    *first->At(i) = static_cast<std::byte>(i % 13);
+    *second->At(i) = static_cast<std::byte>(i % 251);
+  }
+  // The last page of the first region and three of the second, in that order, to where the second's begins.
+  std::vector<std::byte> expected(second->At(0), second->At(0) + 4 * kPageSize);
+  std::memcpy(expected.data(), first->At(3 * kPageSize), kPageSize);
+  std::memmove(expected.data() + kPageSize, expected.data(), 3 * kPageSize);
+  EXPECT_TRUE(Ok(memory.ReadAt(3 * kPageSize, std::span(second->At(0), 4 * kPageSize))));
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), second->At(0)));
+}
+
 }  // namespace
 }  // namespace guestmem

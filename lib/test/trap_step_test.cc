@@ -1,5 +1,5 @@
-// A page may vanish between any two instructions of a kernel. Here it does: the CPU's trap flag stops before each in turn, and the
-// page is taken away there. What the kernel then says that it moved must have been moved.
+// The kernels, an instruction at a time: the CPU's trap flag stops before each. A page may vanish between any two; here it does, and
+// what the kernel then says that it moved must have been moved. And no instruction may store more than 8 bytes in two pages.
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -8,6 +8,7 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -34,13 +35,50 @@ constexpr uint8_t kFill = 0x5a;
 volatile int g_steps = 0;
 std::byte* g_page = nullptr;
 
+// For the handler: the last 64 bytes of a page and the first 64 of the next; how many of each have been stored to.
+const std::byte* g_boundary = nullptr;
+size_t g_stored_below = 0, g_stored_above = 0;
+bool g_straddled = false;
+
+void LookAtBoundary() {
+  size_t below = 0, above = 0;
+  for (size_t i = 0; i < 64; ++i) {
+    below += g_boundary[-1 - static_cast<ptrdiff_t>(i)] != kUntouched;
+    above += g_boundary[i] != kUntouched;
+  }
+  const size_t by_this = below + above - g_stored_below - g_stored_above;
+  g_straddled = g_straddled || (below > g_stored_below && above > g_stored_above && by_this > 8);
+  g_stored_below = below;
+  g_stored_above = above;
+}
+
 void Step(int, siginfo_t*, void* context) {
   g_steps = g_steps - 1;
+  if (g_boundary != nullptr) {
+    LookAtBoundary();
+  }
   if (g_steps == 0) {
     mprotect(g_page, kPage, PROT_NONE);
     static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_EFL] &= ~static_cast<greg_t>(kTrapFlag);
   }
 }
+
+// While it lives, SIGTRAP is a step.
+class Stepping {
+ public:
+  Stepping() {
+    struct sigaction action = {};
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = Step;
+    sigaction(SIGTRAP, &action, &before_);
+  }
+  ~Stepping() { sigaction(SIGTRAP, &before_, nullptr); }
+  Stepping(const Stepping&) = delete;
+  Stepping& operator=(const Stepping&) = delete;
+
+ private:
+  struct sigaction before_ = {};
+};
 
 class Stepper {
  public:
@@ -57,6 +95,17 @@ class Stepper {
       }
     }
     return true;
+  }
+
+  // Lets all instructions pass, and looks at what each stores about the end of the first page.
+  bool StaysInPages(size_t offset, size_t length) {
+    g_boundary = pages_.Behind(pages_.begin()) + kPage;
+    g_stored_below = g_stored_above = 0;
+    g_straddled = false;
+    bool vanished = false;
+    const bool right = Run(offset, length, 0, INT_MAX, vanished);
+    g_boundary = nullptr;
+    return right && !g_straddled;
   }
 
  private:
@@ -101,22 +150,32 @@ class Stepper {
 
 void StepThrough(Operation operation) {
   ASSERT_TRUE(InstallFaultHandler().ok());
-  struct sigaction stepping = {}, before = {};
-  stepping.sa_flags = SA_SIGINFO;
-  stepping.sa_sigaction = Step;
-  ASSERT_EQ(sigaction(SIGTRAP, &stepping, &before), 0);
+  const Stepping stepping;
   Stepper stepper(operation);
   for (const size_t length : {1, 3, 6, 13, 24, 40, 100, 130, 200, 300, 600}) {  // one for each way through each kernel
     ASSERT_TRUE(stepper.RunAll(kGuard + 5, length, 0));
     ASSERT_TRUE(stepper.RunAll(kPage - length / 3, length, 0));  // across the two
     ASSERT_TRUE(stepper.RunAll(kPage - length / 3, length, 1));
   }
-  ASSERT_EQ(sigaction(SIGTRAP, &before, nullptr), 0);
+}
+
+void EveryStoreStaysInItsPage(Operation operation) {
+  const Stepping stepping;
+  Stepper stepper(operation);
+  for (const size_t length : {3, 6, 8, 13, 17, 24, 33, 40, 64, 65, 100, 130, 200, 257, 300, 500, 513, 700, 1000}) {
+    for (size_t below = 1; below < length; below += below < 70 ? 1 : 61) {
+      ASSERT_TRUE(stepper.StaysInPages(kPage - below, length)) << "operation " << static_cast<int>(operation) << ", kernels "
+          << detail::g_trap_kernels.name << ", length " << length << ", of it in the first page " << below;
+    }
+  }
 }
 
 TEST(TrapStep, AReadWhosePageVanishesAnywhereSaysWhatItMoved) { StepThrough(Operation::kRead); }
 TEST(TrapStep, AWriteWhosePageVanishesAnywhereSaysWhatItMoved) { StepThrough(Operation::kWrite); }
 TEST(TrapStep, AFillWhosePageVanishesAnywhereSaysWhatItMoved) { StepThrough(Operation::kFill); }
+
+TEST(TrapStep, AWideStoreOfAWriteStaysInItsPage) { EveryStoreStaysInItsPage(Operation::kWrite); }
+TEST(TrapStep, AWideStoreOfAFillStaysInItsPage) { EveryStoreStaysInItsPage(Operation::kFill); }
 
 TEST(TrapStepWithOtherKernels, EveryStepHolds) {
   for (const char* const kernels : {"sse2", "avx"}) {
