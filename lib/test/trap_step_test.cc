@@ -27,6 +27,7 @@ using test::Pages;
 enum class Operation { kRead, kWrite, kFill };
 
 constexpr uint64_t kTrapFlag = 0x100;
+constexpr size_t kPages = 3;
 constexpr size_t kGuard = 128;
 constexpr std::byte kUntouched{0xee};
 constexpr uint8_t kFill = 0x5a;
@@ -35,21 +36,19 @@ constexpr uint8_t kFill = 0x5a;
 volatile int g_steps = 0;
 std::byte* g_page = nullptr;
 
-// For the handler: the last 64 bytes of a page and the first 64 of the next; how many of each have been stored to.
-const std::byte* g_boundary = nullptr;
-size_t g_stored_below = 0, g_stored_above = 0;
+// For the handler: where a page ends, and whether an instruction stored more than 8 bytes on both sides of it. What one stored
+// there is wiped out, so that the next one's bytes show.
+std::byte* g_boundary = nullptr;
 bool g_straddled = false;
 
 void LookAtBoundary() {
+  constexpr size_t kWidest = 64;
   size_t below = 0, above = 0;
-  for (size_t i = 0; i < 64; ++i) {
-    below += g_boundary[-1 - static_cast<ptrdiff_t>(i)] != kUntouched;
-    above += g_boundary[i] != kUntouched;
+  for (std::byte* byte = g_boundary - kWidest; byte != g_boundary + kWidest; ++byte) {
+    (byte < g_boundary ? below : above) += *byte != kUntouched;
+    *byte = kUntouched;
   }
-  const size_t by_this = below + above - g_stored_below - g_stored_above;
-  g_straddled = g_straddled || (below > g_stored_below && above > g_stored_above && by_this > 8);
-  g_stored_below = below;
-  g_stored_above = above;
+  g_straddled = g_straddled || (below != 0 && above != 0 && below + above > 8);
 }
 
 void Step(int, siginfo_t*, void* context) {
@@ -82,9 +81,9 @@ class Stepping {
 
 class Stepper {
  public:
-  explicit Stepper(Operation operation) : operation_(operation), host_(2 * kPage) {}
+  explicit Stepper(Operation operation) : operation_(operation), host_(kPages * kPage) {}
 
-  // Takes page `vanishing` away before each instruction that moves [offset, offset + length) of two pages.
+  // Takes page `vanishing` away before each instruction that moves [offset, offset + length) of the pages.
   bool RunAll(size_t offset, size_t length, size_t vanishing) {
     bool vanished = true;
     for (int steps = 1; vanished; ++steps) {
@@ -97,15 +96,14 @@ class Stepper {
     return true;
   }
 
-  // Lets all instructions pass, and looks at what each stores about the end of the first page.
-  bool StaysInPages(size_t offset, size_t length) {
-    g_boundary = pages_.Behind(pages_.begin()) + kPage;
-    g_stored_below = g_stored_above = 0;
+  // Lets all instructions pass, and looks at what each stores about `boundary`.
+  bool StaysInPages(size_t offset, size_t length, size_t boundary) {
+    g_boundary = pages_.Behind(pages_.begin()) + boundary;
     g_straddled = false;
     bool vanished = false;
-    const bool right = Run(offset, length, 0, INT_MAX, vanished);
+    (void)Run(offset, length, 0, INT_MAX, vanished);
     g_boundary = nullptr;
-    return right && !g_straddled;
+    return !g_straddled;
   }
 
  private:
@@ -113,7 +111,7 @@ class Stepper {
     std::byte* const guest = pages_.begin() + offset;
     std::byte* const behind = pages_.Behind(pages_.begin());
     std::byte* const host = host_.data() + kGuard;
-    for (size_t i = 0; i < 2 * kPage; ++i) {
+    for (size_t i = 0; i < kPages * kPage; ++i) {
       const auto pattern = static_cast<std::byte>(i % 251 % 0xed);
       behind[i] = operation_ == Operation::kRead ? pattern : kUntouched;
       host_[i] = operation_ == Operation::kRead ? kUntouched : pattern;
@@ -144,7 +142,7 @@ class Stepper {
   }
 
   const Operation operation_;
-  const Pages pages_{2, 0, test::Hole::kInaccessible};
+  const Pages pages_{kPages, 0, test::Hole::kInaccessible};
   std::vector<std::byte> host_;
 };
 
@@ -163,9 +161,12 @@ void EveryStoreStaysInItsPage(Operation operation) {
   const Stepping stepping;
   Stepper stepper(operation);
   for (const size_t length : {3, 6, 8, 13, 17, 24, 33, 40, 64, 65, 100, 130, 200, 257, 300, 500, 513, 700, 1000}) {
-    for (size_t below = 1; below < length; below += below < 70 ? 1 : 61) {
-      ASSERT_TRUE(stepper.StaysInPages(kPage - below, length)) << "operation " << static_cast<int>(operation) << ", kernels "
-          << detail::g_trap_kernels.name << ", length " << length << ", of it in the first page " << below;
+    for (size_t below = 1; below < length; below += below < 70 ? 3 : 61) {
+      for (const size_t boundary : {kPage, 2 * kPage}) {  // below it an even or an odd page
+        ASSERT_TRUE(stepper.StaysInPages(boundary - below, length, boundary))
+            << "operation " << static_cast<int>(operation) << ", kernels " << detail::g_trap_kernels.name << ", length " << length
+            << ", of it below the boundary " << below;
+      }
     }
   }
 }

@@ -16,6 +16,7 @@
 #include "guestmem/detail/host_side.h"
 #include "guestmem/fault.h"
 #include "pages.h"
+#include "trap/trap_table.h"
 
 namespace guestmem {
 namespace {
@@ -339,6 +340,24 @@ TEST(Recovery, PreservesTheSignalMask) {
   for (int signal = 1; signal < NSIG; ++signal) {
     EXPECT_EQ(sigismember(&before, signal), sigismember(&after, signal)) << signal;
   }
+}
+
+// Fence A: a handler that may be looking at a table keeps it, here one that only says so.
+TEST(TrapTable, IsKeptWhileAHandlerLooks) {
+  std::optional<detail::TrapTable> table(std::in_place, nullptr, nullptr);
+  trap::g_table_readers.fetch_add(1);
+  std::atomic<bool> gone = false;
+  std::thread unloads([&] {
+    table.reset();
+    gone = true;
+  });
+  for (int i = 0; i < 20'000; ++i) {
+    std::this_thread::yield();
+    ASSERT_FALSE(gone.load());
+  }
+  trap::g_table_readers.fetch_sub(1);
+  unloads.join();
+  EXPECT_TRUE(gone.load());
 }
 
 }  // namespace
