@@ -52,7 +52,9 @@ TEST(Overlap, ThatFailsHasTransferredZero) {
   constexpr uint64_t kStart = kPageSize, kLength = kPageSize + 100;  // ends in the hole
   for (const uint64_t buffer : {uint64_t{0}, uint64_t{1}, kPageSize - 100}) {
     const std::span<std::byte> host(ram->At(buffer), kLength);
+    const std::vector<std::byte> before(ram->At(0), ram->At(2 * kPageSize));
     EXPECT_TRUE(Failed(memory.ReadAt(kStart, host), ErrorKind::kNotMapped, 2 * kPageSize, 0));
+    EXPECT_TRUE(std::equal(before.begin(), before.end(), ram->At(0))) << "a failed read has stored what was never read";
     EXPECT_TRUE(Failed(memory.WriteAt(kStart, host), ErrorKind::kNotMapped, 2 * kPageSize, 0));
   }
 }

@@ -304,6 +304,19 @@ TEST(BackendErrors, TheThreeWellKnownStatusesKeepTheirKind) {
   }
 }
 
+TEST(BackendErrors, WithoutMemoryForThemAreThatAndLeaveNothingBehind) {
+  const auto backing = std::make_shared<test::ScriptedBacking>(1, 0);
+  const GuestMemory memory = GuestMemory::Create("ram", backing).value();
+  const Status cause = BackendError(StatusCode::kUnavailable, "asleep");
+  backing->handler = [&cause](const PageFaultInfo&) { return PageFaultAction::Fail(cause); };
+  detail::g_no_error_memory = true;
+  const Status status = memory.ReadPlain<uint8_t>(0).status();
+  detail::g_no_error_memory = false;
+  EXPECT_EQ(status.kind(), ErrorKind::kResourceExhausted);
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_FALSE(status.info().range);
+}
+
 TEST(BackendErrors, AnotherMemorysStatusIsTheCallbacksOwn) {
   auto backing = std::make_shared<ScriptedBacking>(2, 1);
   const GuestMemory inner = GuestMemory::Create("inner", std::make_shared<ScriptedBacking>(1, 0)).value();
