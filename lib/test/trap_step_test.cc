@@ -40,6 +40,7 @@ std::byte* g_page = nullptr;
 // there is wiped out, so that the next one's bytes show.
 std::byte* g_boundary = nullptr;
 bool g_straddled = false;
+bool g_stored = false;  // anything there at all
 
 void LookAtBoundary() {
   constexpr size_t kWidest = 64;
@@ -48,6 +49,7 @@ void LookAtBoundary() {
     (byte < g_boundary ? below : above) += *byte != kUntouched;
     *byte = kUntouched;
   }
+  g_stored = g_stored || below + above != 0;
   g_straddled = g_straddled || (below != 0 && above != 0 && below + above > 8);
 }
 
@@ -87,7 +89,12 @@ class Stepper {
   bool RunAll(size_t offset, size_t length, size_t vanishing) {
     bool vanished = true;
     for (int steps = 1; vanished; ++steps) {
-      if (!Run(offset, length, vanishing, steps, vanished)) {
+      const bool right = Run(offset, length, vanishing, steps, vanished);
+      if (steps == 1 && !vanished) {
+        ADD_FAILURE() << "the trap flag stops nothing here";
+        return false;
+      }
+      if (!right) {
         ADD_FAILURE() << "operation " << static_cast<int>(operation_) << ", kernels " << detail::g_trap_kernels.name << ", offset "
                       << offset << ", length " << length << ", page " << vanishing << " vanishes after " << steps << " instructions";
         return false;
@@ -99,10 +106,12 @@ class Stepper {
   // Lets all instructions pass, and looks at what each stores about `boundary`.
   bool StaysInPages(size_t offset, size_t length, size_t boundary) {
     g_boundary = pages_.Behind(pages_.begin()) + boundary;
-    g_straddled = false;
+    g_straddled = g_stored = false;
     bool vanished = false;
-    (void)Run(offset, length, 0, INT_MAX, vanished);
+    (void)Run(offset, length, 0, INT_MAX, vanished);  // its bytes about the boundary are wiped out: not right
     g_boundary = nullptr;
+    EXPECT_NE(g_steps, INT_MAX) << "the trap flag stops nothing here";
+    EXPECT_TRUE(g_stored) << "no store was seen";
     return !g_straddled;
   }
 

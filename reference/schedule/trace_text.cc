@@ -1,4 +1,5 @@
-// The text spelling. One thing a line: threads, a kernel that refuses membarrier, pages, the handler's answers, the ops (thread first), the choices.
+// The text spelling. One thing a line: threads, a kernel that refuses membarrier, pages, the handler's answers, the ops (thread
+// first), the choices.
 //
 //   guestmem schedule 1
 //   threads 2

@@ -35,7 +35,7 @@ with_find_package() {  # KIND
     grep -F 'found guestmem'
   cmake --build "$work/$1.consumer"
   "$work/$1.consumer/consumer"
-  if [ "$1" = shared ]; then "$work/$1.consumer/bare"; fi
+  if [ "$1" = shared ]; then "$work/$1.consumer/without"; fi
 }
 
 with_pkg_config() {  # KIND
