@@ -46,7 +46,7 @@ if $rapidcheck; then
   cmake --build "$root/build/default" --parallel "$jobs" --target corpus_property_test
   rm -rf -- "$generated"
   mkdir -p -- "$generated"
-  GUESTMEM_SAVE_TRACES=$generated "$root/build/default/proptest/corpus_property_test"
+  GUESTMEM_SAVE_TRACES=$generated "$root/build/default/proptest/corpus_property_test" "--gtest_filter=CorpusProperty.*"
   options+=(--more "$generated")
 fi
 exec python3 "$root/ci/minimize.py" --build "$root/build/fuzz" "${options[@]}" "${targets[@]}"

@@ -18,6 +18,7 @@
 
 #include <gtest/gtest.h>
 
+#include "lib/test/child.h"
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
 #include "reference/lockstep/op_fields.h"
@@ -596,6 +597,12 @@ TEST(Exhaustive, BitsThatChange) {
     }
   }
   run.ExpectCases(3 * kSubsets * kBitOffsets * kPages * 2 * kOpsEach, "3 accesses x 8 bitmaps x 8 bit offsets x 3 pages x 2 values x 4 operations");
+}
+
+// What moves bytes, once more by the kernels that this CPU does not choose by itself.
+TEST(ExhaustiveWithOtherKernels, EngineAndModelAgree) {
+  guestmem::test::PassesWithOtherKernels(
+      "Exhaustive.PageStatesAndBits:Exhaustive.EveryEdgeAndLength:Exhaustive.ThreeRegions:Exhaustive.Views");
 }
 
 }  // namespace

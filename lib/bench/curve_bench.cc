@@ -130,7 +130,8 @@ void Alignments() {
 
 // Both sides of every size at which a kernel, or an access, changes its way. (16 MiB: the section's cuts, over and over.)
 void Steps() {
-  static std::vector<std::byte> host((16 << 20) + 1);
+  static HostBuffer buffer((16 << 20) + 1);
+  static const std::span<std::byte> host = buffer.bytes();
   for (const uint64_t edge : {8, 16, 32, 64, 128, 256, 512, 4096, 1 << 20, 16 << 20}) {
     for (const uint64_t size : {edge - 1, edge, edge + 1}) {
       const std::string x = ":" + std::to_string(size);

@@ -48,6 +48,20 @@ class Ram final : public GuestMemoryAccess {
   std::shared_ptr<AccessBitmap> bits_;
 };
 
+// Host memory on a cache line, in the other half of a page than the guest's bytes: else the CPU takes loads of one side for loads
+// of what was just stored to the other, now and then, as the heap happens to lie.
+class HostBuffer {
+ public:
+  explicit HostBuffer(size_t size) : storage_(size + 2 * kPageSize), size_(size) {}
+  std::span<std::byte> bytes() {
+    return std::span(storage_).subspan(kPageSize * 3 / 2 - reinterpret_cast<uintptr_t>(storage_.data()) % kPageSize, size_);
+  }
+
+ private:
+  std::vector<std::byte> storage_;
+  size_t size_;
+};
+
 enum Column { kLibc, kNone, kBitmap };
 constexpr const char* kColumns[] = {"libc", "none", "bitmap"};
 
@@ -55,10 +69,8 @@ struct Fixture {
   std::shared_ptr<Ram> ram[3] = {nullptr, std::make_shared<Ram>(false), std::make_shared<Ram>(true)};
   GuestMemory memory[3] = {GuestMemory(), GuestMemory::Create("none", ram[1]).value(),
                            GuestMemory::Create("bitmap", ram[2]).value()};
-  // On a cache line, in the other half of a page than the guest's bytes: else the CPU takes loads of one side for loads of what
-  // was just stored to the other, now and then, as the heap happens to lie.
-  std::vector<std::byte> storage = std::vector<std::byte>((2 << 20) + 2 * kPageSize);
-  std::span<std::byte> host = std::span(storage).subspan(kPageSize * 3 / 2 - reinterpret_cast<uintptr_t>(storage.data()) % kPageSize, 2 << 20);
+  HostBuffer buffer = HostBuffer(2 << 20);
+  std::span<std::byte> host = buffer.bytes();
 };
 inline Fixture& Get() {
   static auto* const fixture = new Fixture;

@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "guestmem/detail/host_side.h"
@@ -68,6 +69,22 @@ inline ChildResult RunSelf(std::vector<std::string> arguments, std::vector<std::
   result.output.resize(got > 0 ? static_cast<size_t>(got) : 0);
   close(output);
   return result;
+}
+
+// Runs the tests that `filter` names on each kernel path of this CPU that it does not choose by itself (GUESTMEM_KERNELS).
+inline void PassesWithOtherKernels(const std::string& filter) {
+  const std::pair<const char*, bool> paths[] = {{"sse2", true},
+                                                {"avx", __builtin_cpu_supports("avx2") != 0},
+                                                {"string", __builtin_cpu_supports("avx512vbmi2") != 0}};
+  for (const auto& [kernels, has] : paths) {
+    if (!has) {
+      GTEST_SKIP() << "this CPU has not what the " << kernels << " kernels need: only those before them were run";
+    }
+    const ChildResult child = RunSelf({"--gtest_filter=" + filter}, {std::string("GUESTMEM_KERNELS=") + kernels,
+                                                                     "GTEST_TOTAL_SHARDS=1", "GTEST_SHARD_INDEX=0"});
+    EXPECT_TRUE(child.Exited(0)) << kernels << "\n" << child;
+    EXPECT_FALSE(child.Says("[  PASSED  ] 0 tests")) << kernels << "\n" << child;
+  }
 }
 
 inline ChildResult RunMode(const char* mode) { return RunSelf({"--child", mode}); }

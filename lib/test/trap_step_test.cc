@@ -187,17 +187,7 @@ TEST(TrapStep, AFillWhosePageVanishesAnywhereSaysWhatItMoved) { StepThrough(Oper
 TEST(TrapStep, AWideStoreOfAWriteStaysInItsPage) { EveryStoreStaysInItsPage(Operation::kWrite); }
 TEST(TrapStep, AWideStoreOfAFillStaysInItsPage) { EveryStoreStaysInItsPage(Operation::kFill); }
 
-TEST(TrapStepWithOtherKernels, EveryStepHolds) {
-  for (const char* const kernels : {"sse2", "avx"}) {
-    if (std::strcmp(kernels, "avx") == 0 && !__builtin_cpu_supports("avx2")) {
-      GTEST_SKIP() << "this CPU has no AVX2: only the baseline kernels were run";
-    }
-    const test::ChildResult child =
-        test::RunSelf({"--gtest_filter=TrapStep.*"},
-                      {std::string("GUESTMEM_KERNELS=") + kernels, "GTEST_TOTAL_SHARDS=1", "GTEST_SHARD_INDEX=0"});
-    EXPECT_TRUE(child.Exited(0)) << kernels << "\n" << child;
-  }
-}
+TEST(TrapStepWithOtherKernels, EveryStepHolds) { test::PassesWithOtherKernels("TrapStep.*"); }
 
 }  // namespace
 }  // namespace guestmem

@@ -1,4 +1,4 @@
-// TryCopy and TryFill, swept: every byte before a fault, every length and alignment, for both kernels.
+// TryCopy and TryFill, swept: every byte before a fault, every length and alignment, for each kernel path.
 
 #include <gtest/gtest.h>
 
@@ -289,19 +289,7 @@ TEST(TrapSweep, TheKernelsAreTheOnesAskedFor) {
   }
 }
 
-// Every path that this CPU has, whichever it chose.
-TEST(TrapSweepWithOtherKernels, EverySweepHolds) {
-  for (const char* const kernels : {"sse2", "avx"}) {
-    if (std::strcmp(kernels, "avx") == 0 && !__builtin_cpu_supports("avx2")) {
-      GTEST_SKIP() << "this CPU has no AVX2: only the baseline kernels were run";
-    }
-    const test::ChildResult child =
-        test::RunSelf({"--gtest_filter=TrapSweep.*"},
-                      {std::string("GUESTMEM_KERNELS=") + kernels, "GTEST_TOTAL_SHARDS=1", "GTEST_SHARD_INDEX=0"});
-    EXPECT_TRUE(child.Exited(0)) << kernels << child;
-    EXPECT_TRUE(child.Says("[       OK ] TrapSweep.TheKernelsAreTheOnesAskedFor")) << child;
-  }
-}
+TEST(TrapSweepWithOtherKernels, EverySweepHolds) { test::PassesWithOtherKernels("TrapSweep.*"); }
 
 }  // namespace
 }  // namespace guestmem

@@ -127,6 +127,19 @@
 #undef VEXIT
 #undef BROADCAST_ESI
 
+        // From this length on the widest read goes by rep movsb, which writes whole lines without fetching them first: faster once
+        // the two sides no longer fit in the first cache, slower below. Loads and stores of one such instruction are in no order
+        // for others, which SPEC 5 allows where the host is the destination.
+        .data
+        .balign 8
+        .globl guestmem_string_bytes
+        .hidden guestmem_string_bytes
+        .type guestmem_string_bytes, @object
+        .size guestmem_string_bytes, 8
+guestmem_string_bytes:
+        .quad 32768
+        .text
+
         // Registers 16 and up do not exist for SSE code, so that mixing with it costs nothing and needs no vzeroupper.
 #define WIDTH avx512
 #define W 64

@@ -29,6 +29,7 @@ extern "C" {
 GUESTMEM_DECLARE_KERNELS(sse2);
 GUESTMEM_DECLARE_KERNELS(avx);
 GUESTMEM_DECLARE_KERNELS(avx512);
+extern uint64_t guestmem_string_bytes;
 }
 
 namespace guestmem {
@@ -70,12 +71,16 @@ constexpr detail::TrapKernels kAvxKernels = {guestmem_copy_from_guest_avx, guest
 
 constexpr detail::TrapKernels kAvx512Kernels = {guestmem_copy_from_guest_avx512, guestmem_copy_to_guest_avx512,
                                                 guestmem_fill_guest_avx512, "avx512"};
+// With rep movsb wherever it can go, instead of from a length on.
+constexpr detail::TrapKernels kStringKernels = {guestmem_copy_from_guest_avx512, guestmem_copy_to_guest_avx512,
+                                                guestmem_fill_guest_avx512, "string"};
 
-// The widest that the CPU has. GUESTMEM_KERNELS=sse2, avx or avx512 forces one that it has; for tests, which run every path.
+// The widest that the CPU has. GUESTMEM_KERNELS=sse2, avx, avx512 or string forces one that it has; for tests, which run every path.
 const detail::TrapKernels& ChooseKernels() {
   __builtin_cpu_init();
   const bool avx = __builtin_cpu_supports("avx2") != 0;
-  // VBMI2 came with the CPUs (Ice Lake, Zen 4) on which 64-byte moves no longer lower the clock.
+  // VBMI2 came with the CPUs (Ice Lake, Zen 4) on which 64-byte moves no longer lower the clock, rep movsb is fast, and a memory
+  // error met by it can be survived.
   const bool avx512 = __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
                       __builtin_cpu_supports("avx512vbmi2") != 0;
   const char* wish = std::getenv("GUESTMEM_KERNELS");
@@ -83,7 +88,14 @@ const detail::TrapKernels& ChooseKernels() {
   if (!avx || forced("sse2")) {
     return kSse2Kernels;
   }
-  return avx512 && !forced("avx") ? kAvx512Kernels : kAvxKernels;
+  if (!avx512 || forced("avx")) {
+    return kAvxKernels;
+  }
+  if (forced("string")) {
+    guestmem_string_bytes = 0;
+    return kStringKernels;
+  }
+  return kAvx512Kernels;
 }
 
 }  // namespace
