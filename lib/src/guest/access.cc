@@ -41,13 +41,13 @@ using detail::Stop;
 
 [[gnu::cold]] Status PieceError(const Memory& memory, Operation operation, std::optional<AddressRange> range,
                                 const Piece& piece, PieceFailure failure) {
-  ErrorInfo info;
-  info.operation = operation;
-  info.range = range;
-  info.fault_address = piece.region->start + piece.offset + failure.offset;
-  info.transferred = failure.transferred;
-  info.cause = std::move(failure.cause);
-  return detail::MakeCallbackError(&memory.name, std::move(info), failure.write_refused);
+  Status status = detail::MakeCallbackError(&memory.name, operation, std::move(failure.cause), failure.write_refused);
+  if (ErrorInfo* const info = detail::Editable(status)) {
+    info->range = range;
+    info->fault_address = piece.region->start + piece.offset + failure.offset;
+    info->transferred = failure.transferred;
+  }
+  return status;
 }
 
 [[gnu::cold]] Status GpnError(const Memory& memory, Operation operation, uint64_t gpn, uint64_t transferred) {
@@ -355,12 +355,9 @@ Status GuestMemory::ProbeExecutable(uint64_t gpa, uint64_t length) const {
 
 Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
   while (true) {
-    gpns = gpns.subspan(detail::ProbePages<AccessType::kRead>(gpns.size(), [&](size_t i) {
-      uint64_t offset = 0;
-      const bool valid = gpns[i] < kFirstInvalidGpn;
-      const detail::Window* const window = valid ? LocateMapped(gpns[i] * kPageSize, kPageSize, offset) : nullptr;
-      const bool whole = window != nullptr && window->OnOnePage(offset, kPageSize);
-      return std::pair(whole ? window : nullptr, offset);
+    gpns = gpns.subspan(detail::ProbePages<AccessType::kRead>(gpns, [&](size_t i) {
+      const Region& region = RegionOf(gpns[i] * kPageSize);  // of an invalid GPN some other one, which it is not in
+      return detail::ListedPage{&region, region.start / kPageSize, gpns.size()};
     }));
     if (gpns.empty()) {
       return {};

@@ -69,6 +69,7 @@ struct LockState {
   size_t count;                      // entries
   size_t locked = 0;                // entries [0, locked) are locked; a run's end
   size_t span_count = 0;
+  bool all_inside = true;           // the memory has one region, and each GPN listed is of a whole page of it
   uint64_t* pages = nullptr;        // by entry: the GPN as listed; once all are found to lie in memory, the backing's
   const Region** regions = nullptr;  // by entry; null: the memory has one
   size_t* first_entries = nullptr;  // by span; null: each entry is one
@@ -100,6 +101,7 @@ struct LockState {
   Stop Probe(const Entry& entry) const;
   size_t ProbeFrom(size_t i) const;
   Status Error(ErrorKind kind, uint64_t fault_address) const;
+  Status Error(Status cause, uint64_t fault_address, bool write_refused) const;
   Status CallbackError(size_t first, size_t end, Status cause) const;
 };
 
@@ -131,7 +133,12 @@ LockState* LockState::New(std::shared_ptr<const Memory> memory, const LockReques
   state->request = request;
   state->count = count;
   // The caller's list is read once: somebody else may change it at any moment.
-  std::copy(request.gpns.begin(), request.gpns.end(), state->pages);
+  const uint64_t pages_of_one = several ? 0 : state->memory->regions[0].size / kPageSize;
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t gpn = __atomic_load_n(&request.gpns[i], __ATOMIC_RELAXED);
+    state->pages[i] = gpn;
+    state->all_inside &= gpn < pages_of_one;
+  }
   state->request.gpns = {state->pages, count};
   return state;
 }
@@ -181,23 +188,28 @@ Status LockState::Error(ErrorKind kind, uint64_t fault_address) const {
   return MakeError(&memory->name, std::move(info));
 }
 
+Status LockState::Error(Status cause, uint64_t fault_address, bool write_refused) const {
+  Status status = MakeCallbackError(&memory->name, Operation::kLock, std::move(cause), write_refused);
+  if (ErrorInfo* const info = Editable(status)) {
+    info->fault_address = fault_address;
+  }
+  return status;
+}
+
 // A backing's own status about entries [first, end): the address it names counts if it is in one of them.
 Status LockState::CallbackError(size_t first, size_t end, Status cause) const {
-  ErrorInfo info;
-  info.operation = Operation::kLock;
-  info.fault_address = At(first).gpa();
+  uint64_t fault_address = At(first).gpa();
   if (cause.info().operation == Operation::kNone && cause.info().fault_address) {
     const uint64_t named = *cause.info().fault_address;
     for (size_t i = first; i < end; ++i) {
       const Entry entry = At(i);
       if (named >= entry.address() && named - entry.address() < entry.length) {
-        info.fault_address = entry.gpa() + (named - entry.address());
+        fault_address = entry.gpa() + (named - entry.address());
         break;
       }
     }
   }
-  info.cause = std::move(cause);
-  return MakeCallbackError(&memory->name, std::move(info), false);
+  return Error(std::move(cause), fault_address, false);
 }
 
 Stop LockState::Probe(const Entry& entry) const {
@@ -213,13 +225,10 @@ size_t LockState::ProbeFrom(size_t i) const {
   if (i == 0 && request.offset != 0) {
     return 0;
   }
-  const Region* const only = regions == nullptr ? &memory->regions[0] : nullptr;
   return i + WithAccess(request.access, [&](auto type) {
-           return ProbePages<type()>(count - i, [&](size_t n) {
-             const Region* const region = only != nullptr ? only : regions[i + n];
-             uint64_t offset = pages[i + n] * kPageSize - region->backing_offset;
-             (void)EndsBelow(region->limit, offset, 1);  // it does, but for a processor that mispredicted the check
-             return std::pair(region, offset);
+           return ProbePages<type()>({pages + i, count - i}, [&](size_t n) {
+             const Region& region = RegionOf(i + n);
+             return ListedPage{&region, region.backing_offset / kPageSize, regions == nullptr ? count : 1};
            });
          });
 }
@@ -275,11 +284,7 @@ Status LockState::Acquire() {
       return Error(ErrorKind::kNotLockable, entry.gpa() + stop.offset);
     }
     if (action.kind() == PageFaultAction::Kind::kFail) {
-      ErrorInfo info;
-      info.operation = Operation::kLock;
-      info.fault_address = entry.gpa() + stop.offset;
-      info.cause = action.status();
-      return MakeCallbackError(&memory->name, std::move(info), stop.write_refused);
+      return Error(action.status(), entry.gpa() + stop.offset, stop.write_refused);
     }
   }
 }
@@ -360,13 +365,6 @@ Result<LockedRange> GuestMemory::LockRange(AccessType access, const PagedRange& 
 // The first entry whose page does not lie in memory, as far as it is used; the number of entries if all do.
 size_t GuestMemory::FirstOutside(const detail::LockRequest& request) const {
   const std::span<const uint64_t> gpns = request.gpns;
-  // Whole pages of one region can be looked at all at once.
-  if (index_mask_ == 0 && request.length == gpns.size() * kPageSize) {
-    const uint64_t pages = regions_[0].size / kPageSize;
-    if (std::all_of(gpns.begin(), gpns.end(), [=](uint64_t gpn) { return gpn < pages; })) {
-      return gpns.size();
-    }
-  }
   for (size_t i = 0; i < gpns.size(); ++i) {
     uint64_t offset;
     if (gpns[i] >= kFirstInvalidGpn || Locate(request.StartOf(i), request.LengthOf(i), offset) == nullptr) {
@@ -398,7 +396,7 @@ Result<detail::Lock> GuestMemory::LockList(const detail::LockRequest& list) cons
   detail::Lock lock(state);
   const detail::LockRequest& request = state->request;
   const std::span<const uint64_t> gpns = request.gpns;
-  if (const size_t i = FirstOutside(request); i != gpns.size()) {
+  if (const size_t i = state->all_inside ? gpns.size() : FirstOutside(request); i != gpns.size()) {
     return gpns[i] >= kFirstInvalidGpn ? error(ErrorKind::kInvalidGpn, std::nullopt, gpns[i])
                                        : error(ErrorKind::kOutOfRange, request.StartOf(i), std::nullopt);
   }
@@ -406,8 +404,9 @@ Result<detail::Lock> GuestMemory::LockList(const detail::LockRequest& list) cons
     return gpn - region.start / kPageSize + region.backing_offset / kPageSize;
   };
   if (state->regions == nullptr) {
-    const detail::Region region = regions_[0];  // a copy, which the stores can't change
-    std::transform(gpns.begin(), gpns.end(), state->pages, [&](uint64_t gpn) { return page_of(region, gpn); });
+    if (const uint64_t distance = page_of(regions_[0], 0); distance != 0) {
+      std::transform(gpns.begin(), gpns.end(), state->pages, [=](uint64_t gpn) { return gpn + distance; });
+    }
   } else {
     for (size_t i = 0; i < gpns.size(); ++i) {
       state->regions[i] = &RegionOf(gpns[i] * kPageSize);
@@ -456,11 +455,13 @@ Status GuestSpan::Run(uint64_t offset, uint64_t length, Transfer transfer) const
   if (!fault) [[likely]] {
     return {};
   }
-  info.range = {gpa_ + offset, length};
-  info.fault_address = gpa_ + offset + fault->offset;
-  info.transferred = overlaps ? 0 : fault->offset;
-  info.cause = NotMapped();
-  return detail::MakeCallbackError(&memory_->name, std::move(info), fault->write_refused());
+  Status status = detail::MakeCallbackError(&memory_->name, Transfer::kOperation, NotMapped(), fault->write_refused());
+  if (ErrorInfo* const made = detail::Editable(status)) {
+    made->range = {gpa_ + offset, length};
+    made->fault_address = gpa_ + offset + fault->offset;
+    made->transferred = overlaps ? 0 : fault->offset;
+  }
+  return status;
 }
 
 Status GuestSpan::CopyTo(std::span<std::byte> destination, uint64_t offset) const {

@@ -269,28 +269,52 @@ struct ProbeTransfer {
   static uint64_t ToNextPage(uint64_t address) { return kPageSize - address % kPageSize; }
 };
 
-// Probes one byte of each of many pages, with a section for as many as any transfer may cover. `at(i)` is where, {window, offset};
-// a null window stops it. Returns how many were done: what is in the way of the next is for the general path to find.
+// Probes a byte of each of pages [done, end) of a list, as long as they are whole pages of the window, whose first is number
+// `first`. False: something refuses the next.
+template <AccessType Access>
+bool ProbeRun(const Window& shared, uint64_t first, std::span<const uint64_t> pages, size_t end, size_t& done) {
+  const Window window = shared;  // a copy, which no store can change
+  const uint64_t limit = window.mapped_limit == 0 ? 0 : (window.mapped_limit - 1) / kPageSize;
+  const uint8_t* const bitmap = window.Bitmap(Access);
+  for (; done < end; ++done) {
+    uint64_t page = pages[done] - first;
+    if (!Below(limit, page)) {
+      break;
+    }
+    TrapResult result;
+    uint64_t value;
+    std::byte* const byte = window.base + page * kPageSize;
+    if ((bitmap != nullptr && !window.Allows(bitmap, page * kPageSize)) ||
+        !(Access == AccessType::kWrite ? TrapTouchWrite(byte, result) : TrapLoad<1>(byte, value, result))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Where the page at some place of a list is looked for.
+struct ListedPage {
+  const Window* window;
+  uint64_t first;  // the window's first page
+  size_t run;      // so many pages of the list may be in it
+};
+
+// Probes listed pages, with a section for as many as any transfer may cover. Returns how many were done: what is in the way of the
+// next is for the general path to find.
 template <AccessType Access, typename At>
-size_t ProbePages(size_t count, At at) {
-  for (size_t i = 0; i < count;) {
+size_t ProbePages(std::span<const uint64_t> pages, At at) {
+  for (size_t done = 0; done < pages.size();) {
     const ReadSection section;
-    for (const size_t end = std::min(count, i + kSectionBytes / kPageSize); i < end; ++i) {
-      const auto [region, offset] = at(i);
-      if (region == nullptr) {
-        return i;
-      }
-      const uint8_t* const bitmap = region->Bitmap(Access);
-      TrapResult result;
-      uint64_t value;
-      std::byte* const byte = region->base + offset;
-      if ((bitmap != nullptr && !region->Allows(bitmap, offset)) ||
-          !(Access == AccessType::kWrite ? TrapTouchWrite(byte, result) : TrapLoad<1>(byte, value, result))) {
-        return i;
+    for (const size_t end = std::min(pages.size(), done + kSectionBytes / kPageSize); done < end;) {
+      const size_t before = done;
+      const ListedPage here = at(done);
+      if (here.window->bit_bytes % kPageSize != 0 ||  // else a page here is none of the backing's
+          !ProbeRun<Access>(*here.window, here.first, pages, done + std::min(here.run, end - done), done) || done == before) {
+        return done;
       }
     }
   }
-  return count;
+  return pages.size();
 }
 
 }  // namespace guestmem::detail

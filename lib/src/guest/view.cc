@@ -44,8 +44,12 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
         *cause.fault_address - start < length) {
       info.fault_address = offset + (*cause.fault_address - start);
     }
-    info.cause = own.status();
-    return detail::MakeCallbackError(&memory_->name, std::move(info), false);
+    Status status = detail::MakeCallbackError(&memory_->name, Operation::kSubrange, own.status(), false);
+    if (ErrorInfo* const made = detail::Editable(status)) {
+      made->range = info.range;
+      made->fault_address = info.fault_address;
+    }
+    return status;
   }
   if (*own) {
     return **std::move(own);

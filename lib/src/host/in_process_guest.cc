@@ -16,11 +16,12 @@ namespace {
 
 // A fault beneath a doorbell, as the engine reports one elsewhere.
 [[gnu::cold]] Status Beneath(uint64_t address, const Fault& fault, bool whole) {
-  ErrorInfo info;
-  info.fault_address = address + fault.offset;
-  info.transferred = whole ? 0 : fault.offset;
-  info.cause = NotMapped();
-  return detail::MakeCallbackError(nullptr, std::move(info), fault.write_refused());
+  Status status = detail::MakeCallbackError(nullptr, Operation::kNone, NotMapped(), fault.write_refused());
+  if (ErrorInfo* const info = detail::Editable(status)) {
+    info->fault_address = address + fault.offset;
+    info->transferred = whole ? 0 : fault.offset;
+  }
+  return status;
 }
 
 template <typename T>

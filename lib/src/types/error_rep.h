@@ -12,7 +12,8 @@
 namespace guestmem::detail {
 
 struct ErrorRep {
-  // Zero marks the immortal error that stands in when there is no memory for another.
+  // Zero marks an immortal one, which says no more than its kind: a callback's well-known one, or what stands in when there is no
+  // memory for another.
   std::atomic<uint32_t> references{1};
   StatusCode code = StatusCode::kUnknown;
   bool write_refused = false;                // kNotMapped: a store met a mapping that does not take stores
@@ -36,10 +37,8 @@ extern constinit bool g_no_error_memory;
 // A fully described error of the engine's. `message` may be empty.
 [[gnu::cold, gnu::noinline]] Status MakeError(const DebugName* name, ErrorInfo info,
                                               std::string message = {});
-// The error for a failed callback: keeps the kind of the three well-known statuses, else kBackend. `info.kind` is
-// overwritten.
-[[gnu::cold, gnu::noinline]] Status MakeCallbackError(const DebugName* name, ErrorInfo info,
-                                                      bool write_refused);
+// The error for a failed callback, as the first MakeError: keeps the kind of the three well-known statuses, else kBackend.
+[[gnu::cold, gnu::noinline]] Status MakeCallbackError(const DebugName* name, Operation operation, Status cause, bool write_refused);
 
 }  // namespace guestmem::detail
 

@@ -53,26 +53,24 @@ void AppendCause(std::string& text, const ErrorRep& rep) {
   }
 }
 
-// Out of memory while describing an error: this one needs none, and is never freed.
-ErrorRep* OutOfMemoryRep() {
+// An error that says no more than its kind: it needs no memory and is never freed.
+template <ErrorKind kKind>
+Status WellKnown() {
   static ErrorRep* const rep = [] {
     alignas(ErrorRep) static std::byte storage[sizeof(ErrorRep)];
     auto* immortal = new (storage) ErrorRep;
     immortal->references = 0;
-    immortal->info.kind = ErrorKind::kResourceExhausted;
-    immortal->code = StatusCode::kResourceExhausted;
+    immortal->info.kind = kKind;
+    immortal->code = FactsOf(kKind).code;
     return immortal;
   }();
-  return rep;
+  return Status(rep);
 }
+
+// Out of memory while describing an error.
+Status OutOfMemory() { return WellKnown<ErrorKind::kResourceExhausted>(); }
 
 ErrorRep* NewRep() { return detail::g_no_error_memory ? nullptr : new (std::nothrow) ErrorRep; }
-
-Status WellKnown(ErrorKind kind) {
-  ErrorInfo info;
-  info.kind = kind;
-  return detail::MakeError(nullptr, std::move(info));
-}
 
 }  // namespace
 
@@ -143,14 +141,14 @@ std::string Status::ToString() const {
   return text;
 }
 
-Status AccessDenied() { return WellKnown(ErrorKind::kAccessDenied); }
-Status NotMapped() { return WellKnown(ErrorKind::kNotMapped); }
-Status NoFallback() { return WellKnown(ErrorKind::kNoFallback); }
+Status AccessDenied() { return WellKnown<ErrorKind::kAccessDenied>(); }
+Status NotMapped() { return WellKnown<ErrorKind::kNotMapped>(); }
+Status NoFallback() { return WellKnown<ErrorKind::kNoFallback>(); }
 
 Status BackendError(StatusCode code, std::string_view message, std::optional<uint64_t> address, uint64_t transferred) {
   ErrorRep* rep = NewRep();
   if (rep == nullptr) {
-    return Status(OutOfMemoryRep());
+    return OutOfMemory();
   }
   rep->code = code == StatusCode::kOk ? StatusCode::kUnknown : code;
   rep->message = message.empty() ? "error of the backing" : message;
@@ -184,7 +182,7 @@ ErrorInfo* Editable(Status& status) {
 Status MakeError(const DebugName* name, ErrorKind kind, Operation operation) {
   ErrorRep* rep = NewRep();
   if (rep == nullptr) {
-    return Status(OutOfMemoryRep());
+    return OutOfMemory();
   }
   rep->code = FactsOf(kind).code;
   rep->info.kind = kind;
@@ -205,19 +203,17 @@ Status MakeError(const DebugName* name, ErrorInfo info, std::string message) {
   return status;
 }
 
-Status MakeCallbackError(const DebugName* name, ErrorInfo info, bool write_refused) {
-  const ErrorRep* cause = info.cause.rep();
-  StatusCode code = cause == nullptr ? StatusCode::kUnknown : cause->code;
+Status MakeCallbackError(const DebugName* name, Operation operation, Status cause, bool write_refused) {
+  const ErrorRep* const own = cause.rep();
   // A status of another GuestMemory has a name: it is the callback's own affair, whatever its kind.
-  const bool keeps_kind = cause != nullptr && !cause->named &&
-                          (cause->info.kind == ErrorKind::kAccessDenied || cause->info.kind == ErrorKind::kNotMapped ||
-                           cause->info.kind == ErrorKind::kNoFallback);
-  write_refused = write_refused || (keeps_kind && cause->write_refused);
-  info.kind = keeps_kind ? cause->info.kind : ErrorKind::kBackend;
-  Status status = MakeError(name, std::move(info));
-  if (Editable(status) != nullptr) {
-    Rep(status).code = code;
-    Rep(status).write_refused = write_refused && Rep(status).info.kind == ErrorKind::kNotMapped;
+  const bool keeps_kind = own != nullptr && !own->named &&
+                          (own->info.kind == ErrorKind::kAccessDenied || own->info.kind == ErrorKind::kNotMapped ||
+                           own->info.kind == ErrorKind::kNoFallback);
+  Status status = MakeError(name, keeps_kind ? own->info.kind : ErrorKind::kBackend, operation);
+  if (ErrorInfo* const info = Editable(status)) {
+    Rep(status).code = own == nullptr ? StatusCode::kUnknown : own->code;
+    Rep(status).write_refused = info->kind == ErrorKind::kNotMapped && (write_refused || own->write_refused);
+    info->cause = std::move(cause);
   }
   return status;
 }
