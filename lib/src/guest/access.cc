@@ -356,7 +356,7 @@ Status GuestMemory::ProbeExecutable(uint64_t gpa, uint64_t length) const {
 Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
   while (true) {
     gpns = gpns.subspan(detail::ProbePages<AccessType::kRead>(gpns, [&](size_t i) {
-      const Region& region = RegionOf(gpns[i] * kPageSize);  // of an invalid GPN some other one, which it is not in
+      const Region& region = RegionOf(std::min(gpns[i], kFirstInvalidGpn - 1) * kPageSize);  // an invalid GPN is not in it
       return detail::ListedPage{&region, region.start / kPageSize, gpns.size()};
     }));
     if (gpns.empty()) {

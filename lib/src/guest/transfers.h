@@ -277,7 +277,8 @@ bool ProbeRun(const Window& shared, uint64_t first, std::span<const uint64_t> pa
   const uint64_t limit = window.mapped_limit == 0 ? 0 : (window.mapped_limit - 1) / kPageSize;
   const uint8_t* const bitmap = window.Bitmap(Access);
   for (; done < end; ++done) {
-    uint64_t page = pages[done] - first;
+    uint64_t page;
+    (void)__builtin_sub_overflow(pages[done], first, &page);  // below the window is far above it
     if (!Below(limit, page)) {
       break;
     }
