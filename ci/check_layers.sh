@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: ci/check_layers.sh [RULE...]
 #
-# Checks by include lines that nobody knows whom they must not know (DESIGN.md). ctest runs each rule as layers.RULE.
+# Checks by include lines that nobody knows whom they must not know (ARCHITECTURE.md). ctest runs each rule as layers.RULE.
 #
 #   model     reference/model includes the C++ library and itself, nothing else; so does the model of reference/vmm
 #   trap      lib/src/trap, which may run in a signal handler or fault, includes only what the list below allows; files
