@@ -14,8 +14,8 @@
 #
 # Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 repetitions=15 min_time=0.02 filter=. save='' compare='' instructions=false
 while [ $# -gt 0 ]; do
@@ -41,7 +41,7 @@ program=$dir/lib/access_bench
 
 if $instructions; then
   command -v valgrind >/dev/null || die 1 "valgrind is missing; install it with: apt-get install -y valgrind"
-  exec python3 "$root/ci/bench.py" instructions "$program" "$filter"
+  exec python3 "$root/ci/lib/bench.py" instructions "$program" "$filter"
 fi
 
 say "$(uname -sr), $(nproc) cores, load $(cut -d' ' -f1-3 /proc/loadavg); about half a minute a hundred rows"
@@ -54,5 +54,5 @@ measure() {
 measure "$program" "$filter" "$dir/run.json"
 measure "$dir/lib/unmasked_bench" '^(read|write)_(u64|64)/(none|bitmap)$' "$dir/unmasked.json"
 if [ -n "$save" ]; then cp -- "$dir/run.json" "$save"; fi
-python3 "$root/ci/bench.py" table "$dir/run.json" "$dir/unmasked.json" "$dir" ${compare:+"$compare"}
+python3 "$root/ci/lib/bench.py" table "$dir/run.json" "$dir/unmasked.json" "$dir" ${compare:+"$compare"}
 say "plots: $(shown "$dir/cost.svg"), $(shown "$dir/curves.svg") (grey: libc or raw, blue: no bitmap, red: bitmap and section)"

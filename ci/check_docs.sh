@@ -13,8 +13,8 @@
 #
 # Each offence is a line: file:line: what is wrong. Exit status 1 if there is any. Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 case ${1-} in
   --help | -h) show_help && exit ;;

@@ -13,8 +13,8 @@
 #
 # Each offence is a line: file:line: what it includes, and why not. Exit status 1 if there is any.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 # What trap code may include, as whole-word patterns. Nothing here allocates, locks, throws or needs initialising before
 # main when used as trap uses it. Keep it short: every line is something to audit.

@@ -3,13 +3,13 @@
 #
 # Line, branch and MC/DC coverage of lib/ reached by the checked-in corpus alone: every fuzz target replays its own
 # corpus/<target>/ and all of corpus/seeds/; no unit test runs. Prints a table by file and what was not reached, less what
-# ci/coverage_exceptions.txt gives a reason for, and writes an HTML report (default build/coverage/html). Exit status 1 if one
+# ci/lib/coverage_exceptions.txt gives a reason for, and writes an HTML report (default build/coverage/html). Exit status 1 if one
 # of those reasons has nothing left to explain.
 #
 # Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 html=$root/build/coverage/html
 while [ $# -gt 0 ]; do
@@ -48,7 +48,7 @@ llvm-cov-19 export -summary-only "${cov[@]}" >"$dir/summary.json" 2>/dev/null
 llvm-cov-19 export -format=lcov "${cov[@]}" >"$dir/coverage.info" 2>/dev/null
 llvm-cov-19 show -show-branches=count "${cov[@]}" >"$dir/coverage.txt" 2>/dev/null
 status=0
-"$root/ci/coverage_report.py" "$root" "$dir/summary.json" "$dir/coverage.info" "$dir/coverage.txt" "$root/ci/coverage_exceptions.txt" ||
+"$root/ci/lib/coverage_report.py" "$root" "$dir/summary.json" "$dir/coverage.info" "$dir/coverage.txt" "$root/ci/lib/coverage_exceptions.txt" ||
   status=$?
 say "report: $(shown "$html")/index.html"
 exit "$status"

@@ -16,17 +16,17 @@
 # Live: one line a second on a terminal, else one every five seconds. At the end a table, and for everything that
 # diverged or crashed the saved input and the command that replays it. A target that fails stops; the others go on.
 # Ctrl-C stops the run with everything saved, and still gives the table; the same command goes on from there.
-# All engines and sanitizers share what they find: inputs in build/fuzz/corpus/TARGET/ (ci/minimize.sh takes the best of
+# All engines and sanitizers share what they find: inputs in build/fuzz/corpus/TARGET/ (ci/pick_corpus.sh takes the best of
 # them into corpus/), failing ones in build/fuzz/artifacts/TARGET/; history and logs are beside them.
-# fuzz/TARGET.options is merged as fuzzing services do.
+# The target's options (fuzz/target.options.in) are laid over the environment's as fuzzing services do.
 #
 # What cannot be had together: afl with memory or thread. memory first builds a C++ library with MSan, once
-# (ci/msan_libcxx.sh: a download of 165 MB and some minutes).
+# (ci/lib/msan_libcxx.sh: a download of 165 MB and some minutes).
 #
 # Exit status: 0 nothing found; 1 something diverged or crashed; 2 bad arguments; 130 interrupted. Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 known=()
 for source in "$root"/fuzz/*_fuzzer.cc; do
@@ -81,7 +81,7 @@ flags=("-DGUESTMEM_FUZZ_ENGINE=$engine")
 case $engine-$sanitizer in
   *-address) flags+=(-DGUESTMEM_SANITIZE=address,undefined) ;;
   *-integer)
-    [ -f "$root/ci/integer.ignorelist" ] || die 2 "integer needs ci/integer.ignorelist, which this tree lacks"
+    [ -f "$root/ci/lib/integer.ignorelist" ] || die 2 "integer needs ci/lib/integer.ignorelist, which this tree lacks"
     dir+=-integer && flags+=(-DGUESTMEM_SANITIZE=address,undefined,integer)
     ;;
   libfuzzer-none) dir+=-plain && flags+=(-DGUESTMEM_SANITIZE=) ;;
@@ -99,9 +99,9 @@ fi
 
 say "fuzz: set up, build in $(shown "$dir"), then $seconds s of $engine ($sanitizer) on $jobs cores over ${#targets[@]} target(s): ${targets[*]}"
 if [ "$engine" = afl ]; then "$root/ci/setup.sh" --afl; else "$root/ci/setup.sh"; fi
-if [ "$sanitizer" = memory ]; then "$root/ci/msan_libcxx.sh"; fi
+if [ "$sanitizer" = memory ]; then "$root/ci/lib/msan_libcxx.sh"; fi
 use_symbolizer
 configure fuzz "$dir" "${flags[@]}"
 cmake --build "$dir" --parallel "$jobs" --target fuzzers
-exec python3 "$root/ci/fuzz.py" run --build "$dir" --work "$root/build/fuzz" --seconds "$seconds" --engine "$engine" \
+exec python3 "$root/ci/lib/fuzz.py" run --build "$dir" --work "$root/build/fuzz" --seconds "$seconds" --engine "$engine" \
   --sanitizer "$sanitizer" "${options[@]}" "${targets[@]}"

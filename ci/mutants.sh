@@ -28,12 +28,12 @@
 # Exit status: 0 every mutant was killed, and shown by a test of at most 6 operations, and the unchanged tree was quiet; 1 not so;
 # 2 bad arguments or a patch that doesn't apply or build; 130 interrupted. Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 case ${1-} in
   --help | -h) show_help && exit ;;
-  list | check | refresh) exec python3 "$root/ci/mutants.py" "$1" ;;
+  list | check | refresh) exec python3 "$root/ci/lib/mutants.py" "$1" ;;
 esac
 "$root/ci/setup.sh"
-exec python3 "$root/ci/mutants.py" run "$@"
+exec python3 "$root/ci/lib/mutants.py" run "$@"

@@ -12,8 +12,8 @@
 #
 # Exit status: 0 the input passes now, 1 it diverges, crashes or hangs, 2 an unusable argument. Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 keep=false positional=()
 while [ $# -gt 0 ]; do

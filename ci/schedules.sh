@@ -6,8 +6,8 @@
 #
 #   --check   exit status 1 below the bar
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 bar=20000
 check=false

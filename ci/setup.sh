@@ -10,8 +10,8 @@
 #
 # As root it uses apt-get, else sudo; with neither it names the command and ends with status 1.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 # package | a command that will do instead of the package, or - | why
 packages="
@@ -27,7 +27,7 @@ libgtest-dev|-|GoogleTest: unit tests
 libgmock-dev|-|GoogleMock: matchers in unit tests
 librapidcheck-dev|-|rapidcheck: properties
 libbenchmark-dev|-|Google Benchmark: speed
-python3|python3|ci/fuzz.py drives the fuzzers (standard library only)
+python3|python3|drives the fuzzers (standard library only)
 "
 afl="afl++|afl-fuzz|the second fuzzing engine
 "

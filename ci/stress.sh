@@ -5,8 +5,8 @@
 # 1,000,000: a few minutes) in a plain build, then a twentieth of that under ThreadSanitizer, with the tests of the read
 # side. Judged by what may never be seen (see the file); ends with a line a run. Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 rounds=1000000
 while [ $# -gt 0 ]; do

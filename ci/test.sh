@@ -12,8 +12,8 @@
 #
 # Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 compiler=clang
 sanitize=false

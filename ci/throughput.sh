@@ -19,8 +19,8 @@
 #
 # Builds in build/fuzz-plain and build/fuzz. A measurement, not a test: exit status 0 whatever comes out. Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 rounds=5
 while [ $# -gt 0 ]; do
@@ -110,6 +110,6 @@ sort -k1,2 -k3n "$results" | awk -v targets="${targets[*]}" '
   }'
 echo
 for preset in fuzz-plain fuzz; do
-  "$root/ci/throughput_profile.py" "access_fuzzer on fixed traces, build/$preset" "$root/build/$preset/fuzz/access_throughput" \
+  "$root/ci/lib/throughput_profile.py" "access_fuzzer on fixed traces, build/$preset" "$root/build/$preset/fuzz/access_throughput" \
     -seed=1 -max_len=4096 -runs=100000
 done

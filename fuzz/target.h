@@ -16,6 +16,9 @@
 
 namespace fuzz {
 
+static_assert(GUESTMEM_MAX_LEN == reference::kWorldBytes + reference::kMaxOps * reference::kOpBytes,
+              "max_len in fuzz/CMakeLists.txt: a fuzzer must be able to make the longest trace, and nothing reads more");
+
 // Keeps a target on its subject by editing the decoded trace; all of them read the same bytes.
 using Profile = void (*)(reference::Trace& trace);
 

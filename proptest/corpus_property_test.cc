@@ -1,7 +1,7 @@
 // What fuzzing found, taken further by rapidcheck: inputs of the corpus with generated operations between theirs, or in
 // a generated world, must agree, too.
 //
-// GUESTMEM_SAVE_TRACES, if set, names a folder to which each trace of the run goes as a fuzzer's input; ci/minimize.sh
+// GUESTMEM_SAVE_TRACES, if set, names a folder to which each trace of the run goes as a fuzzer's input; ci/pick_corpus.sh
 // --rapidcheck keeps those that reach something new.
 
 #include <algorithm>

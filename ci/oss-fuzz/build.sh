@@ -4,7 +4,7 @@
 # but this repository, the engine and the C++ runtime.
 #
 # $OUT gets, per target: the program, TARGET.options, TARGET.dict, TARGET_seed_corpus.zip (corpus/TARGET and all seeds).
-# ci/oss-fuzz-check.sh runs this file outside of the image and judges the result.
+# ci/check_oss_fuzz.sh runs this file outside of the image and judges the result.
 : "${SRC:?}" "${OUT:?}" "${WORK:?}" "${CXX:?}" "${LIB_FUZZING_ENGINE:?}"
 source_dir=$SRC/guestmem
 build_dir=$WORK/guestmem
@@ -16,7 +16,7 @@ cmake --build "$build_dir" --parallel "$(nproc)" --target fuzzers
 
 for source in "$source_dir"/fuzz/*_fuzzer.cc; do
   target=$(basename "$source" .cc)
-  cp "$build_dir/fuzz/$target" "$source_dir/fuzz/$target.options" "$OUT/"
+  cp "$build_dir/fuzz/$target" "$build_dir/fuzz/$target.options" "$OUT/"
   if [ -f "$source_dir/fuzz/$target.dict" ]; then cp "$source_dir/fuzz/$target.dict" "$OUT/"; fi
 
   inputs=$WORK/inputs/$target

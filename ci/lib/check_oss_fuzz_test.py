@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Each check of ci/oss_fuzz_check.py passes on a sound target and fails on one that is broken in just its way.
+"""Each check of ci/lib/check_oss_fuzz.py passes on a sound target and fails on one that is broken in just its way.
 
-usage: oss_fuzz_check_test.py CLANG++     (ctest calls it)
+usage: check_oss_fuzz_test.py CLANG++     (ctest calls it)
 """
 
 import os
@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import oss_fuzz_check as check
+import check_oss_fuzz as check
 
 # One target, broken as the environment or a definition says.
 SOURCE = r"""

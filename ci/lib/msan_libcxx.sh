@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# usage: ci/msan_libcxx.sh
+# usage: ci/lib/msan_libcxx.sh
 #
 # Builds libc++ with MSan in build/msan-libcxx, for ci/fuzz.sh --sanitizer=memory: MSan has to see every write, and the
 # packaged C++ library was built without it. Takes the source from Debian's archive, 165 MB, without touching
 # the system's package lists or installing anything. Some minutes, once; with the library in place it does nothing.
 set -euo pipefail
-# shellcheck source=ci/common.sh
+# shellcheck source=ci/lib/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 case ${1-} in
   "") ;;

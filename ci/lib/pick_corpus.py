@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Chooses the inputs of corpus/<target>/; ci/minimize.sh builds and calls it."""
+"""Chooses the inputs of corpus/<target>/; ci/pick_corpus.sh builds and calls it."""
 
 import argparse
 import hashlib
@@ -26,13 +26,13 @@ def features_of(build, target, folders):
         control, out = Path(scratch) / "control", Path(scratch) / "out"
         out.mkdir()
         # set_cover_merge records every feature of a file, a plain merge only those not seen before it
-        command = [str(build / "fuzz" / target), *fuzzer_arguments(target), "-set_cover_merge=1",
+        command = [str(build / "fuzz" / target), *fuzzer_arguments(build, target), "-set_cover_merge=1",
                    f"-merge_control_file={control}", f"-artifact_prefix={scratch}/", str(out), *map(str, folders)]
-        done = subprocess.run(command, env=merged_environment(target), stdin=subprocess.DEVNULL,
+        done = subprocess.run(command, env=merged_environment(build, target), stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if done.returncode != 0 or not control.exists():
             sys.stdout.buffer.write(done.stdout[-4000:])
-            sys.exit(f"minimize: the merge of {target} failed (above)")
+            sys.exit(f"pick_corpus: the merge of {target} failed (above)")
         # number of files, number of them in the first folder, the names; then STARTED/FT/COV lines by index
         lines = control.read_text(errors="surrogateescape").split("\n")
         count = int(lines[0])
@@ -67,7 +67,7 @@ def choose(features, free, candidates):
     return chosen, left_out
 
 
-def minimize(build, target, more, dry_run):
+def pick(build, target, more, dry_run):
     corpus = ROOT / "corpus" / target
     corpus.mkdir(parents=True, exist_ok=True)
     before = files_of(corpus)
@@ -107,7 +107,7 @@ def main():
     rows = [["target", "files before", "bytes", "files now", "bytes", "features", "left out", "failing"]]
     for target in arguments.target:
         print(f"{target}: running every input once", flush=True)
-        rows.append(minimize(build, target, arguments.more, arguments.dry_run))
+        rows.append(pick(build, target, arguments.more, arguments.dry_run))
     print()
     table(rows, right=range(1, 8))
     if arguments.dry_run:

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SANITIZERS = ("asan", "lsan", "msan", "tsan", "ubsan")
 
 
@@ -17,8 +17,9 @@ def options_file(path):
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
-def options_of(target):
-    return ROOT / "fuzz" / f"{target}.options"
+def options_of(build, target):
+    """Made by the build beside the program, from fuzz/target.options.in."""
+    return build / "fuzz" / f"{target}.options"
 
 
 def merged(value, options):
@@ -40,12 +41,12 @@ def laid_over(path, environment):
     return environment
 
 
-def merged_environment(target):
-    return laid_over(options_of(target), os.environ)
+def merged_environment(build, target):
+    return laid_over(options_of(build, target), os.environ)
 
 
-def fuzzer_arguments(target):
-    return [f"-{name}={value}" for name, value in options_file(options_of(target)).get("libfuzzer", {}).items()]
+def fuzzer_arguments(build, target):
+    return [f"-{name}={value}" for name, value in options_file(options_of(build, target)).get("libfuzzer", {}).items()]
 
 
 def input_folders(build, target):

@@ -2,8 +2,8 @@
 """Drives the fuzz targets; ci/fuzz.sh sets up, builds and calls it.
 
   fuzz.py run --build DIR --work DIR --seconds N ... TARGET...   fuzz on all cores, with progress and a table
-  fuzz.py with-options TARGET COMMAND...                         run COMMAND with the sanitizer options of
-                                                                 fuzz/TARGET.options merged over the environment's
+  fuzz.py with-options FILE.options COMMAND...                   run COMMAND with the sanitizer options of the file laid
+                                                                 over the environment's
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import fuzz_report
-from fuzz_common import ROOT, fuzzer_arguments, merged_environment, shown, table  # also for ci/minimize.py and ci/mutants.py
+from fuzz_common import ROOT, laid_over, shown, table
 from fuzz_engines import ENGINES
 
 LIVE = sys.stdout.isatty()
@@ -232,12 +232,12 @@ class Campaign:
         if self.stopping.is_set():
             return 130
         if any(session.new_finds() > 0 for session in run):
-            print(f"next: {shown(ROOT / 'ci' / 'minimize.sh')}   takes the best new inputs into corpus/")
+            print(f"next: {shown(ROOT / 'ci' / 'pick_corpus.sh')}   takes the best new inputs into corpus/")
         return 0
 
 
 def with_options(arguments):
-    os.execvpe(arguments.command[0], arguments.command, merged_environment(arguments.target))
+    os.execvpe(arguments.command[0], arguments.command, laid_over(arguments.options, os.environ))
 
 
 def main():
@@ -254,7 +254,7 @@ def main():
     command.add_argument("target", nargs="+")
     command.set_defaults(call=lambda arguments: Campaign(arguments).run())
     command = commands.add_parser("with-options", help="run a command with a target's sanitizer options")
-    command.add_argument("target")
+    command.add_argument("options")
     command.add_argument("command", nargs=argparse.REMAINDER)
     command.set_defaults(call=with_options)
     arguments = parser.parse_args()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: ci/minimize.sh [--dry-run] [--rapidcheck] [TARGET...]
+# usage: ci/pick_corpus.sh [--dry-run] [--rapidcheck] [TARGET...]
 #
 # Rewrites corpus/TARGET/ (default: every target) with the smallest set of inputs, out of what is checked in and what
 # fuzzing found with any engine (build/fuzz/corpus/TARGET/), that reaches all the coverage features which the seeds don't reach by
@@ -9,8 +9,8 @@
 #   --dry-run      only the table
 #   --rapidcheck   choose also from 20,000 traces that rapidcheck makes of the corpus (proptest/corpus_property_test.cc)
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 known=()
 for source in "$root"/fuzz/*_fuzzer.cc; do
@@ -34,7 +34,7 @@ done
 if [ ${#targets[@]} -eq 0 ]; then targets=("${known[@]}"); fi
 if [ ${#targets[@]} -eq 0 ]; then die 2 "there are no targets in $(shown "$root/fuzz")"; fi
 
-say "minimize: set up, build in $(shown "$root/build/fuzz"), then rewrite corpus/ for: ${targets[*]}"
+say "pick_corpus: set up, build in $(shown "$root/build/fuzz"), then rewrite corpus/ for: ${targets[*]}"
 "$root/ci/setup.sh"
 use_symbolizer
 configure fuzz
@@ -49,4 +49,4 @@ if $rapidcheck; then
   GUESTMEM_SAVE_TRACES=$generated "$root/build/default/proptest/corpus_property_test" "--gtest_filter=CorpusProperty.*"
   options+=(--more "$generated")
 fi
-exec python3 "$root/ci/minimize.py" --build "$root/build/fuzz" "${options[@]}" "${targets[@]}"
+exec python3 "$root/ci/lib/pick_corpus.py" --build "$root/build/fuzz" "${options[@]}" "${targets[@]}"

@@ -41,7 +41,7 @@ class Turn:
         self.trace.unlink(missing_ok=True)
 
     def environment(self):
-        return {**merged_environment(self.target), "GUESTMEM_FUZZ_RUN": str(self.scratch)}  # a mark, for end_left_over
+        return {**merged_environment(self.build, self.target), "GUESTMEM_FUZZ_RUN": str(self.scratch)}  # a mark, for end_left_over
 
     def keep_trace(self, artifact):
         """The failing input as text, minimised where that can be done."""
@@ -52,7 +52,7 @@ class Turn:
         tool = fuzz / TOOLS.get(self.target, "trace")
         # The targets of the trace tool run a trace that they have edited, and save that one.
         first = [tool, "show", artifact] if self.target in TOOLS else [fuzz / self.target, artifact]
-        environment = {**merged_environment(self.target), "GUESTMEM_SAVE_TRACE": str(self.trace)}
+        environment = {**merged_environment(self.build, self.target), "GUESTMEM_SAVE_TRACE": str(self.trace)}
         for command in (first, [tool, "minimise", self.trace, "-o", kept]):
             try:
                 done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
@@ -135,7 +135,7 @@ class LibFuzzer(Turn):
 
     def command(self):
         seed = [f"-seed={self.seed + self.number}"] if self.seed else []
-        return [str(self.build / "fuzz" / self.target), *fuzzer_arguments(self.target),
+        return [str(self.build / "fuzz" / self.target), *fuzzer_arguments(self.build, self.target),
                 *(f"-dict={path}" for path in dictionary(self.target)), *seed, f"-max_total_time={math.ceil(self.seconds)}",
                 "-print_final_stats=1", f"-artifact_prefix={self.artifact_folder}/", str(self.finds),
                 *map(str, input_folders(self.build, self.target))]
@@ -194,7 +194,7 @@ class Afl(Turn):
                 content = path.read_bytes() if path.is_file() else b""
                 if content:  # afl-fuzz has no use for the empty input
                     (self.inputs / hashlib.sha1(content).hexdigest()).write_bytes(content)
-        options = options_file(options_of(self.target)).get("libfuzzer", {})
+        options = options_file(options_of(self.build, self.target)).get("libfuzzer", {})
         seed = ["-s", str(self.seed + self.number)] if self.seed else []
         return ["afl-fuzz", "-i", str(self.inputs), "-o", str(self.out), "-V", str(math.ceil(self.seconds)), "-c", "0", "-m", "none",
                 "-G", options.get("max_len", "4096"), "-t", str(1000 * int(options.get("timeout", 10))), *seed,

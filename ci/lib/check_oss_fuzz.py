@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds the targets in $OUT to what OSS-Fuzz asks of a build; ci/oss-fuzz-check.sh builds them and calls this."""
+"""Holds the targets in $OUT to what OSS-Fuzz asks of a build; ci/check_oss_fuzz.sh builds them and calls this."""
 
 import os
 import random
@@ -229,18 +229,17 @@ def build_crash_target(out, work):
                "-I", str(ROOT / "lib/include"), str(ROOT / "lib/test/crash_target.cc"), str(work / "guestmem/lib/libguestmem.a"),
                *shlex.split(os.environ["LIB_FUZZING_ENGINE"]), "-o", str(out / "crash_target")]
     subprocess.run(command, check=True)
-    options = next(ROOT.glob("fuzz/fault_fuzzer.options"))
-    (out / "crash_target.options").write_bytes(options.read_bytes())
+    (out / "crash_target.options").write_bytes((work / "guestmem/fuzz/fault_fuzzer.options").read_bytes())
 
 
 def main():
     out, work, sanitizer = Path(os.environ["OUT"]), Path(os.environ["WORK"]), os.environ["SANITIZER"]
     if reason := cannot_isolate():
-        sys.exit(f"oss-fuzz-check: the targets can't be run with everything but /tmp read-only: {reason}")
+        sys.exit(f"check_oss_fuzz: the targets can't be run with everything but /tmp read-only: {reason}")
     targets = sorted(path.name for path in out.iterdir() if os.access(path, os.X_OK) and path.is_file())
     wanted = sorted(path.stem for path in (ROOT / "fuzz").glob("*_fuzzer.cc"))
     if targets != wanted:
-        sys.exit(f"oss-fuzz-check: $OUT has {targets}, and the targets are {wanted}")
+        sys.exit(f"check_oss_fuzz: $OUT has {targets}, and the targets are {wanted}")
     rows, failures = [["target", *(name for name, _, _ in CHECKS)]], []
     for target in targets:
         print(f"   check {target}", flush=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: ci/oss-fuzz-check.sh [--sanitizer=address|undefined]
+# usage: ci/check_oss_fuzz.sh [--sanitizer=address|undefined]
 #
 # Asks here, without a container engine, what OSS-Fuzz and ClusterFuzzLite ask of a build: runs ci/oss-fuzz/build.sh with
 # their environment variables and flags (and clang-19) on a copy of the tree in build/oss-fuzz/SANITIZER, then holds
@@ -14,8 +14,8 @@
 #
 # Exit status: 0 all checks passed; 1 one failed; 2 bad arguments. Works from any directory.
 set -euo pipefail
-# shellcheck source=ci/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=ci/lib/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
 sanitizer=address
 while [ $# -gt 0 ]; do
@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
 done
 
 dir=$root/build/oss-fuzz/$sanitizer
-say "oss-fuzz-check: copy the tree, build with $sanitizer in $(shown "$dir"), then check every target"
+say "check_oss_fuzz: copy the tree, build with $sanitizer in $(shown "$dir"), then check every target"
 "$root/ci/setup.sh"
 use_symbolizer
 
@@ -59,4 +59,4 @@ export CXXFLAGS="$CFLAGS" LDFLAGS=-static-libstdc++
 
 say "build.sh in $(shown "$SRC")"
 (cd "$SRC" && bash -eu build.sh)
-exec python3 "$root/ci/oss_fuzz_check.py"
+exec python3 "$root/ci/lib/check_oss_fuzz.py"

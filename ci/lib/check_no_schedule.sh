@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# usage: ci/check_no_schedule.sh LIBRARY
+# usage: ci/lib/check_no_schedule.sh LIBRARY
 #
 # Checks that a production library has no trace of schedule points (lib/include/guestmem/detail/schedule.h): no symbol,
 # defined or wanted, that has to do with them. ctest runs it as schedule.absent. Exit status 1 if there is one.
 set -euo pipefail
-# shellcheck source=ci/common.sh
+# shellcheck source=ci/lib/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 case ${1:-} in

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by the scripts in ci/: where we are, how we speak, how we configure.
+# Sourced by the scripts in ci/ and ci/lib/: where we are, how we speak, how we configure.
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 jobs=$(nproc)
 export root jobs
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes one-token mutants of the engine and sees who notices; ci/mutate.sh says how to call it."""
+"""Makes one-token mutants of the engine and sees who notices; ci/one_token_mutants.sh says how to call it."""
 
 import argparse
 import hashlib
@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import mutants  # Tree, run(), say()
+import mutants_hunt
+import mutants_patches
+from fuzz_common import ROOT, shown, table
 
-ROOT = mutants.ROOT
-WORK = ROOT / "build" / "mutate"
+WORK = ROOT / "build" / "one_token_mutants"
 RESULTS = WORK / "results.json"
-KNOWN = ROOT / "ci" / "mutate_survivors.txt"
+KNOWN = ROOT / "ci" / "lib" / "one_token_survivors.txt"
 CLASSES = ("equivalent", "performance", "elsewhere", "hole")
 SECONDS = 60  # that a judge may take; the unchanged engine takes a few
 # Tests that ask nothing about values, or take long.
@@ -152,7 +153,7 @@ def sample(found, count, seed):
 
 
 def known_survivors():
-    """Key -> (class, reason), from ci/mutate_survivors.txt."""
+    """Key -> (class, reason), from ci/lib/one_token_survivors.txt."""
     known = {}
     for line in KNOWN.read_text().splitlines() if KNOWN.is_file() else ():
         if line and not line.startswith("#"):
@@ -165,16 +166,16 @@ class Place:
     """A tree of its own with a build, for one mutant at a time."""
 
     def __init__(self, number, traces):
-        self.tree = mutants.Tree(WORK / str(number))
+        self.tree = mutants_patches.Tree(WORK / str(number))
         self.folder, self.traces = self.tree.folder, traces
-        self.build = self.folder / "build" / "mutate"
+        self.build = self.folder / "build" / "one_token_mutants"
         self.log = WORK / f"{number}.log"
         self.unit_tests = [p.stem for p in sorted((ROOT / "lib" / "test").glob("*_test.cc")) if not re.search(SLOW, p.stem)]
         self.clean = None
 
     def run(self, command, seconds=SECONDS, **options):
         with open(self.log, "wb") as log:
-            return mutants.run(command, log, seconds, cwd=self.folder, **options)
+            return mutants_hunt.run(command, log, seconds, cwd=self.folder, **options)
 
     def make(self, *targets):
         return self.run(["cmake", "--build", str(self.build), "--parallel", "1", "--target", *targets], 600) == 0
@@ -188,10 +189,10 @@ class Place:
                       "-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld", *launcher], 600)
         tests = [*self.unit_tests, "trap_sweep_test", "lockstep_property_test", "schedule", "vmm"]
         if not self.make("trace", *tests):
-            raise mutants.BadPatch("the unchanged engine doesn't build:\n" + self.tail())
+            raise mutants_patches.BadPatch("the unchanged engine doesn't build:\n" + self.tail())
         for judge in self.judges("/trap/rcu.cc"):  # all of them
             if judge[2]() != 0:
-                raise mutants.BadPatch(f"the unchanged engine doesn't pass {judge[0]}:\n" + self.tail())
+                raise mutants_patches.BadPatch(f"the unchanged engine doesn't pass {judge[0]}:\n" + self.tail())
         self.clean = self.code()
 
     def tail(self):
@@ -282,7 +283,7 @@ def tell(chosen, results, known):
         ends.setdefault(mutant.operator, {}).setdefault(end, []).append(mutant)
     columns = sorted({end for by_end in ends.values() for end in by_end})
     print()
-    mutants.fuzz.table([["operator", *columns], *([operator, *(str(len(ends[operator].get(c, []))) for c in columns)] for operator in sorted(ends))],
+    table([["operator", *columns], *([operator, *(str(len(ends[operator].get(c, []))) for c in columns)] for operator in sorted(ends))],
                        right=range(1, len(columns) + 1))
     survivors = [mutant for mutant in chosen if results[mutant.key]["end"] == "survived"]
     real = [m for m in chosen if results[m.key]["end"] not in ("does not compile", "same code")]
@@ -298,7 +299,7 @@ def tell(chosen, results, known):
 
 def run_all(options):
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, mutants.interrupt)
+        signal.signal(number, mutants_hunt.interrupt)
     found = all_mutants()
     by_key = {mutant.key: mutant for mutant in found}
     chosen = [by_key[key] for key in options.mutant] if options.mutant else sample(found, options.sample, options.seed)
@@ -307,7 +308,7 @@ def run_all(options):
             print(f"{mutant.key} {mutant.operator} {mutant.diff()}")
         return 0
     WORK.mkdir(parents=True, exist_ok=True)
-    print(f"== mutate: {len(chosen)} of {len(found)} mutants, {options.jobs} at a time, in {mutants.fuzz.shown(WORK)}")
+    print(f"== one-token mutants: {len(chosen)} of {len(found)} mutants, {options.jobs} at a time, in {shown(WORK)}")
     traces = traces_of_corpora()
     places = [Place(number, traces) for number in range(options.jobs)]
     digest = hashlib.sha256(b"".join(content for content, _ in places[0].tree.files.values())).hexdigest()  # tests too, unlike Tree's
@@ -325,8 +326,8 @@ def run_all(options):
             if place.clean is None:
                 place.prepare()
             result = {**place.hunt(mutant), "tree": digest, "operator": mutant.operator, "diff": mutant.diff()}
-        except mutants.BadPatch:
-            mutants.interrupt()  # the others needn't try
+        except mutants_patches.BadPatch:
+            mutants_hunt.interrupt()  # the others needn't try
             raise
         finally:
             with lock:
@@ -335,22 +336,22 @@ def run_all(options):
             done += 1
             results[mutant.key] = result
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-            mutants.say(f"[{done}/{len(todo)}] {mutant.key} {mutant.operator} {mutant.file}:{mutant.line}: {result['end']} "
+            mutants_patches.say(f"[{done}/{len(todo)}] {mutant.key} {mutant.operator} {mutant.file}:{mutant.line}: {result['end']} "
                         f"({result['seconds']:.0f} s; {time.monotonic() - started:.0f} s so far)", result["end"] != "survived")
 
     try:
         with ThreadPoolExecutor(options.jobs) as pool:
             for _ in pool.map(one, todo):
                 pass
-    except (KeyboardInterrupt, mutants.BadPatch) as problem:
-        mutants.say(f"{problem}\nstopped; the same command goes on from here" if str(problem) else "interrupted; the same command goes on from here")
+    except (KeyboardInterrupt, mutants_patches.BadPatch) as problem:
+        mutants_patches.say(f"{problem}\nstopped; the same command goes on from here" if str(problem) else "interrupted; the same command goes on from here")
     status = tell([m for m in chosen if m.key in results], results, known_survivors())
-    print(f"classify a survivor: a line 'KEY CLASS REASON' in {mutants.fuzz.shown(KNOWN)}, CLASS one of {', '.join(CLASSES)}")
-    return 130 if mutants.interrupted.is_set() else status
+    print(f"classify a survivor: a line 'KEY CLASS REASON' in {shown(KNOWN)}, CLASS one of {', '.join(CLASSES)}")
+    return 130 if mutants_hunt.interrupted.is_set() else status
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="mutate.sh", description=__doc__)
+    parser = argparse.ArgumentParser(prog="one_token_mutants.sh", description=__doc__)
     parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
