@@ -8,7 +8,8 @@
 #   --compiler=gcc     g++ in build/gcc
 #   --sanitize         the same under ASan and UBSan, in build/asan or build/gcc-asan
 #   --integer          the same, and clang's integer checks (unsigned wrap, narrowing), in build/integer; clang only
-#   -- ...             handed to ctest, for example: ci/test.sh -- -R replay
+#   -- ...             handed to ctest: ci/test.sh -- -R replay, or ci/test.sh -- -L quick, which takes less than half a minute
+#                      (every test is labelled quick or slow)
 #
 # Works from any directory.
 set -euo pipefail
