@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# usage: ci/setup.sh [--check] [--afl] [--all]
+# usage: ci/setup.sh [--check] [--afl] [--compilers] [--all]
 #
 # Installs the Debian packages that guestmem's scripts need and that are missing, after saying which and why.
 # With everything in place it does nothing and says so in one line.
 #
 #   --check   only report: what is missing and the command that installs it; exit status 1 if anything is
 #   --afl     also AFL++, which ci/fuzz.sh --engine=afl needs
+#   --compilers   also every compiler of Debian 12 that the library supports, for ci/compilers.sh
 #   --all     also what nothing has to have (AFL++, Abseil, hyperfine)
 #
 # As root it uses apt-get, else sudo; with neither it names the command and ends with status 1.
@@ -31,6 +32,12 @@ python3|python3|drives the fuzzers (standard library only)
 "
 afl="afl++|afl-fuzz|the second fuzzing engine
 "
+compilers="g++-11|g++-11|the oldest gcc
+clang-22|clang++-22|the newest clang, of Debian's security updates
+libclang-rt-22-dev|-|its sanitizer runtimes
+lld-22|ld.lld-22|its LTO
+llvm-22|llvm-profdata-22|its profiles
+"
 later="
 libabsl-dev|-|Abseil: conversions to its status types are tested where it is
 hyperfine|hyperfine|times whole programs
@@ -41,6 +48,7 @@ for word in "$@"; do
   case $word in
     --check) check=true ;;
     --afl) packages+=$afl ;;
+    --compilers) packages+=$compilers ;;
     --all) packages+=$afl$later ;;
     --help | -h) show_help && exit ;;
     *) die 2 "unknown argument '$word'; see --help" ;;

@@ -93,8 +93,19 @@ extern "C" {
                     : "memory", "cc"                                                       \
                     : fault)
 
+// gcc before 11.5, 12.4 and 13.3 puts the copies that merge values behind an asm goto on its exits, before those that take the
+// outputs out of their registers: the merged value is then not the one that was loaded (or another value is gone). A statement that
+// stays, first thing on each exit, makes such copies belong to the edge behind it. It costs no instruction.
+#if !defined(__clang__) && ((__GNUC__ == 11 && __GNUC_MINOR__ < 5) || (__GNUC__ == 12 && __GNUC_MINOR__ < 4) || \
+                            (__GNUC__ == 13 && __GNUC_MINOR__ < 3))
+#define GUESTMEM_TRAP_EXIT_ asm volatile("" : "+r"(first), "+r"(second))
+#else
+#define GUESTMEM_TRAP_EXIT_ static_cast<void>(0)
+#endif
+
 // The empty asm keeps gcc 12 from storing the two as one vector, which it does not survive with -march=haswell.
 #define GUESTMEM_TRAP_DESCRIBE_(result) \
+  GUESTMEM_TRAP_EXIT_;                  \
   asm("" : "+r"(first));                \
   result = {first, second}
 
@@ -114,6 +125,7 @@ GUESTMEM_TRAP_INLINE bool TrapLoad(const void* guest, uint64_t& value, TrapResul
     static_assert(Size == 1);
     GUESTMEM_TRAP_LOAD_("movzbl (%%rdi), %%eax", "0x101");
   }
+  GUESTMEM_TRAP_EXIT_;
   value = first;
   return true;
 fault:
@@ -136,6 +148,7 @@ GUESTMEM_TRAP_INLINE bool TrapStore(void* guest, uint64_t value, TrapResult& res
     static_assert(Size == 1);
     GUESTMEM_TRAP_STORE_("movb %%sil, (%%rdi)", value, "0x102");
   }
+  GUESTMEM_TRAP_EXIT_;
   return true;
 fault:
   GUESTMEM_TRAP_DESCRIBE_(result);
@@ -157,19 +170,17 @@ GUESTMEM_TRAP_INLINE bool TrapCompareExchange(void* guest, uint64_t current, uin
                     : fault)
   if constexpr (Size == 8) {
     GUESTMEM_TRAP_CMPXCHG_("cmpxchgq %%rsi, (%%rdi)", "0x802");
-    seen = first;
   } else if constexpr (Size == 4) {
     GUESTMEM_TRAP_CMPXCHG_("cmpxchgl %%esi, (%%rdi)", "0x402");
-    seen = static_cast<uint32_t>(first);
   } else if constexpr (Size == 2) {
     GUESTMEM_TRAP_CMPXCHG_("cmpxchgw %%si, (%%rdi)", "0x202");
-    seen = static_cast<uint16_t>(first);
   } else {
     static_assert(Size == 1);
     GUESTMEM_TRAP_CMPXCHG_("cmpxchgb %%sil, (%%rdi)", "0x102");
-    seen = static_cast<uint8_t>(first);
   }
 #undef GUESTMEM_TRAP_CMPXCHG_
+  GUESTMEM_TRAP_EXIT_;
+  seen = first & (~uint64_t{0} >> (64 - 8 * Size));
   return true;
 fault:
   GUESTMEM_TRAP_DESCRIBE_(result);
@@ -181,6 +192,7 @@ GUESTMEM_TRAP_INLINE bool TrapTouchWrite(void* guest, TrapResult& result) noexce
   GUESTMEM_SCHEDULE_POINT(kTouch, guest);
   uint64_t first, second;
   GUESTMEM_TRAP_STORE_("lock orb %%sil, (%%rdi)", uint64_t{0}, "0x102");
+  GUESTMEM_TRAP_EXIT_;
   return true;
 fault:
   GUESTMEM_TRAP_DESCRIBE_(result);
@@ -188,6 +200,7 @@ fault:
 }
 
 #undef GUESTMEM_TRAP_DESCRIBE_
+#undef GUESTMEM_TRAP_EXIT_
 #undef GUESTMEM_TRAP_LOAD_
 #undef GUESTMEM_TRAP_STORE_
 #undef GUESTMEM_TRAP_ENTRY_
