@@ -237,6 +237,8 @@ class Campaign:
 
 
 def with_options(arguments):
+    if not Path(arguments.options).is_file():
+        sys.exit(f"fuzz.py: there is no {arguments.options}")
     os.execvpe(arguments.command[0], arguments.command, laid_over(arguments.options, os.environ))
 
 
