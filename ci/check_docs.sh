@@ -10,6 +10,7 @@
 #              fuzz/ the command; each script in ci/ prints its manual, and the README names it or something runs it
 #   tree       the rooms in ARCHITECTURE.md and README.md are the folders that are there; what is marked "(next)", or stands
 #              under "Next", isn't
+#   names      no two scripts of ci/ or programs of fuzz/ differ by one letter or a hyphen
 #
 # Each offence is a line: file:line: what is wrong. Exit status 1 if there is any. Works from any directory.
 set -euo pipefail

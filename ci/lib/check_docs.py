@@ -4,6 +4,7 @@ usage: check_docs.py ROOT [RULE...]
 """
 
 import fnmatch
+import itertools
 import os
 import re
 import subprocess
@@ -277,7 +278,30 @@ def check_tree(tree):
         tree.offend("README.md", 1, f"its table of rooms has {sorted(rows)}, and not {list(ROOMS)}")
 
 
-RULES = {"citations": check_citations, "links": check_links, "commands": check_commands, "tree": check_tree}
+def confusable(one, other):
+    """Whether two names differ by a letter at most, hyphens and spellings with z aside."""
+    a, b = sorted((re.sub("[-_]", "", name.lower()).replace("z", "s") for name in (one, other)), key=len)
+    at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), len(a))
+    return len(b) - len(a) <= 1 and (a[at:] == b[at + 1:] or a[at + 1:] == b[at + 1:])
+
+
+def check_names(tree):
+    """What a person types: the scripts of ci/, the programs of fuzz/. One name, one thing."""
+    typed = {}
+    for path in tree.files:
+        if match := re.fullmatch(r"(?:ci/(?:lib/)?|fuzz/)([\w-]+)\.(?:sh|py|cc)", path):
+            typed.setdefault(re.sub(r"_(?:tool|main|test)$", "", match[1]), path)
+    for (one, path), (other, there) in itertools.combinations(sorted(typed.items()), 2):
+        if confusable(one, other):
+            tree.offend(path, 1, f"its name is too close to that of {there}")
+    for folder in sorted(tree.folders):
+        if match := re.fullmatch(r"ci/([\w-]+)", folder):
+            for name, path in typed.items():
+                if name != match[1] and confusable(name, match[1]):
+                    tree.offend(path, 1, f"its name is too close to that of {folder}/")
+
+
+RULES = {"citations": check_citations, "links": check_links, "commands": check_commands, "tree": check_tree, "names": check_names}
 
 
 def main(arguments):

@@ -152,6 +152,12 @@ class CheckDocs(unittest.TestCase):
         self.assert_found("tree", "README.md", "`model/`", "`mode/`", says="no such folder")
         self.assert_found("tree", "ARCHITECTURE.md", "`reference/later/`", "`lib/src/trap/`", says="listed as next")
 
+    def test_names(self):
+        for path in ("ci/goo.sh", "ci/g-o.sh", "ci/lib/g_o.py", "fuzz/traze.cc", "fuzz/traces_tool.cc"):
+            with self.subTest(path=path):
+                self.assert_found("names", path, SCRIPT, says="too close to that of")
+        self.assert_found("names", "ci/g_o/a.patch", "", says="too close to that of ci/g_o/")
+
     def test_what_was_next_and_came(self):
         status, said = self.check("tree", [("reference/later/a.cc", "")])
         self.assertEqual(status, 1)

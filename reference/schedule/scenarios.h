@@ -21,7 +21,7 @@ Trace TraceOf(const Scenario& scenario);
 // Each with its name; then each where membarrier is refused.
 std::vector<std::pair<std::string, Trace>> Scenarios();
 
-// A two-thread trace of six operations: the one whose schedules a second ci/schedules.sh prints.
+// A two-thread trace of six operations: the one whose schedules a second ci/schedule_throughput.sh prints.
 const Scenario& BenchmarkScenario();
 
 }  // namespace reference::schedule

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: ci/schedules.sh [--check] [SECONDS]
+# usage: ci/schedule_throughput.sh [--check] [SECONDS]
 #
 # Prints how many deterministic schedules of a two-thread, six-op trace run in a second on one core (the project's bar is
 # 20,000), by random walk and PCT, and exhaustively with two preemptions. Each is measured for SECONDS (3).
