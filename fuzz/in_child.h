@@ -20,13 +20,13 @@
 namespace fuzz {
 
 struct ChildEnd {
-  std::string text;  // what it said, until it ended or was ended
+  std::string text;  // its output
   bool hung = false;
-  int signal = 0;  // that ended it; 0: it came to its end
+  int signal = 0;  // the one that ended it; 0: it exited
   std::string reason() const { return hung ? "no end" : strsignal(signal); }
 };
 
-// A child's way to speak.
+// Writes a child's output to its parent.
 class Speaker {
  public:
   explicit Speaker(int fd) : fd_(fd) {}
@@ -36,7 +36,7 @@ class Speaker {
   const int fd_;
 };
 
-// `processor_milliseconds`: more means that it hangs; 0: as do some seconds, however spent.
+// A child that uses more than `processor_milliseconds` hangs; if that is 0, one that takes more than kMostSeconds.
 template <typename Work>
 ChildEnd InChild(Work work, int processor_milliseconds = 0) {
   constexpr unsigned kMostSeconds = 5;
@@ -50,7 +50,7 @@ ChildEnd InChild(Work work, int processor_milliseconds = 0) {
     const itimerval most = {{0, 0}, {0, processor_milliseconds * 1000}};
     setitimer(ITIMER_PROF, &most, nullptr);
     alarm(kMostSeconds);
-    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);  // the engine's last words, a thousand times
+    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);  // or the engine's fatal message appears a thousand times
     work(Speaker(ends[1]));
     _exit(0);
   }

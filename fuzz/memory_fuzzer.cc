@@ -17,7 +17,7 @@ void MadeMemory(reference::Trace& trace) {
   for (size_t i = 0; i < trace.ops.size(); ++i) {
     reference::Op& op = trace.ops[i];
     if (i % 3 == 0 && op.kind < StepKind::kMake) {
-      // The numbers of an access that gives up its place: decoding has cleared those it had no use for.
+      // Takes over the numbers of the access that it replaces; decoding has cleared the fields that the access did not use.
       op.kind = kMade[static_cast<size_t>(op.kind) % std::size(kMade)];
       op.bytes = op.length;
       op.backing = op.target;

@@ -16,7 +16,7 @@
 #include "reference/lockstep/trace.h"
 #include "reference/schedule/choices.h"
 
-extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size) __attribute__((weak));  // other engines lack it
+extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size) __attribute__((weak));  // null with other engines
 
 namespace {
 

@@ -8,7 +8,7 @@ namespace {
 
 using reference::StepKind;
 
-// Streams have a target of their own; what a single access can do, access_fuzzer shows.
+// Streams have their own target, and so have single accesses (access_fuzzer).
 StepKind OnTopic(StepKind kind) {
   if (kind >= StepKind::kReaderOpen && kind <= StepKind::kWriterPlain) {
     const auto ranges = static_cast<int>(StepKind::kReaderOpen) - static_cast<int>(StepKind::kRangeSet);

@@ -19,7 +19,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 extern "C" __attribute__((weak)) int LLVMFuzzerInitialize(int* argc, char*** argv);
-// Of the sanitizer runtimes, where one is linked.
+// Defined by a sanitizer's runtime, where one is linked.
 extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)());
 
 namespace {
@@ -59,7 +59,7 @@ void WatchForDeath() {
   action.sa_handler = OnFatalSignal;
   sigaction(SIGABRT, &action, nullptr);
   if (&__sanitizer_set_death_callback != nullptr) {
-    __sanitizer_set_death_callback(SayCurrentPath);  // faults are the sanitizer's to report
+    __sanitizer_set_death_callback(SayCurrentPath);  // the sanitizer reports faults
     return;
   }
   for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(number, &action, nullptr);

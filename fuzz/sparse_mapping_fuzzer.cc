@@ -19,7 +19,7 @@ void MappingsChange(reference::Trace& trace) {
                                    StepKind::kMapZero, StepKind::kProtect,  StepKind::kUnmap,
                                    StepKind::kUnmapBytes, StepKind::kMapFileBytes, StepKind::kAdviseHugePages, StepKind::kBindToNode};
   for (size_t i = 0; i < trace.ops.size(); i += 2) {
-    // The numbers of an access that gives up its place: decoding has cleared those it had no use for.
+    // Takes over the numbers of the access that it replaces; decoding has cleared the fields that the access did not use.
     const reference::Op& op = trace.ops[i];
     reference::Op change;
     change.kind = kChanges[static_cast<size_t>(op.kind) % std::size(kChanges)];

@@ -20,12 +20,12 @@ namespace {
 using reference::Op;
 using reference::StepKind;
 
-constexpr size_t kTraces = 1024;  // more than fit a branch predictor
+constexpr size_t kTraces = 1024;  // more than a branch predictor can remember
 constexpr int kOps = 16;
 constexpr uint64_t kSeed = 1;
 constexpr uint64_t kLongest = reference::kPageSize;
 
-// Operations of each kind in a hundred: what drivers do most, most.
+// How many operations of a hundred are of each kind: weighted as drivers use them.
 constexpr std::pair<StepKind, int> kMix[] = {
     {StepKind::kRead, 24},          {StepKind::kWrite, 20},         {StepKind::kFill, 10},       {StepKind::kReadPlain, 14},
     {StepKind::kWritePlain, 10},    {StepKind::kCompareExchange, 8}, {StepKind::kProbeReadable, 3}, {StepKind::kProbeWritable, 3},

@@ -18,7 +18,7 @@
 
 namespace reference::schedule {
 
-// Who could go on now, in turn from the current thread on (or, if that one can't, from the next).
+// The threads that can run now, in turn from the current one on (or from the next, if the current one can't).
 struct Options {
   const int* threads;
   int count;               // at least 2

@@ -35,7 +35,7 @@ extern "C" void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 #endif
 
 // Saves what a callee must keep (System V AMD64 ABI 3.2.1), swaps stacks, restores it. Floating-point control words are
-// not kept: nobody here changes them.
+// not saved: no code here changes them.
 asm(R"(
   .text
   .p2align 4
@@ -67,7 +67,7 @@ constexpr size_t kStackBytes = size_t{256} << 10;  // room for a signal frame wi
 constexpr size_t kGuardBytes = 4096;
 constexpr size_t kSavedRegisters = 6;
 
-// Who is being switched from and to; a switch arrives on another stack, where the locals are another's.
+// The fibers that a switch leaves and enters. Static, because after the switch the locals are those of the other stack.
 Fiber* g_from = nullptr;
 Fiber* g_to = nullptr;
 
@@ -112,7 +112,7 @@ void Fiber::Enter() {
   std::abort();  // entry returned
 }
 
-// On the stack just switched to.
+// Runs on the stack that was switched to.
 void Fiber::Arrived() {
 #if defined(FIBER_ASAN)
   const void* bottom;

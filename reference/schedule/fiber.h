@@ -10,7 +10,7 @@ namespace reference::schedule {
 
 class Fiber {
  public:
-  Fiber() = default;  // of the thread's own stack: only switched from and back to
+  Fiber() = default;  // the thread's own stack: only switched from and back to
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;

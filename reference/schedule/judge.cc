@@ -1,4 +1,4 @@
-// The judges of a scheduled run (SPEC 5 to 7). Each is a rule by itself; the first that finds something speaks.
+// The judges of a scheduled run (SPEC 5 to 7). Each checks one rule; the first that finds an offence gives the verdict.
 
 #include <algorithm>
 #include <cinttypes>
@@ -119,7 +119,7 @@ std::optional<std::string> JudgeIntervals(const Trace& trace, const History& his
   return std::nullopt;
 }
 
-// A granule that only atomic accesses write must be linearizable, with what remained as its last read.
+// A granule that only atomic accesses write must be linearizable; its final contents count as its last read.
 std::optional<std::string> JudgeGranule(const Trace& trace, const History& history, uint64_t granule) {
   GranuleOp ops[kMaxGranuleOps];
   size_t count = 0;
@@ -130,7 +130,7 @@ std::optional<std::string> JudgeGranule(const Trace& trace, const History& histo
     }
     if (!access.plain) {
       if (access.writes) {
-        return std::nullopt;  // a bulk write is no atomic write, and may store twice
+        return std::nullopt;  // a bulk write is not atomic, and may store a byte twice
       }
       continue;
     }

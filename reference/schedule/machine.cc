@@ -137,13 +137,13 @@ void Machine::Body(void* context, int index) {
       self.RunOp(i);
     }
   }
-  // Others may be waiting for them.
+  // Other threads may be waiting for them.
   for (uint8_t page = 0; page < kMaxPages; ++page) {
     self.UnlockPage(page);
   }
 }
 
-// An access to a missing page sleeps in the kernel, in its section, until somebody resolves the fault.
+// An access to a missing page sleeps in the kernel, in its section, until another thread resolves the fault.
 void Machine::Arrive(void* context, int, const void* address) {
   auto& self = *static_cast<Machine*>(context);
   const int64_t offset = self.OffsetOf(address);
@@ -205,7 +205,7 @@ PageFaultAction Machine::Handle(const PageFaultInfo& fault) {
     return refuse;
   }
   if (me().in_section || next_answer_ == trace_->answers.size()) {
-    return refuse;  // whoever holds a section must not wait for readers
+    return refuse;  // a thread in a section must not wait for readers
   }
   const Answer answer = trace_->answers[next_answer_];
   next_answer_ += answer != Answer::kRetryForever;
@@ -233,7 +233,7 @@ PageFaultAction Machine::Handle(const PageFaultInfo& fault) {
   return PageFaultAction::Retry();
 }
 
-// Whether the running op may have met a hole there.
+// Whether the running op may have met a hole in that page.
 bool Machine::MayFault(uint8_t page) { return page_[page].hole || page_[page].filled > me().start; }
 
 uint64_t Machine::LastSeen(uint64_t address, uint8_t size) {

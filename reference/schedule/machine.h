@@ -39,35 +39,35 @@ class Machine {
     int granting = 0;      // grants under way: the page must not be retired meanwhile
     bool missing = false;
     bool hole = false;
-    uint64_t filled = 0;   // when it ceased to be one
+    uint64_t filled = 0;   // when the hole was filled
   };
-  // What a thread saw last at a place: what its compare-exchanges expect.
+  // What a thread last saw at an address; its next compare-exchange there expects it.
   struct Seen {
     uint64_t address = 0, value = 0;
     uint8_t size = 0;
   };
   struct Held {
-    guestmem::LockedPages pages;  // of one page
+    guestmem::LockedPages pages;  // one page
     size_t span = 0;              // index + 1 in history_.locks; 0: nothing is held
   };
   struct Thread {
-    bool in_section = false;  // of its own
+    bool in_section = false;  // a section that the thread itself has entered
     std::array<Held, kMaxPages> lock = {};
     std::vector<Seen> seen;
-    size_t op = 0;            // being run
-    uint64_t start = 0;       // since when
+    size_t op = 0;            // the operation that runs
+    uint64_t start = 0;       // when it started
   };
 
   static void Body(void* machine, int thread);
   static void Arrive(void* machine, int thread, const void* address);
   void Reset(const Trace& trace);
-  void Look();  // at what remained
+  void Look();  // reads the final contents
   void RunOp(size_t index);
   void Plain(const Op& op);
   template <typename T>
   void PlainOf(const Op& op, uint64_t address);
   void Bulk(const Op& op);
-  bool ChangeBits(uint8_t page, uint8_t count, uint8_t access, bool grant);  // whether it did
+  bool ChangeBits(uint8_t page, uint8_t count, uint8_t access, bool grant);  // returns whether the bits changed
   void Retire(const Op& op);
   void Restore(uint8_t page);
   void LockPage(const Op& op);
@@ -92,7 +92,7 @@ class Machine {
   std::shared_ptr<guestmem::AccessBitmap> bits_;
   std::shared_ptr<Backing> backing_;
   guestmem::GuestMemory whole_;
-  std::array<guestmem::GuestMemory, kMaxPages> memory_;  // by number of pages - 1
+  std::array<guestmem::GuestMemory, kMaxPages> memory_;  // index: number of pages - 1
   const Trace* trace_ = nullptr;
   std::array<PageState, kMaxPages> page_;
   std::array<Thread, kMaxThreads> threads_;

@@ -19,8 +19,8 @@ struct Failing {
   Verdict verdict;
 };
 
-// What is wrong with a trace: by its own choices, else, if `preemptions` is not negative, by a schedule with at most so many. It
-// may run it in another process, where it may crash.
+// Says what is wrong with a trace: run by its own choices; if that is right and `preemptions` is not negative, by any schedule with
+// at most that many. May run the trace in another process, in case it crashes.
 using Finder = std::function<std::optional<Failing>(const Trace& trace, int preemptions)>;
 // A finder in this process.
 std::optional<Failing> FindFailing(Runner& runner, const Trace& trace, int preemptions);

@@ -35,7 +35,7 @@ std::optional<Verdict> Runner::Run(const Trace& trace) {
 Trace Runner::Taken(const Trace& trace) const {
   Trace taken = trace;
   taken.choices = scheduler_.taken();
-  // Beyond the end of the list, the current thread goes on: trailing zeros say nothing.
+  // Beyond the end of the list, the current thread goes on: trailing zeros can be dropped.
   while (!taken.choices.empty() && taken.choices.back() == 0) {
     taken.choices.pop_back();
   }

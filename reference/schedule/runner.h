@@ -1,4 +1,4 @@
-// Running concurrent traces: by their own choices, by others', by all there are; and telling what went wrong.
+// Runs concurrent traces by their own choices, by random ones, or by all there are, and reports what went wrong.
 
 #ifndef GUESTMEM_REFERENCE_SCHEDULE_RUNNER_H_
 #define GUESTMEM_REFERENCE_SCHEDULE_RUNNER_H_
@@ -15,12 +15,12 @@
 namespace reference::schedule {
 
 struct Verdict {
-  End end = End::kFinished;  // kDeadlock, kStarvation; else a judge's
+  End end = End::kFinished;  // kDeadlock or kStarvation; kFinished: a judge's verdict
   std::string text;
   bool operator==(const Verdict&) const = default;
 };
 
-// One a process: the schedule points' hooks are the process's.
+// At most one in a process, because the hooks of the schedule points are global.
 class Runner {
  public:
   Runner() : machine_(scheduler_) {}

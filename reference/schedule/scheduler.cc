@@ -7,13 +7,13 @@ namespace {
 
 using guestmem::detail::SchedulePoint;
 
-Scheduler* g_scheduler = nullptr;  // the one that the hooks speak to
+Scheduler* g_scheduler = nullptr;  // the one that the hooks call
 
 }  // namespace
 
 Scheduler::Scheduler() {
   if (g_scheduler != nullptr) {
-    std::abort();  // the hooks are the process's
+    std::abort();  // the hooks belong to the process: one scheduler at a time
   }
   g_scheduler = this;
   static constexpr guestmem::detail::ScheduleHooks kHooks = {HookPass, HookWait};
@@ -54,7 +54,7 @@ void Scheduler::Main(void*) {
 
 bool Scheduler::CanRun(int thread) const {
   const Thread& t = threads_[thread];
-  // After giving up, waiting is over.
+  // After the run was given up, nothing waits.
   return t.state == State::kReady || (t.state == State::kWaiting && (given_up() || t.waits_since != progress_));
 }
 
@@ -114,7 +114,7 @@ void Scheduler::Pass(SchedulePoint point, const void* address, bool logged) {
 
 bool Scheduler::Wait(bool first) {
   if (current_ < 0) {
-    std::abort();  // nobody else could ever end the wait
+    std::abort();  // no other thread could ever end the wait
   }
   if (given_up()) {
     return false;

@@ -1,7 +1,7 @@
 // The scheduler: runs the threads of a trace as fibers, one at a time, and asks at each schedule point who goes on.
 //
 // What it decides is the whole of the nondeterminism: the same bodies with the same choices take the same steps. A thread
-// that waits (for readers, for a mutex, for a page to come) can run again once another has made a step. If nobody can, the
+// that waits (for readers, for a mutex, for a page to come) can run again once another has made a step. If no thread can, the
 // verdict is a deadlock; after kMaxSteps it is starvation. The run is then given up: whatever waits goes on as if
 // it had what it wanted, the bodies see given_up() and return, and the next run starts clean.
 
@@ -46,7 +46,7 @@ class Scheduler {
   // Runs body(context, 0..threads-1) to their ends, or gives up.
   End Run(int threads, Body body, Arrival arrival, void* context, Choices& choices);
 
-  // For bodies. A step without a point of the engine's; the current thread; whether to return at once.
+  // Called by bodies: a step at which the engine has no point; the current thread; whether the run was given up and the body should return.
   void Step() { Pass(guestmem::detail::SchedulePoint::kUnlock, nullptr, false); }
   int current() const { return current_; }
   bool given_up() const { return end_ != End::kFinished; }
@@ -54,7 +54,7 @@ class Scheduler {
   // A clock that every call advances.
   uint64_t Tick() { return ++clock_; }
 
-  // Of the last run: the choices made where there was one to make, and the steps if `log` was set before.
+  // About the last run: the choices that were made, and its steps if `log` was set before it.
   const std::vector<uint8_t>& taken() const { return taken_; }
   const std::vector<LoggedStep>& steps() const { return log_; }
   uint64_t step_count() const { return steps_; }
@@ -65,7 +65,7 @@ class Scheduler {
   struct Thread {
     Fiber fiber;
     State state = State::kDone;
-    uint64_t waits_since = 0;  // progress_ when it last looked in vain
+    uint64_t waits_since = 0;  // progress_ when it last checked and had to go on waiting
     guestmem::detail::ReaderSlot* reader_slot = nullptr;
   };
 
@@ -76,7 +76,7 @@ class Scheduler {
   void Finish();
   void GiveUp(End end);
   bool CanRun(int thread) const;
-  int Pick();  // -1: nobody can
+  int Pick();  // -1: no thread can run
   void SwitchTo(int thread, bool last = false);
 
   std::array<Thread, kMaxThreads> threads_;

@@ -22,7 +22,7 @@ inline constexpr int kMaxThreads = 3;
 inline constexpr int kMaxPages = 4;
 inline constexpr size_t kMaxOps = 18;
 inline constexpr size_t kMaxAnswers = 4;
-inline constexpr size_t kMaxChoices = 4000;  // as many as a run has steps
+inline constexpr size_t kMaxChoices = 4000;  // no run has more steps
 
 // Where in a page things happen: its edges, two granules side by side, one by itself.
 inline constexpr uint16_t kCells[] = {0, 8, 2048, 4088};
@@ -46,8 +46,8 @@ enum class OpKind : uint8_t {
   kTouch,            // reads or writes a locked page through its host address
   kUnlock,
   kSection,          // a section of the thread's own, in it a plain read, and then a direct one of what the bits allowed
-  kResolve,          // populates a missing page: whoever sleeps on it wakes
-  kWaitUnlocked,     // for pages that others have locked; who holds a lock itself only looks: waiting might be for ever
+  kResolve,          // populates a missing page: the threads that sleep on it wake
+  kWaitUnlocked,     // for pages that other threads have locked; a thread that holds a lock only asks, since waiting might never end
 };
 inline constexpr int kOpKinds = 16;
 
@@ -65,7 +65,7 @@ struct Op {
   bool operator==(const Op&) const = default;
 };
 
-// What the page-fault handler does, in this order, whoever asks; then it refuses.
+// What the page-fault handler answers, in this order, whichever access asks; after the last, it refuses.
 enum class Answer : uint8_t {
   kFail,
   kRetry,         // without having done anything
