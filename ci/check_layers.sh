@@ -3,7 +3,7 @@
 #
 # Checks by include lines that nobody knows whom they must not know (ARCHITECTURE.md). ctest runs each rule as layers.RULE.
 #
-#   model     reference/model includes the C++ library and itself, nothing else; so does the model of reference/vmm
+#   model     reference/model includes the C++ library and itself, nothing else; so do reference/trace and the model of reference/vmm
 #   trap      lib/src/trap, which may run in a signal handler or fault, includes only what the list below allows; files
 #             named *_outside.* run in neither context (installing, reporting) and are free, but nobody inside includes them
 #   order     lib's layers: types, trap, rcu, host, guest: each includes itself and those before it; lib includes no
@@ -105,10 +105,17 @@ rule_model() {
   done < <(includes reference/model)
   while read -r where what; do
     case $what in
-      reference/vmm/trace.h | reference/vmm/machine.h | reference/vmm/model.h | reference/words.h) ;;
+      reference/vmm/trace.h | reference/vmm/machine.h | reference/vmm/model.h | reference/trace/*) ;;
       *[/.]*) offend "$where" "$what" "the model of the VMM interfaces knows only its traces" ;;
     esac
   done < <(includes reference/vmm | grep -E '^reference/vmm/(trace|machine|model)\.')
+  while read -r where what; do
+    case $what in
+      reference/trace/*) ;;
+      gtest/* | gmock/*) ;;
+      *[/.]*) offend "$where" "$what" "what all sorts of traces share knows none of them" ;;
+    esac
+  done < <(includes reference/trace)
 }
 
 rule_trap() {

@@ -12,7 +12,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace reference::vmm;
-  static_assert(GUESTMEM_MAX_LEN == kWorldBytes + kMaxOps * kOpBytes, "max_len in fuzz/CMakeLists.txt");
+  static_assert(GUESTMEM_MAX_LEN == (1 + kMaxOps) * kRecordBytes, "max_len in fuzz/CMakeLists.txt");
   static const std::unique_ptr<Machine> guest = MakeGuest();
   static Lockstep lockstep(*guest);
   const Trace trace = FromBytes({data, size});

@@ -1,4 +1,4 @@
-// Makes a diverging trace small: fewer ops, fields nearer their defaults, as long as it diverges in the same field.
+// Makes a diverging trace small (reference/trace/minimise.h), as long as it diverges in the same field.
 
 #ifndef GUESTMEM_REFERENCE_VMM_MINIMISE_H_
 #define GUESTMEM_REFERENCE_VMM_MINIMISE_H_

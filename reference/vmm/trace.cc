@@ -1,24 +1,14 @@
-// Both spellings.
-//
-//   guestmem vmm 1
-//   guest pages=8 trim=1
-//   add_ram page=0 length=8192
-//   register slot=0 page=1 at=8 size=4 form=1
-//   write page=1 at=8 size=4 value=257        # fields at their default are left out
-//
-//   bytes: the world, a byte a field, as the distance from its default (so that zeroes are the default); then for each op its kind and its fields' indices, in the order of Field
+// The rows.
 
 #include "reference/vmm/trace.h"
 
-#include <algorithm>
 #include <iterator>
-
-#include "reference/words.h"
 
 namespace reference::vmm {
 namespace {
 
-constexpr std::string_view kHeader = "guestmem vmm 1";
+using trace::Of;
+using trace::Spelt;
 
 constexpr uint64_t kNearEnd = 0 - kPageBytes;  // the last page of 2^64 bytes
 constexpr uint64_t kSlotValues[] = {0, 1, 2};
@@ -35,201 +25,99 @@ constexpr uint64_t kFileValues[] = {0, 1, 2, 3};
 constexpr uint64_t kForms[] = {0, 1, 2, 3};
 constexpr uint64_t kFails[] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
 
-struct FieldInfo {
-  std::string_view key;
-  std::span<const uint64_t> values;
-};
-constexpr FieldInfo kFieldInfos[kFields] = {
-    {"slot", kSlotValues}, {"other", kSlotValues}, {"page", kPages},   {"at", kAts},           {"length", kLengths}, {"size", kSizes},
-    {"value", kValues},    {"offset", kOffsets},   {"from", kOffsets}, {"file", kFileValues}, {"form", kForms},     {"fail", kFails},
-};
+constexpr std::string_view kRights[] = {"writable", "read_only"};
+constexpr std::string_view kMatches[] = {"exact", "any_value", "any_length", "any"};
+constexpr std::string_view kWays[] = {"directly", "by_descriptor"};
+constexpr std::string_view kWaits[] = {"try", "wait"};
+constexpr std::string_view kReads[] = {"bulk", "plain"};
+constexpr std::string_view kWrites[] = {"bulk", "plain", "fill"};
+constexpr std::string_view kProbes[] = {"read", "write", "execute"};
+constexpr std::string_view kLocks[] = {"one_to_read", "one_to_write", "two_to_read", "two_to_write"};
 
-constexpr unsigned Of(auto... fields) { return ((1U << fields) | ...); }
-struct KindInfo {
-  std::string_view name;
-  unsigned uses;  // a bit a field
-};
-constexpr KindInfo kKindInfos[kOpKinds] = {
-    {"add_ram", Of(kPage, kAt, kLength, kFail)},
-    {"new_region", Of(kSlot, kLength, kFail)},
-    {"region_map", Of(kSlot, kOffset, kLength, kFile, kFrom, kForm, kFail)},
-    {"region_unmap", Of(kSlot, kOffset, kLength, kFail)},
-    {"map_to_guest", Of(kSlot, kPage, kAt, kForm, kFail)},
-    {"unmap_from_guest", Of(kSlot, kFail)},
-    {"drop_guest_half", Of(kSlot, kFail)},
-    {"drop_region_half", Of(kSlot)},
-    {"new_rom", Of(kSlot, kLength, kFail)},
-    {"map_rom", Of(kSlot, kOther, kPage, kAt, kOffset, kLength, kFail)},
-    {"drop_part", Of(kSlot, kFail)},
-    {"drop_rom", Of(kSlot)},
-    {"register", Of(kSlot, kOther, kPage, kAt, kSize, kValue, kForm, kFail)},
-    {"drop_bell", Of(kSlot)},
-    {"new_event", Of(kSlot, kFail)},
-    {"clone_event", Of(kSlot, kFail)},
-    {"signal", Of(kSlot, kForm)},
-    {"take", Of(kSlot, kForm, kFail)},
-    {"read", Of(kPage, kAt, kSize, kForm)},
-    {"write", Of(kPage, kAt, kSize, kValue, kForm)},
-    {"compare_exchange", Of(kPage, kAt, kSize, kValue)},
-    {"probe", Of(kPage, kAt, kSize, kForm)},
-    {"lock", Of(kSlot, kPage, kForm, kFail)},
-    {"unlock", Of(kSlot)},
-};
-
-struct WorldField {
-  std::string_view key;
-  uint8_t World::*member;
-  uint8_t low, high;
-};
-constexpr WorldField kWorldFields[kWorldBytes] = {
-    {"pages", &World::pages, 1, kMaxPages},
-    {"trim", &World::trim, 0, 1},
-    {"guest_first", &World::guest_first, 0, 1},
-    {"fail", &World::fail, 0, 3},
-};
-
-// Fields that the kind has no use for are 0, which makes both spellings lossless.
-Op Normal(Op op) {
-  op.kind = static_cast<OpKind>(static_cast<uint8_t>(op.kind) % kOpKinds);
-  for (int i = 0; i < kFields; ++i) {
-    const auto field = static_cast<Field>(i);
-    // Half of the values of kFail's byte let the op alone.
-    const bool none = !Uses(op.kind, field) || (field == kFail && op.index[field] >= 128);
-    op.index[field] = none ? 0 : static_cast<uint8_t>(op.index[field] % ValuesOf(field).size());
-  }
-  return op;
+// Each field's index stands in the byte after the kind's, in the order of Field.
+template <Field kField>
+constexpr trace::Field Row(std::string_view key, std::span<const uint64_t> values) {
+  return {.key = key, .at = 1 + kField, .number = trace::NumberOf<Op, [](Op& op) -> uint8_t& { return op.index[kField]; }>(),
+          .values = values};
+}
+constexpr trace::Field FormRow(std::string_view key, std::span<const std::string_view> names) {
+  trace::Field row = Row<kForm>(key, {});
+  row.names = names;
+  return row;
+}
+constexpr trace::Field FailRow() {
+  trace::Field row = Row<kFail>("fail", kFails);
+  row.seldom = true;
+  return row;
 }
 
-std::string ParseWorld(const Words& words, World& world) {
-  for (size_t i = 1; i < words.size(); ++i) {
-    const size_t equals = std::min(words[i].find('='), words[i].size());
-    const auto field = std::find_if(std::begin(kWorldFields), std::end(kWorldFields),
-                                    [&](const WorldField& f) { return f.key == words[i].substr(0, equals); });
-    if (field == std::end(kWorldFields) || equals == words[i].size()) {
-      return Quoted(words[i]) + " is no field of guest: pages, trim, guest_first, fail, each with =NUMBER";
-    }
-    const auto number = Number(words[i].substr(equals + 1), field->low, field->high);
-    if (!number) {
-      return std::string(field->key) + " wants a number from " + std::to_string(field->low) + " to " + std::to_string(field->high);
-    }
-    world.*field->member = static_cast<uint8_t>(*number);
-  }
-  return "";
-}
+// The first kForm rows are Field's.
+constexpr trace::Field kOpFields[] = {
+    Row<kSlot>("slot", kSlotValues), Row<kOther>("other", kSlotValues), Row<kPage>("page", kPages),    Row<kAt>("at", kAts),
+    Row<kLength>("length", kLengths), Row<kSize>("size", kSizes),        Row<kValue>("value", kValues), Row<kOffset>("offset", kOffsets),
+    Row<kFrom>("from", kOffsets),     Row<kFile>("file", kFileValues),
+    FormRow("rights", kRights), FormRow("match", kMatches), FormRow("how", kWays), FormRow("how", kWaits), FormRow("how", kReads),
+    FormRow("how", kWrites), FormRow("access", kProbes), FormRow("pages", kLocks),
+    FailRow(),
+};
+enum : uint8_t { kRightsRow = kForm, kMatchRow, kWayRow, kWaitRow, kReadRow, kWriteRow, kProbeRow, kLockRow, kFailRow };
+static_assert(std::size(kOpFields) == kFailRow + 1);
 
-std::string ParseOp(const Words& words, std::vector<Op>& ops) {
-  const auto kind = std::find_if(std::begin(kKindInfos), std::end(kKindInfos), [&](const KindInfo& k) { return k.name == words[0]; });
-  if (kind == std::end(kKindInfos)) {
-    return Quoted(words[0]) + " is no op";
-  }
-  if (ops.size() == kMaxOps) {
-    return "at most " + std::to_string(kMaxOps) + " ops";
-  }
-  Op op;
-  op.kind = static_cast<OpKind>(kind - std::begin(kKindInfos));
-  for (size_t i = 1; i < words.size(); ++i) {
-    const size_t equals = std::min(words[i].find('='), words[i].size());
-    const auto info = std::find_if(std::begin(kFieldInfos), std::end(kFieldInfos),
-                                   [&](const FieldInfo& f) { return f.key == words[i].substr(0, equals); });
-    const auto field = static_cast<Field>(info - std::begin(kFieldInfos));
-    if (info == std::end(kFieldInfos) || equals == words[i].size() || !Uses(op.kind, field)) {
-      return Quoted(words[i]) + " is no field of " + std::string(kind->name) + ", which are KEY=NUMBER";
-    }
-    const auto number = Number(words[i].substr(equals + 1), 0, ~uint64_t{0});
-    const auto value = number ? std::find(info->values.begin(), info->values.end(), *number) : info->values.end();
-    if (value == info->values.end()) {
-      std::string known;
-      for (const uint64_t each : info->values) {
-        known += " " + std::to_string(each);
-      }
-      return std::string(info->key) + " is one of" + known;
-    }
-    op.index[field] = static_cast<uint8_t>(value - info->values.begin());
-  }
-  ops.push_back(op);
-  return "";
-}
+constexpr trace::Kind Row(OpKind kind, std::string_view name, uint64_t fields) { return {static_cast<uint8_t>(kind), name, fields}; }
+constexpr trace::Kind kOps[] = {
+    Row(OpKind::kAddRam, "add_ram", Of(kPage, kAt, kLength, kFailRow)),
+    Row(OpKind::kNewRegion, "new_region", Of(kSlot, kLength, kFailRow)),
+    Row(OpKind::kRegionMap, "region_map", Of(kSlot, kOffset, kLength, kFile, kFrom, kRightsRow, kFailRow)),
+    Row(OpKind::kRegionUnmap, "region_unmap", Of(kSlot, kOffset, kLength, kFailRow)),
+    Row(OpKind::kMapToGuest, "map_to_guest", Of(kSlot, kPage, kAt, kRightsRow, kFailRow)),
+    Row(OpKind::kUnmapFromGuest, "unmap_from_guest", Of(kSlot, kFailRow)),
+    Row(OpKind::kDropGuestHalf, "drop_guest_half", Of(kSlot, kFailRow)),
+    Row(OpKind::kDropRegionHalf, "drop_region_half", Of(kSlot)),
+    Row(OpKind::kNewRom, "new_rom", Of(kSlot, kLength, kFailRow)),
+    Row(OpKind::kMapRom, "map_rom", Of(kSlot, kOther, kPage, kAt, kOffset, kLength, kFailRow)),
+    Row(OpKind::kDropPart, "drop_part", Of(kSlot, kFailRow)),
+    Row(OpKind::kDropRom, "drop_rom", Of(kSlot)),
+    Row(OpKind::kRegister, "register", Of(kSlot, kOther, kPage, kAt, kSize, kValue, kMatchRow, kFailRow)),
+    Row(OpKind::kDropBell, "drop_bell", Of(kSlot)),
+    Row(OpKind::kNewEvent, "new_event", Of(kSlot, kFailRow)),
+    Row(OpKind::kCloneEvent, "clone_event", Of(kSlot, kFailRow)),
+    Row(OpKind::kSignal, "signal", Of(kSlot, kWayRow)),
+    Row(OpKind::kTake, "take", Of(kSlot, kWaitRow, kFailRow)),
+    Row(OpKind::kRead, "read", Of(kPage, kAt, kSize, kReadRow)),
+    Row(OpKind::kWrite, "write", Of(kPage, kAt, kSize, kValue, kWriteRow)),
+    Row(OpKind::kCompareExchange, "compare_exchange", Of(kPage, kAt, kSize, kValue)),
+    Row(OpKind::kProbe, "probe", Of(kPage, kAt, kSize, kProbeRow)),
+    Row(OpKind::kLock, "lock", Of(kSlot, kPage, kLockRow, kFailRow)),
+    Row(OpKind::kUnlock, "unlock", Of(kSlot)),
+};
+
+constexpr trace::Field kGuestFields[] = {
+    {.key = "pages", .at = 1, .number = trace::NumberOf<World, &World::pages, 1>(), .spelt = Spelt::kShown, .count = kMaxPages, .first = 1,
+     .usual = kMaxPages - 1},
+    {.key = "trim", .at = 2, .number = trace::NumberOf<World, &World::trim>(), .count = 2},
+    {.key = "guest_first", .at = 3, .number = trace::NumberOf<World, &World::guest_first>(), .count = 2},
+    {.key = "fail", .at = 4, .number = trace::NumberOf<World, &World::fail>(), .count = 4},
+};
+constexpr trace::Kind kGuest[] = {{0xf0, "guest", Of(0, 1, 2, 3)}};
+
+constexpr trace::Section kSections[] = {
+    {.fields = kGuestFields, .kinds = kGuest, .place = trace::OneOf<Trace, &Trace::world>()},
+    {.fields = kOpFields, .kinds = kOps, .place = trace::ManyOf<Trace, &Trace::ops>(), .kind = trace::NumberOf<Op, &Op::kind>(), .most = kMaxOps},
+};
+static_assert(trace::Fits(kSections, kRecordBytes));
+constexpr trace::Table kTable = trace::TableOf(kSections);
+constexpr trace::Schema kRows = {"guestmem vmm 1", kRecordBytes, kSections, &kTable};
 
 }  // namespace
 
-std::span<const uint64_t> ValuesOf(Field field) { return kFieldInfos[field].values; }
-bool Uses(OpKind kind, Field field) { return (kKindInfos[static_cast<size_t>(kind)].uses >> field & 1) != 0; }
+const trace::Schema& Rows() { return kRows; }
 
-Trace FromBytes(std::span<const uint8_t> bytes) {
-  std::array<uint8_t, kWorldBytes> header = {};
-  const size_t given = std::min(bytes.size(), header.size());
-  std::copy_n(bytes.begin(), given, header.begin());
-  Trace trace;
-  for (size_t i = 0; i < kWorldBytes; ++i) {
-    const auto& [key, member, low, high] = kWorldFields[i];
-    trace.world.*member = static_cast<uint8_t>(low + (World().*member - low + header[i]) % (high - low + 1));
-  }
-  for (bytes = bytes.subspan(given); bytes.size() >= kOpBytes && trace.ops.size() < kMaxOps; bytes = bytes.subspan(kOpBytes)) {
-    Op op;
-    op.kind = static_cast<OpKind>(bytes[0]);
-    std::copy_n(bytes.begin() + 1, kFields, op.index.begin());
-    trace.ops.push_back(Normal(op));
-  }
-  return trace;
-}
+std::span<const uint64_t> ValuesOf(Field field) { return field == kForm ? kForms : field == kFail ? kFails : kOpFields[field].values; }
 
-std::vector<uint8_t> ToBytes(const Trace& trace) {
-  std::vector<uint8_t> bytes;
-  for (const auto& [key, member, low, high] : kWorldFields) {
-    bytes.push_back(static_cast<uint8_t>((trace.world.*member + (high - low + 1) - World().*member) % (high - low + 1)));
-  }
-  for (const Op& op : trace.ops) {
-    bytes.push_back(static_cast<uint8_t>(op.kind));
-    bytes.insert(bytes.end(), op.index.begin(), op.index.end());
-  }
-  return bytes;
-}
-
-std::string OpText(const Op& op) {
-  std::string out(kKindInfos[static_cast<size_t>(op.kind)].name);
-  for (int i = 0; i < kFields; ++i) {
-    if (op.index[i] != 0) {
-      out += " " + std::string(kFieldInfos[i].key) + "=" + std::to_string(op[static_cast<Field>(i)]);
-    }
-  }
-  return out;
-}
-
-std::string ToText(const Trace& trace) {
-  std::string out = std::string(kHeader) + "\nguest";
-  for (const WorldField& field : kWorldFields) {
-    out += " " + std::string(field.key) + "=" + std::to_string(trace.world.*field.member);
-  }
-  out += "\n";
-  for (const Op& op : trace.ops) {
-    out += OpText(op) + "\n";
-  }
-  return out;
-}
-
-std::variant<Trace, TextError> FromText(std::string_view text) {
-  Trace trace;
-  bool header = false;
-  for (int number = 1; !text.empty(); ++number) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end).substr(0, text.substr(0, end).find('#'));
-    text.remove_prefix(std::min(end + 1, text.size()));
-    const Words words = Split(line, ' ');
-    if (words.empty()) {
-      continue;
-    }
-    std::string reason;
-    if (!header) {
-      header = line == kHeader;
-      reason = header ? "" : "the first line must be '" + std::string(kHeader) + "'";
-    } else {
-      reason = words[0] == "guest" ? ParseWorld(words, trace.world) : ParseOp(words, trace.ops);
-    }
-    if (!reason.empty()) {
-      return TextError{number, std::move(reason)};
-    }
-  }
-  return header ? std::variant<Trace, TextError>(std::move(trace)) : TextError{0, "empty: no header"};
-}
+Trace FromBytes(std::span<const uint8_t> bytes) { return trace::FromBytes<Trace>(kRows, bytes); }
+std::vector<uint8_t> ToBytes(const Trace& trace) { return trace::Encode(kRows, &trace); }
+std::string OpText(const Op& op) { return trace::LineText(kRows.ops(), &op); }
+std::string ToText(const Trace& trace) { return trace::Text(kRows, &trace); }
+std::variant<Trace, TextError> FromText(std::string_view text) { return trace::FromText<Trace>(kRows, text); }
 
 }  // namespace reference::vmm

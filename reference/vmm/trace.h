@@ -1,8 +1,15 @@
 // A trace of the VMM interfaces: a guest in this process, and the operations on its RAM, regions, ROMs, doorbells, events,
-// locks and bytes. As data, with two spellings as in reference/lockstep/trace.h: bytes (total) and text (one op a line).
+// locks and bytes. As data; its rows are in trace.cc, and both spellings come from them (reference/trace/schema.h).
 //
-// An op is its kind and a few fields; a field is an index into the list of values it can take (kValuesOf), so that every op is
-// legal, and the two spellings are loops over one table. An op on a slot that holds nothing does nothing. Knows nothing of lib/.
+// An op is its kind and a few fields; a field is an index into the list of values it can take (ValuesOf), so that every op is
+// legal. An op on a slot that holds nothing does nothing. Knows nothing of lib/.
+//
+//   guestmem vmm 1
+//   guest pages=8 trim=1
+//   ops
+//   add_ram length=8192
+//   register at=8 match=any_value
+//   write at=8 size=4 value=0x101 how=plain      # fields at their default are left out
 
 #ifndef GUESTMEM_REFERENCE_VMM_TRACE_H_
 #define GUESTMEM_REFERENCE_VMM_TRACE_H_
@@ -16,6 +23,8 @@
 #include <variant>
 #include <vector>
 
+#include "reference/trace/schema.h"
+
 namespace reference::vmm {
 
 inline constexpr uint64_t kPageBytes = 4096;
@@ -26,33 +35,33 @@ inline constexpr int kFiles = 2;  // that regions map
 inline constexpr uint64_t kFilePages[kFiles] = {3, 2};
 inline constexpr uint64_t kFileBytes[kFiles] = {3 * kPageBytes, kPageBytes + 100};  // the second ends inside a page
 
+// The numbers stand in inputs of fuzzers: a new kind takes the next, and none is used again.
 enum class OpKind : uint8_t {
-  kAddRam,
-  kNewRegion,         // in place of the slot's
-  kRegionMap,
-  kRegionUnmap,
-  kMapToGuest,
-  kUnmapFromGuest,
-  kDropGuestHalf,     // of the slot's region; the other half may live on
-  kDropRegionHalf,
-  kNewRom,            // in place of the slot's; its parts live on
-  kMapRom,            // ROM `slot` as part `other`, in place of the part there
-  kDropPart,
-  kDropRom,
-  kRegister,          // doorbell `slot` for event `other`, in place of the bell there
-  kDropBell,
-  kNewEvent,          // in place of the slot's, whose bells ring on
-  kCloneEvent,        // the slot's becomes its own clone
-  kSignal,            // form 1: through a descriptor of its own
-  kTake,              // form 0: TryWait; 1: Wait, where that ends
-  kRead,              // form 0: bulk; 1: plain
-  kWrite,             // form 0: bulk; 1: plain; 2: fill
-  kCompareExchange,
-  kProbe,             // form 0: read, 1: write, 2: execute
-  kLock,              // `slot`: one page or (form 2, 3) that and the next; for reading or (form 1, 3) writing
-  kUnlock,
+  kAddRam = 0,
+  kNewRegion = 1,     // in place of the slot's
+  kRegionMap = 2,
+  kRegionUnmap = 3,
+  kMapToGuest = 4,
+  kUnmapFromGuest = 5,
+  kDropGuestHalf = 6, // of the slot's region; the other half may live on
+  kDropRegionHalf = 7,
+  kNewRom = 8,        // in place of the slot's; its parts live on
+  kMapRom = 9,        // ROM `slot` as part `other`, in place of the part there
+  kDropPart = 10,
+  kDropRom = 11,
+  kRegister = 12,     // doorbell `slot` for event `other`, in place of the bell there
+  kDropBell = 13,
+  kNewEvent = 14,     // in place of the slot's, whose bells ring on
+  kCloneEvent = 15,   // the slot's becomes its own clone
+  kSignal = 16,       // form 1: through a descriptor of its own
+  kTake = 17,         // form 0: TryWait; 1: Wait, where that ends
+  kRead = 18,         // form 0: bulk; 1: plain
+  kWrite = 19,        // form 0: bulk; 1: plain; 2: fill
+  kCompareExchange = 20,
+  kProbe = 21,        // form 0: read, 1: write, 2: execute
+  kLock = 22,         // `slot`: one page or (form 2, 3) that and the next; for reading or (form 1, 3) writing
+  kUnlock = 23,
 };
-inline constexpr int kOpKinds = 24;
 
 enum Field : uint8_t {
   kSlot,
@@ -70,7 +79,7 @@ enum Field : uint8_t {
 };
 inline constexpr int kFields = 12;
 
-// The values of each field, by index; index 0 is the default.
+// The values of each field, by index; index 0 is the default. kForm's are its indices.
 std::span<const uint64_t> ValuesOf(Field field);
 
 struct Op {
@@ -80,7 +89,6 @@ struct Op {
   uint64_t gpa() const { return (*this)[kPage] * kPageBytes + (*this)[kAt]; }
   bool operator==(const Op&) const = default;
 };
-bool Uses(OpKind kind, Field field);
 
 struct World {
   uint8_t pages = kMaxPages;  // 1..kMaxPages
@@ -96,16 +104,12 @@ struct Trace {
   bool operator==(const Trace&) const = default;
 };
 
-// Bytes: kWorldBytes, then kOpBytes an op. What is missing is zero; a partial last op is dropped.
-inline constexpr size_t kWorldBytes = 4;
-inline constexpr size_t kOpBytes = 1 + kFields;
+inline constexpr size_t kRecordBytes = 1 + kFields;
+const trace::Schema& Rows();
+
+using trace::TextError;
 Trace FromBytes(std::span<const uint8_t> bytes);
 std::vector<uint8_t> ToBytes(const Trace& trace);
-
-struct TextError {
-  int line = 0;  // 1-based
-  std::string reason;
-};
 std::string OpText(const Op& op);
 std::string ToText(const Trace& trace);
 std::variant<Trace, TextError> FromText(std::string_view text);

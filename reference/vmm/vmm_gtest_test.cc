@@ -27,8 +27,8 @@ std::string TestOf(const Trace& trace) { return ToTestSource(trace, HostCallsOf(
 
 TEST(VmmGtest, HasTheTraceAndWhatTheModelExpects) {
   const std::string text =
-      TestOf(Parsed("guest pages=2\nadd_ram page=1\nwrite page=1 size=4 value=257 form=1\nread size=2\n"));
-  EXPECT_THAT(text, HasSubstr("//   write page=1 size=4 value=257 form=1\n"));
+      TestOf(Parsed("guest pages=2\nops\nadd_ram page=1\nwrite page=1 size=4 value=257 how=plain\nread size=2\n"));
+  EXPECT_THAT(text, HasSubstr("//   write page=1 size=4 value=257 how=plain\n"));
   EXPECT_THAT(text, HasSubstr("TEST(Regression, SomeName)"));
   EXPECT_THAT(text, HasSubstr("guest->AddRam(0x1000, 0x1000)"));
   EXPECT_THAT(text, HasSubstr("memory.WritePlain<uint32_t>(0x1000, 0x101)"));
@@ -37,7 +37,7 @@ TEST(VmmGtest, HasTheTraceAndWhatTheModelExpects) {
 }
 
 TEST(VmmGtest, HasNothingTheTraceDoesNotNeed) {
-  const std::string text = TestOf(Parsed("add_ram\nread\n"));
+  const std::string text = TestOf(Parsed("ops\nadd_ram\nread\n"));
   for (const char* needless :
        {"HostCallFailure", "MakeFile", "Rom", "Doorbell", "Event", "LockedPages", "IsSignalled"}) {
     EXPECT_THAT(text, Not(HasSubstr(needless)));
@@ -45,12 +45,12 @@ TEST(VmmGtest, HasNothingTheTraceDoesNotNeed) {
 }
 
 TEST(VmmGtest, NamesBytesByWhereTheyComeFrom) {
-  const std::string text = TestOf(Parsed("new_rom\nmap_rom page=1\nread page=1 at=8 size=100\n"));
+  const std::string text = TestOf(Parsed("ops\nnew_rom\nmap_rom page=1\nread page=1 at=8 size=100\n"));
   EXPECT_THAT(text, HasSubstr("Same(Rom(0, 8, 100), buffer3)"));
 }
 
 TEST(VmmGtest, AHostCallFailsWhereTheGuestCameToIt) {
-  const Trace trace = Parsed("add_ram fail=1\nadd_ram fail=8\n");
+  const Trace trace = Parsed("ops\nadd_ram fail=1\nadd_ram fail=8\n");
   EXPECT_EQ(HostCallsOf(trace), (std::vector<bool>{true, false}));
   const std::string text = TestOf(trace);
   EXPECT_THAT(text, HasSubstr("HostCallFailure failure1(1);"));
@@ -59,16 +59,16 @@ TEST(VmmGtest, AHostCallFailsWhereTheGuestCameToIt) {
 }
 
 TEST(VmmGtest, WhereTheGuestHasCrashedTheHostCallCountsAsFailed) {
-  EXPECT_THAT(ToTestSource(Parsed("add_ram\nadd_ram page=1 fail=2\n"), {false}, "x"),
+  EXPECT_THAT(ToTestSource(Parsed("ops\nadd_ram\nadd_ram page=1 fail=2\n"), {false}, "x"),
               HasSubstr("HostCallFailure failure2(2);"));
 }
 
 TEST(VmmGtest, EveryKindOfOperationCanBeWritten) {
-  const Trace before = Parsed("add_ram\nnew_region\nnew_rom\nmap_rom page=1\nnew_event\nregister page=2\nlock\n");
-  for (int kind = 0; kind < kOpKinds; ++kind) {
+  const Trace before = Parsed("ops\nadd_ram\nnew_region\nnew_rom\nmap_rom page=1\nnew_event\nregister page=2\nlock\n");
+  for (const trace::Kind& kind : Rows().ops().kinds) {
     Trace trace = before;
     Op op;
-    op.kind = static_cast<OpKind>(kind);
+    op.kind = static_cast<OpKind>(kind.number);
     trace.ops.push_back(op);
     const std::string text = TestOf(trace), heading = "  // " + OpText(op) + "\n";
     const size_t at = text.rfind(heading);
