@@ -23,8 +23,8 @@ assert\.h errno\.h pthread\.h signal\.h stddef\.h stdint\.h string\.h ucontext\.
 sys/[a-z]+\.h linux/[a-z]+\.h asm/[a-z]+\.h
 atomic bit concepts cstddef cstdint cstring span type_traits
 sanitizer/[a-z]+_interface\.h
-guestmem/detail/[a-z0-9_]+\.(h|inc) guestmem/fault\.h guestmem/types\.h guestmem/config\.h
-trap/[a-z0-9_]+\.(h|inc)
+guestmem/detail/([a-z0-9_]+/)?[a-z0-9_]+\.(h|inc) guestmem/fault\.h guestmem/types\.h guestmem/config\.h
+trap/([a-z0-9_]+/)?[a-z0-9_]+\.(h|inc)
 '
 
 # The layer of a public header; one that isn't listed belongs to the last layer, and only that may include it.

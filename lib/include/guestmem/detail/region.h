@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "guestmem/detail/bounds.h"
 #include "guestmem/types.h"
 
 namespace guestmem {
@@ -14,40 +15,6 @@ class GuestMemoryAccess;
 }
 
 namespace guestmem::detail {
-
-// Whether `index` is below `limit`. If not, it becomes 0, also where the processor mispredicts the caller's branch on the answer and
-// runs ahead with it. (Speculative bounds bypass, CVE-2017-5753; the method is that of Linux's array_index_nospec.) The second
-// half is off with -DGUESTMEM_MASK_SPECULATION=0.
-#if !defined(GUESTMEM_MASK_SPECULATION)
-#define GUESTMEM_MASK_SPECULATION 1
-#endif
-[[gnu::always_inline]] inline bool Below(uint64_t limit, uint64_t& index) noexcept {
-#if GUESTMEM_MASK_SPECULATION && defined(__x86_64__)
-  bool above;
-  // asm so that no compiler proves the cmov useless.
-  asm("cmp %[limit], %[index]\n\tcmovae %[zero], %[index]"
-      : [index] "+&r"(index), "=@ccae"(above)
-      : [zero] "r"(uint64_t{0}), [limit] "r"(limit));
-  return !above;
-#else
-  return index < limit;
-#endif
-}
-
-// The same for [offset, offset + length), and whether it ends below `limit`: one more than the size of what it shall lie in (so that
-// a range without bytes may lie at its end), or 0 for nothing.
-[[gnu::always_inline]] inline bool EndsBelow(uint64_t limit, uint64_t& offset, uint64_t length) noexcept {
-#if GUESTMEM_MASK_SPECULATION && defined(__x86_64__)
-  // limit - length, or 0 where that is less than nothing, is what offset must be below. No branch before it is.
-  asm("sub %[length], %[limit]\n\tcmovb %[zero], %[limit]"
-      : [limit] "+&r"(limit)
-      : [zero] "r"(uint64_t{0}), [length] "re"(length)
-      : "cc");
-  return Below(limit, offset);
-#else
-  return length < limit && offset < limit - length;
-#endif
-}
 
 // What the fast path reads of a backing, or of the part of one that a view shows. Offsets count from the part's start.
 // Immutable.

@@ -205,7 +205,7 @@ fault:
 #undef GUESTMEM_TRAP_STORE_
 #undef GUESTMEM_TRAP_ENTRY_
 
-// The bulk kernels (lib/src/trap/kernels_x86_64.S), chosen once at load by CPU feature. Ascending in the guest; after a
+// The bulk kernels (lib/src/trap/x86_64/kernels.S), chosen once at load by CPU feature. Ascending in the guest; after a
 // fault all below MovedUpTo(result) was moved and nothing from there on, a few vectors below the faulting address.
 struct TrapKernels {
   TrapResult (*copy_from_guest)(void* host, const void* guest, size_t length);

@@ -100,7 +100,9 @@
 #define VEC(n) %xmm##n
 #define VEXIT
 #define BROADCAST_ESI REPEAT_ESI_IN_RAX; movq %rax, %xmm0; punpcklqdq %xmm0, %xmm0
-#include "trap/kernels_x86_64.inc"
+#include "trap/x86_64/copy_from_guest.inc"
+#include "trap/x86_64/copy_to_guest.inc"
+#include "trap/x86_64/fill_guest.inc"
 #undef WIDTH
 #undef W
 #undef VLOAD
@@ -117,7 +119,9 @@
 #define XMM(n) %xmm##n
 #define VEXIT vzeroupper
 #define BROADCAST_ESI vmovd %esi, %xmm0; vpbroadcastb %xmm0, %ymm0
-#include "trap/kernels_x86_64.inc"
+#include "trap/x86_64/copy_from_guest.inc"
+#include "trap/x86_64/copy_to_guest.inc"
+#include "trap/x86_64/fill_guest.inc"
 #undef WIDTH
 #undef W
 #undef VLOAD
@@ -150,7 +154,9 @@ guestmem_string_bytes:
 #define XMM(n) %xmm2##n
 #define VEXIT
 #define BROADCAST_ESI vpbroadcastb %esi, %zmm20
-#include "trap/kernels_x86_64.inc"
+#include "trap/x86_64/copy_from_guest.inc"
+#include "trap/x86_64/copy_to_guest.inc"
+#include "trap/x86_64/fill_guest.inc"
 
         .section .note.GNU-stack, "", @progbits
         // Keeps -fcf-protection's promise for the whole link: every entry above has its endbr64, and landings are reached
