@@ -11,7 +11,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace reference::schedule;
-  static_assert(GUESTMEM_MAX_LEN > kHeaderBytes + kMaxOps * kOpBytes, "max_len in fuzz/CMakeLists.txt: choices follow");
+  static_assert(GUESTMEM_MAX_LEN > (kMostWorld + kMaxOps) * kRecordBytes, "max_len in fuzz/CMakeLists.txt: choices follow");
   static Runner runner;
   const Trace trace = WithoutHangs(FromBytes({data, size}));
   static const bool judged = std::getenv("GUESTMEM_UNJUDGED") == nullptr;  // ci/mutants.sh --ablation

@@ -69,18 +69,6 @@ int Fail(Runner& runner, const std::string& what, const Search& search, uint64_t
   return kWrong;
 }
 
-Trace RandomTrace(std::mt19937_64& random) {
-  std::vector<uint8_t> bytes(kHeaderBytes + kMaxOps * kOpBytes);
-  for (uint8_t& byte : bytes) {
-    byte = static_cast<uint8_t>(random());
-  }
-  bytes[2] = static_cast<uint8_t>(2 + random() % 9);
-  for (size_t page = kHeaderBytes - kMaxPages; page < kHeaderBytes; ++page) {
-    bytes[page] = random() % 3 == 0 ? bytes[page] & 3 : 0;  // most pages allow everything
-  }
-  return WithoutHangs(FromBytes(bytes));
-}
-
 int SearchCommand(Runner& runner, const Arguments& arguments) {
   constexpr uint64_t kMost = 1'000'000;
   const Clock::time_point start = Clock::now();

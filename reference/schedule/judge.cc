@@ -19,7 +19,7 @@ std::string Format(const char* format, Values... values) {
 }
 
 std::string OpName(const Trace& trace, size_t op) {
-  return op < trace.ops.size() ? Format("op %zu (thread %d %s)", op + 1, trace.ops[op].thread, OpText(trace.ops[op]).c_str())
+  return op < trace.ops.size() ? Format("op %zu (thread %s)", op + 1, OpText(trace.ops[op]).c_str())
                                : std::string("the memory afterwards");
 }
 

@@ -286,8 +286,7 @@ void Machine::Break(std::string what) {
     const int thread = scheduler_.current();
     history_.broken = std::move(what);
     if (thread >= 0) {
-      history_.broken += ", in op " + std::to_string(threads_[thread].op + 1) + " (thread " + std::to_string(thread) + " " +
-                         OpText(trace_->ops[threads_[thread].op]) + ")";
+      history_.broken += ", in op " + std::to_string(threads_[thread].op + 1) + " (thread " + OpText(trace_->ops[threads_[thread].op]) + ")";
     }
   }
 }

@@ -4,7 +4,7 @@
 #include <cctype>
 #include <sstream>
 
-#include "reference/minimising.h"
+#include "reference/trace/minimise.h"
 
 namespace reference::schedule {
 namespace {
@@ -28,100 +28,33 @@ std::string Sort(const Verdict& verdict) {
   return out;
 }
 
-class Minimiser {
- public:
-  Minimiser(const Finder& find, const Failing& failing) : find_(find), sort_(Sort(failing.verdict)), best_(failing) {}
+bool SameButForChoices(Trace a, const Trace& b) {
+  a.choices = b.choices;
+  return a == b;
+}
 
-  Failing Run() {
-    for (bool smaller = true; smaller;) {
-      smaller = DropOps();
-      smaller |= SimplifyWorld();
-      smaller |= SimplifyOps();
+// The fewest preemptions that do, then the fewest choices that are not to go on.
+void FewerSwitches(const Finder& find, const std::string& sort, Failing& best) {
+  const auto attempt = [&](const Trace& candidate, int preemptions) {
+    std::optional<Failing> failing = find(candidate, preemptions);
+    const bool alike = failing && Sort(failing->verdict) == sort;
+    if (alike) {
+      best = *std::move(failing);
     }
-    FewerSwitches();
-    return std::move(best_);
+    return alike;
+  };
+  Trace candidate = best.trace;
+  candidate.choices.clear();
+  for (int preemptions = 0; preemptions < kMostPreemptions && !attempt(candidate, preemptions); ++preemptions) {
   }
-
- private:
-  bool Try(Trace candidate, int preemptions = kMostPreemptions) {
-    candidate = FromBytes(ToBytes(candidate));  // into the range of its world
-    if (candidate == best_.trace) {
-      return false;
-    }
-    std::optional<Failing> failing = find_(candidate, preemptions);
-    if (!failing || Sort(failing->verdict) != sort_) {
-      return false;
-    }
-    best_ = *std::move(failing);
-    return true;
-  }
-
-  bool TryChange(const std::function<void(Trace&)>& change) {
-    Trace candidate = best_.trace;
-    change(candidate);
-    Trace without_choices = candidate;
-    without_choices.choices = best_.trace.choices;
-    return without_choices != best_.trace && Try(std::move(candidate));
-  }
-
-  bool DropOps() {
-    return DropRuns(best_.trace.ops, [&](size_t begin, size_t end) { return TryChange([&](Trace& t) { Erase(t.ops, begin, end); }); });
-  }
-
-  bool SimplifyWorld() {
-    bool smaller = false;
-    smaller |= TryChange([](Trace& t) {
-      t.threads = 2;
-      for (Op& op : t.ops) {
-        op.thread %= 2;
-      }
-    });
-    smaller |= TryChange([](Trace& t) { t.membarrier = true; });
-    smaller |= TryChange([](Trace& t) { t.pages.resize(std::max<size_t>(t.pages.size() - 1, 1)); });
-    for (size_t i = 0; i < best_.trace.pages.size(); ++i) {
-      smaller |= TryChange([i](Trace& t) { t.pages[i] = {}; });
-      smaller |= TryChange([i](Trace& t) { t.pages[i].missing = false; });
-      smaller |= TryChange([i](Trace& t) { t.pages[i].hole = false; });
-    }
-    smaller |= DropRuns(best_.trace.answers,
-                        [&](size_t begin, size_t end) { return TryChange([&](Trace& t) { Erase(t.answers, begin, end); }); });
-    return smaller;
-  }
-
-  bool SimplifyOps() {
-    static constexpr uint8_t Op::*kNumbers[] = {&Op::thread, &Op::page, &Op::count, &Op::cell,   &Op::size,
-                                                &Op::part,   &Op::form, &Op::length, &Op::access};
-    bool smaller = false;
-    for (size_t i = 0; i < best_.trace.ops.size(); ++i) {
-      for (uint8_t Op::*const number : kNumbers) {
-        smaller |= TryChange([&](Trace& t) { t.ops[i].*number = Op().*number; });
-      }
-    }
-    return smaller;
-  }
-
-  // The fewest preemptions that do, then the fewest choices that are not to go on.
-  void FewerSwitches() {
-    for (int preemptions = 0; preemptions < kMostPreemptions; ++preemptions) {
-      Trace candidate = best_.trace;
-      candidate.choices.clear();
-      if (Try(std::move(candidate), preemptions)) {
-        break;
-      }
-    }
-    for (size_t i = 0; i < best_.trace.choices.size(); ++i) {
-      if (best_.trace.choices[i] != 0) {
-        Trace candidate = best_.trace;
-        candidate.choices[i] = 0;
-        Try(std::move(candidate), -1);
-      }
+  for (size_t i = 0; i < best.trace.choices.size(); ++i) {
+    if (best.trace.choices[i] != 0) {
+      candidate = best.trace;
+      candidate.choices[i] = 0;
+      attempt(candidate, -1);
     }
   }
-
-  const Finder& find_;
-  const std::string sort_;
-  Failing best_;
-};
+}
 
 }  // namespace
 
@@ -136,7 +69,24 @@ std::optional<Failing> FindFailing(Runner& runner, const Trace& trace, int preem
   return search.verdict ? std::optional(Failing{std::move(search.failing), *std::move(search.verdict)}) : std::nullopt;
 }
 
-Failing Minimise(const Finder& find, const Failing& failing) { return Minimiser(find, failing).Run(); }
+Failing Minimise(const Finder& find, const Failing& failing) {
+  const std::string sort = Sort(failing.verdict);
+  Failing best = failing;
+  trace::Minimise(Rows(), ToBytes(failing.trace), [&](const trace::Bytes& bytes) -> std::optional<trace::Bytes> {
+    const Trace candidate = FromBytes(bytes);
+    if (SameButForChoices(candidate, best.trace)) {
+      return std::nullopt;
+    }
+    std::optional<Failing> smaller = find(candidate, kMostPreemptions);
+    if (!smaller || Sort(smaller->verdict) != sort) {
+      return std::nullopt;
+    }
+    best = *std::move(smaller);
+    return ToBytes(best.trace);
+  });
+  FewerSwitches(find, sort, best);
+  return best;
+}
 
 std::string ToTestSource(const Trace& trace, std::string_view name) {
   std::string test;

@@ -21,28 +21,28 @@ TEST(Minimise, KeepsOnlyWhatTheFailureNeeds) {
     return fails ? std::optional(Failing{trace, {End::kFinished, "op 3 is wrong at 0x10"}}) : std::nullopt;
   };
   const Trace trace = Parsed(
-      "threads 3\npage r- missing\npage rw\nhandler retry grant\n2 write page=1 cell=2 size=1\n1 read page=1\n2 grant page=1 access=1\n"
-      "0 lock page=1\nchoices 2 1 1\n");
+      "threads 3\npage r- missing\npage rw\nhandler retry grant\nchoices 2 1 1\nops\n2 write page=1 cell=2048 size=2\n1 read page=1\n"
+      "2 grant page=1 access=read\n0 lock page=1\n");
   ASSERT_TRUE(find(trace, 0).has_value());
   EXPECT_EQ(Minimise(find, *find(trace, 0)).trace,
-            Parsed("threads 2\npage rw\n0 write page=0\n0 grant page=0\nchoices 0 1 0\n"));
+            Parsed("choices 0 1 0\nops\n0 write page=0\n0 grant page=0\n"));
 }
 
 TEST(Minimise, DoesNotTakeAnotherFailure) {
   const Finder find = [](const Trace& trace, int) -> std::optional<Failing> {
     return Failing{trace, {End::kFinished, Has(trace, OpKind::kWrite) ? "torn" : "lost"}};
   };
-  const Trace trace = Parsed("threads 2\npage rw\n0 write page=0\n1 read page=0\n");
-  EXPECT_EQ(Minimise(find, *find(trace, 0)).trace, Parsed("threads 2\npage rw\n0 write page=0\n"));
+  const Trace trace = Parsed("ops\n0 write page=0\n1 read page=0\n");
+  EXPECT_EQ(Minimise(find, *find(trace, 0)).trace, Parsed("ops\n0 write page=0\n"));
 }
 
 TEST(Minimise, FindsNothingWhereEverySchedulePasses) {
   Runner runner;
-  EXPECT_FALSE(FindFailing(runner, Parsed("threads 2\npage rw\n0 write page=0\n1 retire page=0\n1 restore page=0\n"), 2).has_value());
+  EXPECT_FALSE(FindFailing(runner, Parsed("ops\n0 write page=0\n1 retire page=0\n1 restore page=0\n"), 2).has_value());
 }
 
 TEST(Minimise, TestSourceHasTheScheduleInIt) {
-  EXPECT_THAT(ToTestSource(Parsed("threads 2\npage rw\n0 write page=0\nchoices 0*5 1\n"), "a-b"),
+  EXPECT_THAT(ToTestSource(Parsed("choices 0*5 1\nops\n0 write page=0\n"), "a-b"),
               testing::AllOf(testing::HasSubstr("TEST(Regression, a_b)"), testing::HasSubstr("\nchoices 0*5 1\n")));
 }
 

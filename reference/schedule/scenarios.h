@@ -4,6 +4,7 @@
 #define GUESTMEM_REFERENCE_SCHEDULE_SCENARIOS_H_
 
 #include <string>
+#include <random>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -23,6 +24,9 @@ std::vector<std::pair<std::string, Trace>> Scenarios();
 
 // A two-thread trace of six operations: the one whose schedules a second ci/schedule_throughput.sh prints.
 const Scenario& BenchmarkScenario();
+
+// Without missing pages and endless retries: every deadlock and starvation is then the engine's fault.
+Trace RandomTrace(std::mt19937_64& random);
 
 }  // namespace reference::schedule
 

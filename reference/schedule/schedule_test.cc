@@ -39,21 +39,8 @@ TEST_P(EverySchedule, WithTwoPreemptionsIsRight) {
 INSTANTIATE_TEST_SUITE_P(Schedule, EverySchedule, testing::ValuesIn(Scenarios()),
                          [](const auto& info) { return info.param.first; });
 
-// Worlds without missing pages and endless retries: every deadlock and starvation is then the engine's fault.
-Trace RandomTrace(std::mt19937& random) {
-  std::vector<uint8_t> bytes(kHeaderBytes + kMaxOps * kOpBytes);
-  for (uint8_t& byte : bytes) {
-    byte = static_cast<uint8_t>(random());
-  }
-  bytes[2] = static_cast<uint8_t>(2 + random() % 9);
-  for (size_t i = 8; i < kHeaderBytes; ++i) {
-    bytes[i] = random() % 3 == 0 ? bytes[i] & 11 : 0;
-  }
-  return WithoutHangs(FromBytes(bytes));
-}
-
 TEST(Schedule, RandomTracesAreRightUnderRandomSchedules) {
-  std::mt19937 random(1);
+  std::mt19937_64 random(1);
   for (int i = 0; i < 4000; ++i) {
     const Search search = SearchRandomly(TheRunner(), RandomTrace(random), static_cast<uint64_t>(i) * 1000 + 1, 10);
     ASSERT_FALSE(search.verdict) << Told(search);
@@ -87,7 +74,7 @@ std::vector<uint64_t> Fingerprint(const History& history, uint64_t steps) {
 }
 
 TEST(Schedule, TenThousandRunsReplayIdentically) {
-  std::mt19937 random(2);
+  std::mt19937_64 random(2);
   int identical = 0;
   for (int i = 0; i < 10'000; ++i) {
     const Trace trace = RandomTrace(random);
@@ -104,7 +91,7 @@ TEST(Schedule, TenThousandRunsReplayIdentically) {
 
 TEST(Schedule, AResolverThatWaitsForReadersIsADeadlock) {
   // Thread 0 sleeps on page 0, inside its section; thread 1 would wake it, but first waits for readers.
-  const Trace trace = Parsed("threads 2\npage rw missing\npage rw\n0 read page=0\n1 revoke page=1\n1 resolve page=0\n");
+  const Trace trace = Parsed("page rw missing\npage rw\nops\n0 read page=0\n1 revoke page=1\n1 resolve page=0\n");
   const Search search = SearchAll(TheRunner(), trace, 2, 100'000);
   ASSERT_TRUE(search.verdict);
   EXPECT_EQ(search.verdict->end, End::kDeadlock);
@@ -113,14 +100,14 @@ TEST(Schedule, AResolverThatWaitsForReadersIsADeadlock) {
   }
   EXPECT_NE(TheRunner().Report(search.failing, *search.verdict).find("waits"), std::string::npos);
   // The other order of the resolver's two steps is right under every schedule.
-  const Trace right = Parsed("threads 2\npage rw missing\npage rw\n0 read page=0\n1 resolve page=0\n1 revoke page=1\n");
+  const Trace right = Parsed("page rw missing\npage rw\nops\n0 read page=0\n1 resolve page=0\n1 revoke page=1\n");
   const Search none = SearchAll(TheRunner(), right, 2, 100'000);
   EXPECT_FALSE(none.verdict) << Told(none);
   EXPECT_TRUE(none.complete);
 }
 
 TEST(Schedule, AHandlerThatRetriesForEverIsStarvation) {
-  const auto verdict = TheRunner().Run(Parsed("threads 2\npage --\nhandler retry_forever\n0 read page=0\n1 lock page=0\n"));
+  const auto verdict = TheRunner().Run(Parsed("page --\nhandler retry_forever\nops\n0 read page=0\n1 lock page=0\n"));
   ASSERT_TRUE(verdict);
   EXPECT_EQ(verdict->end, End::kStarvation);
   // A run that was given up leaves nothing behind.
@@ -129,7 +116,7 @@ TEST(Schedule, AHandlerThatRetriesForEverIsStarvation) {
 
 // The search counts what it should: k steps of one thread into n of another, unhindered, is a binomial coefficient.
 TEST(Schedule, ExhaustiveSearchVisitsEachScheduleOnce) {
-  const Trace trace = Parsed("threads 2\npage rw\n0 write page=0\n0 read page=0\n1 write page=0\n");
+  const Trace trace = Parsed("page rw\nops\n0 write page=0\n0 read page=0\n1 write page=0\n");
   Exhaustive all(1000);
   std::set<std::vector<uint8_t>> seen;
   uint64_t runs = 0;

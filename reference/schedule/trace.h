@@ -1,5 +1,16 @@
-// A concurrent trace: a small world, operations of two or three threads, and the choices of the schedule. As data, with
-// two spellings as in reference/lockstep/trace.h: bytes (total: every byte string is a legal trace) and text.
+// A concurrent trace: a small world, operations of two or three threads, and the choices of the schedule. As data; its rows are
+// in trace.cc, and both spellings come from them (reference/trace/schema.h).
+//
+//   guestmem schedule 1
+//   threads 3
+//   membarrier refused
+//   page rw
+//   page r- missing
+//   handler grant fail
+//   choices 0*12 1 2
+//   ops
+//   0 write page=0 cell=8 size=4
+//   1 retire page=0 by=unmap
 //
 // What an operation writes is its own number, in every byte: a torn value, a value from nowhere and a lost update are then
 // seen as such, and a mutation of one operation leaves the others' values alone. Operations that make no sense where
@@ -16,6 +27,8 @@
 #include <variant>
 #include <vector>
 
+#include "reference/trace/schema.h"
+
 namespace reference::schedule {
 
 inline constexpr int kMaxThreads = 3;
@@ -31,25 +44,25 @@ inline constexpr int kCellCount = 4;
 inline constexpr uint16_t kLengths[] = {8, 1, 16, 24, 2048, 4096, 4104, 8192, 12288};
 inline constexpr int kLengthCount = 9;
 
+// The numbers stand in inputs of fuzzers: a new kind takes the next, and none is used again.
 enum class OpKind : uint8_t {
-  kRead,             // plain
-  kWrite,
-  kCompareExchange,  // of what this thread last saw there for its own number
-  kBulkRead,
-  kBulkWrite,
-  kFill,
-  kRevoke,
-  kGrant,            // but for retired pages
-  kRetire,           // revokes everything on the page, then poisons or unmaps it
-  kRestore,          // looks whether the poison is whole, fills the page with its number, grants everything
-  kLock,             // GuestMemory::LockGpns of one page
-  kTouch,            // reads or writes a locked page through its host address
-  kUnlock,
-  kSection,          // a section of the thread's own, in it a plain read, and then a direct one of what the bits allowed
-  kResolve,          // populates a missing page: the threads that sleep on it wake
-  kWaitUnlocked,     // for pages that other threads have locked; a thread that holds a lock only asks, since waiting might never end
+  kRead = 0,         // plain
+  kWrite = 1,
+  kCompareExchange = 2, // of what this thread last saw there for its own number
+  kBulkRead = 3,
+  kBulkWrite = 4,
+  kFill = 5,
+  kRevoke = 6,
+  kGrant = 7,        // but for retired pages
+  kRetire = 8,       // revokes everything on the page, then poisons or unmaps it
+  kRestore = 9,      // looks whether the poison is whole, fills the page with its number, grants everything
+  kLock = 10,        // GuestMemory::LockGpns of one page
+  kTouch = 11,       // reads or writes a locked page through its host address
+  kUnlock = 12,
+  kSection = 13,     // a section of the thread's own, in it a plain read, and then a direct one of what the bits allowed
+  kResolve = 14,     // populates a missing page: the threads that sleep on it wake
+  kWaitUnlocked = 15, // for pages that other threads have locked; a thread that holds a lock only asks, since waiting might never end
 };
-inline constexpr int kOpKinds = 16;
 
 struct Op {
   uint8_t thread = 0;
@@ -96,22 +109,20 @@ struct Trace {
 // A choice is taken modulo the number of threads that can go on, 2 or 3; modulo 6 changes nothing.
 inline constexpr uint8_t kChoiceValues = 6;
 
-// Bytes: kHeaderBytes, then kOpBytes an op as many as the header says, then the choices. What is missing is zero.
-inline constexpr size_t kHeaderBytes = 12;
-inline constexpr size_t kOpBytes = 6;
+// Bytes: records of kRecordBytes, at most kMostWorld of them before the ops; choices go on in records of their own.
+inline constexpr size_t kRecordBytes = 8;
+inline constexpr size_t kMostWorld = 4 + kMaxPages;
+const trace::Schema& Rows();
+
+using trace::TextError;
 Trace FromBytes(std::span<const uint8_t> bytes);
 std::vector<uint8_t> ToBytes(const Trace& trace);
+std::string OpText(const Op& op);  // with its thread before it
+std::string ToText(const Trace& trace);
+std::variant<Trace, TextError> FromText(std::string_view text);
 
 // Without missing pages and without endless retries: what then deadlocks or starves is the engine's fault.
 Trace WithoutHangs(Trace trace);
-
-struct TextError {
-  int line = 0;  // 1-based
-  std::string reason;
-};
-std::string ToText(const Trace& trace);
-std::variant<Trace, TextError> FromText(std::string_view text);
-std::string OpText(const Op& op);
 
 // Where an op's bytes are, in a world of `pages` pages.
 struct Range {
@@ -119,9 +130,6 @@ struct Range {
   uint64_t length;
 };
 Range RangeOf(const Op& op, size_t pages);
-
-std::string_view Name(OpKind kind);
-std::string_view Name(Answer answer);
 
 }  // namespace reference::schedule
 

@@ -4,36 +4,14 @@
 
 #include <gtest/gtest.h>
 
-#include <random>
+#include "reference/trace/spellings.h"
 
 namespace reference::schedule {
 namespace {
 
-TEST(ConcurrentTrace, EveryByteStringIsALegalTraceAndBothSpellingsAreLossless) {
-  std::mt19937 random(1);
-  for (int i = 0; i < 20'000; ++i) {
-    std::vector<uint8_t> bytes(random() % 200);
-    for (uint8_t& byte : bytes) {
-      byte = static_cast<uint8_t>(random());
-    }
-    const Trace trace = FromBytes(bytes);
-    EXPECT_EQ(FromBytes(ToBytes(trace)), trace);
-    const auto parsed = FromText(ToText(trace));
-    ASSERT_TRUE(std::holds_alternative<Trace>(parsed)) << ToText(trace) << std::get<TextError>(parsed).reason;
-    EXPECT_EQ(std::get<Trace>(parsed), trace) << ToText(trace);
-  }
-}
+TEST(ConcurrentTrace, EveryByteStringIsALegalTraceAndBothSpellingsAreLossless) { trace::ExpectEveryByteStringIsATrace<Trace>(Rows()); }
 
-TEST(ConcurrentTrace, AMutationOfOneOpLeavesTheOthersAlone) {
-  std::vector<uint8_t> bytes(kHeaderBytes + 4 * kOpBytes + 3, 0);
-  bytes[2] = 4;
-  const Trace before = FromBytes(bytes);
-  bytes[kHeaderBytes + kOpBytes] = 9;
-  Trace after = FromBytes(bytes);
-  EXPECT_NE(after.ops[1], before.ops[1]);
-  after.ops[1] = before.ops[1];
-  EXPECT_EQ(after, before);
-}
+TEST(ConcurrentTrace, AMutationOfOneOpLeavesTheOthersAlone) { trace::ExpectOpsAreIndependent<Trace>(Rows()); }
 
 TEST(ConcurrentTrace, RefusalsNameTheLineAndTheWord) {
   const auto error = [](const std::string& text) {
@@ -41,13 +19,22 @@ TEST(ConcurrentTrace, RefusalsNameTheLineAndTheWord) {
     const auto* refused = std::get_if<TextError>(&parsed);
     return refused == nullptr ? std::string() : std::to_string(refused->line) + ": " + refused->reason;
   };
-  EXPECT_NE(error("").find("empty"), std::string::npos);
-  EXPECT_NE(error("guestmem schedule 1\nthreads 9\n").find("2: threads wants a number"), std::string::npos);
-  EXPECT_NE(error("guestmem schedule 1\nmembarrier perhaps\npage rw\n").find("2: after membarrier comes the word refused"), std::string::npos);
-  EXPECT_NE(error("guestmem schedule 1\npage rw\n0 reed page=0\n").find("3: 'reed' is no op"), std::string::npos);
-  EXPECT_NE(error("guestmem schedule 1\npage rw\n0 read cell=7\n").find("3: cell wants a number"), std::string::npos);
-  EXPECT_NE(error("guestmem schedule 1\npage rw\nhandler maybe\n").find("'maybe' is no answer"), std::string::npos);
-  EXPECT_NE(error("guestmem schedule 1\npage rw\nchoices 9\n").find("'9' is no choice"), std::string::npos);
+  const auto world = [&](const std::string& lines) { return error("guestmem schedule 1\n" + lines); };
+  EXPECT_EQ(error(""), "1: expected the header 'guestmem schedule 1', found the end of the text");
+  EXPECT_EQ(world("threads 9\n"), "2: threads 9 is too large: the largest is 3");
+  EXPECT_EQ(world("membarrier perhaps\n"), "2: unknown membarrier 'perhaps'; membarriers are: here, refused");
+  EXPECT_EQ(world("membarrier\n"), "2: membarrier needs the word refused");
+  EXPECT_EQ(world("page wr\n"), "2: 'wr' is not one of rw r- -w --");
+  EXPECT_EQ(world("page rw hole missing\n"), "2: part of this line has no effect; what has is: page rw hole");
+  EXPECT_EQ(world("page rw\npage rw\npage rw\npage rw\npage rw\n"), "6: more than 4 page lines");
+  EXPECT_EQ(world("handler maybe\n"),
+            "2: unknown answer 'maybe'; answers are: fail, retry, grant, restore, revoke_other, retry_forever");
+  EXPECT_EQ(world("handler fail fail fail fail fail\n"), "2: more than 4 answers");
+  EXPECT_EQ(world("choices 9\n"), "2: choice 9 is too large: the largest is 5");
+  EXPECT_EQ(world("choices 0*4001\n"), "2: choice's count 4001 is too large: the largest is 4000");
+  EXPECT_NE(world("ops\n0 reed page=0\n").find("3: unknown operation 'reed'; operations are: read, write"), std::string::npos);
+  EXPECT_EQ(world("ops\n0 read cell=7\n"), "3: cell 7 is not in the list of interesting cells: 0, 8, 2048, 4088");
+  EXPECT_EQ(world("ops\n0 read page=1\n"), "3: part of this line has no effect; what has is: 0 read page=0");
 }
 
 }  // namespace
