@@ -51,7 +51,7 @@ def variants():
         found[f"{level}-haswell"] = Variant((f"-{level}", "-march=haswell", "-ftree-vectorize"))
         for flag in ("fPIC", "fcf-protection", "fno-omit-frame-pointer", "funroll-all-loops", "fno-inline"):
             found[f"{level}-{flag}"] = Variant((f"-{level}", f"-{flag}"), clang=flag != "funroll-all-loops")
-        for flag in ("fno-gcse", "fno-tree-ter", "fno-tree-coalesce-vars", "fsel-sched-pressure"):
+        for flag in ("fno-gcse", "fno-tree-ter", "fno-tree-coalesce-vars", "fno-tree-sink"):
             found[f"{level}-{flag}"] = Variant((f"-{level}", f"-{flag}"), clang=False)
     found["Oz"] = Variant(("-Oz",), ("-Os",), gcc=False)
     sanitized = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
@@ -170,7 +170,7 @@ class Program:
     def explain(self):
         print(f"\n{self.compiler.name}, {self.variant}: functions in {shown(self.folder / 'functions.inc')}")
         for line in self.complaint.splitlines()[:30]:
-            print(f"  | {line}")
+            print(f"  | {line[:300]}")
         named = re.findall(r"^(\w+)\(", self.complaint, re.M)[:1] if self.functions else []
         print("  replay  " + shlex.join([shown(ROOT / "ci/compilers.sh"), "--compiler", self.compiler.name, "--variant", self.variant,
                                          "--seed", str(self.arguments.seed), "--functions", str(self.arguments.functions),
