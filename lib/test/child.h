@@ -37,15 +37,16 @@ inline std::ostream& operator<<(std::ostream& out, const ChildResult& child) {
   return out << "; it printed:\n" << child.output;
 }
 
-// Runs this program with `arguments`, its environment plus `variables` ("NAME=value"), and waits for its end.
-inline ChildResult RunSelf(std::vector<std::string> arguments, std::vector<std::string> variables = {}) {
+// Runs `program` with `arguments`, this one's environment plus `variables` ("NAME=value"), and waits for its end.
+inline ChildResult Run(const std::string& program, std::vector<std::string> arguments,
+                       std::vector<std::string> variables = {}) {
   ChildResult result;
   const int output = memfd_create("child output", MFD_CLOEXEC);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
-  arguments.insert(arguments.begin(), "/proc/self/exe");
+  arguments.insert(arguments.begin(), program);
   std::vector<char*> argv, environment;
   for (std::string& argument : arguments) {
     argv.push_back(argument.data());
@@ -59,7 +60,7 @@ inline ChildResult RunSelf(std::vector<std::string> arguments, std::vector<std::
   argv.push_back(nullptr);
   environment.push_back(nullptr);
   pid_t child = -1;
-  if (posix_spawn(&child, "/proc/self/exe", &actions, nullptr, argv.data(), environment.data()) == 0) {
+  if (posix_spawn(&child, program.c_str(), &actions, nullptr, argv.data(), environment.data()) == 0) {
     waitpid(child, &result.status, 0);
   }
   posix_spawn_file_actions_destroy(&actions);
@@ -69,6 +70,11 @@ inline ChildResult RunSelf(std::vector<std::string> arguments, std::vector<std::
   result.output.resize(got > 0 ? static_cast<size_t>(got) : 0);
   close(output);
   return result;
+}
+
+// The same of this program.
+inline ChildResult RunSelf(std::vector<std::string> arguments, std::vector<std::string> variables = {}) {
+  return Run("/proc/self/exe", std::move(arguments), std::move(variables));
 }
 
 // Runs the tests that `filter` names on each kernel path of this CPU that it does not choose by itself (GUESTMEM_KERNELS).

@@ -12,6 +12,13 @@
 // canonical address range (the kernel does not say where such an access faulted, so it is not recovered), a thread that
 // blocks SIGSEGV or SIGBUS (the kernel ends the process at the first fault).
 //
+// Objects that come and go: a program and its plugins may each have a static copy of the library, share one (a shared library,
+// or a program that exports its copy's symbols), or mix these, and be loaded and unloaded in any order. An object that has a
+// copy of its own in use stays loaded after dlclose, as with RTLD_NODELETE, because the kernel and the C library know
+// addresses in it; its static objects then live until the process ends. Objects that use another's copy are unloaded as
+// usual. Copies that do not share symbols are libraries of their own: a GuestMemory belongs to the copy that made it, and is not
+// to be used through another. Threads may access guest memory, and fault, until the process is gone: in exit(), too.
+//
 // Threads: any. Signal context: the Try functions may be called from signal handlers; InstallFaultHandler may not.
 
 #ifndef GUESTMEM_FAULT_H_

@@ -36,6 +36,18 @@ GUESTMEM_IN_SIGNAL_CONTEXT bool IsAddressFault(int signal, int code) {
   return signal == SIGBUS && (code == BUS_ADRERR || code == BUS_MCEERR_AR);
 }
 
+// Whether what stands at the instruction's address is still what was registered.
+GUESTMEM_IN_SIGNAL_CONTEXT bool IsSameCode(const Recovery& recovery) {
+  // Safe because the thread has just executed the instruction that stands here.
+  const auto* const code = reinterpret_cast<const unsigned char*>(recovery.start);
+  for (uint64_t i = 0; i < sizeof recovery.code && i < recovery.end - recovery.start; ++i) {
+    if (code[i] != (recovery.code >> (8 * i) & 0xff)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // Copies out, so that the table may go once the reader count is given back.
 GUESTMEM_IN_SIGNAL_CONTEXT bool FindRecovery(uint64_t instruction, Recovery& found) {
   g_table_readers.fetch_add(1, std::memory_order_seq_cst);  // fence A
@@ -52,7 +64,7 @@ GUESTMEM_IN_SIGNAL_CONTEXT bool FindRecovery(uint64_t instruction, Recovery& fou
     }
     if (at != table->end && at->start <= instruction && instruction < at->end) {
       found = *at;
-      ok = true;
+      ok = !table->closed.load(std::memory_order_relaxed) || IsSameCode(*at);
     }
   }
   g_table_readers.fetch_sub(1, std::memory_order_release);

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -18,6 +19,7 @@
 #include "guestmem/detail/host_side.h"
 #include "guestmem/fault.h"
 #include "trap/trap_inside.h"
+#include "trap/trap_outside.h"
 #include "trap/trap_table.h"
 #include "types/error_rep.h"
 
@@ -36,7 +38,7 @@ namespace guestmem {
 namespace trap {
 namespace {
 
-constinit std::atomic<bool> g_exiting{false};
+constinit bool g_started = false;  // guarded by the mutex
 
 // Constructed by the first registrar, before any object's ordinary static objects; never destroyed.
 std::mutex& TableMutex() {
@@ -49,20 +51,72 @@ uint64_t Absolute(const int32_t& offset) {
 }
 
 struct OwnedTable : RecoveryTable {
-  OwnedTable(const detail::TrapEntry* first, const detail::TrapEntry* last) {
-    auto* recoveries = new Recovery[static_cast<size_t>(last - first)];
+  OwnedTable(const void* inside, const detail::TrapEntry* first, const detail::TrapEntry* last) : object(inside) {
+    auto* recoveries = new (std::nothrow) Recovery[static_cast<size_t>(last - first)];
+    begin = end = recoveries;
+    if (recoveries == nullptr) {
+      return;
+    }
     Recovery* out = recoveries;
     for (const detail::TrapEntry* entry = first; entry != last; ++entry) {
       if (entry->flags != 0) {  // zero entries only make the section exist
-        *out++ = {Absolute(entry->start), Absolute(entry->end), Absolute(entry->landing), entry->flags};
+        const uint64_t start = Absolute(entry->start), after = Absolute(entry->end);
+        *out = {start, after, Absolute(entry->landing), entry->flags, 0};
+        // Safe because the instruction is code of the object that is being loaded.
+        std::memcpy(&out->code, reinterpret_cast<const void*>(start), std::min(after - start, sizeof out->code));
+        ++out;
       }
     }
     std::sort(recoveries, out, [](const Recovery& a, const Recovery& b) { return a.start < b.start; });
-    begin = recoveries;
     end = out;
   }
   ~OwnedTable() { delete[] begin; }
+
+  const void* const object;  // an address in it
 };
+
+// Whether the object at `inside` is loaded, and is another than the one at `other`. With no copy of the library in the way: the
+// dynamic linker is asked.
+bool IsLoadedBeside(const void* inside, const void* other) {
+  struct Question {
+    uint64_t inside, other;
+    bool loaded;
+  } question = {reinterpret_cast<uint64_t>(inside), reinterpret_cast<uint64_t>(other), false};
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t, void* data) {
+        auto& asked = *static_cast<Question*>(data);
+        bool has_inside = false, has_other = false;
+        for (int i = 0; i < info->dlpi_phnum; ++i) {
+          const auto& segment = info->dlpi_phdr[i];
+          const uint64_t begin = info->dlpi_addr + segment.p_vaddr;
+          if (segment.p_type == PT_LOAD) {
+            has_inside |= asked.inside - begin < segment.p_memsz;
+            has_other |= asked.other - begin < segment.p_memsz;
+          }
+        }
+        asked.loaded |= has_inside && !has_other;
+        return has_inside ? 1 : 0;
+      },
+      &question);
+  return question.loaded;
+}
+
+// Takes out the tables of objects that are gone, now that the object at `loading` comes, perhaps in the place of one of them. When
+// an object's destructors run, nobody can tell whether it goes or the process ends. With the mutex held.
+void RemoveTablesOfGoneObjects(const void* loading) {
+  std::atomic<RecoveryTable*>* link = &g_tables;
+  while (auto* const table = static_cast<OwnedTable*>(link->load(std::memory_order_relaxed))) {
+    if (!table->closed.load(std::memory_order_relaxed) || IsLoadedBeside(table->object, loading)) {
+      link = &table->next;
+      continue;
+    }
+    link->store(table->next.load(std::memory_order_relaxed), std::memory_order_seq_cst);  // fence A
+    while (g_table_readers.load(std::memory_order_seq_cst) != 0) {
+      std::this_thread::yield();
+    }
+    delete table;
+  }
+}
 
 constexpr detail::TrapKernels kSse2Kernels = {guestmem_copy_from_guest_sse2, guestmem_copy_to_guest_sse2,
                                               guestmem_fill_guest_sse2, "sse2"};
@@ -98,39 +152,66 @@ const detail::TrapKernels& ChooseKernels() {
   return kAvx512Kernels;
 }
 
+// Once an engine, when the first object registers its table. With the mutex held.
+void Start() {
+  detail::g_trap_kernels = ChooseKernels();
+  (void)StayLoaded(&g_started);  // other objects' registrars come here, at the latest when they are unloaded
+  // In a fork child neither a thread that held the mutex nor one that was looking at the tables exists.
+  pthread_atfork([] { TableMutex().lock(); }, [] { TableMutex().unlock(); },
+                 [] {
+                   g_table_readers.store(0, std::memory_order_relaxed);
+                   TableMutex().unlock();
+                 });
+}
+
 }  // namespace
+
+bool StayLoaded(const void* inside) noexcept {
+  Dl_info object;
+  void* found = nullptr;
+  if (dladdr1(inside, &object, &found, RTLD_DL_LINKMAP) == 0 || found == nullptr) {
+    return false;
+  }
+  // By the name that the dynamic linker knows it by: that finds it though its file is gone, or relative to another folder.
+  const auto* const map = static_cast<const link_map*>(found);
+  if (map->l_name[0] == '\0') {
+    return true;  // the main program
+  }
+  void* const handle = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+  if (handle != nullptr) {
+    dlclose(handle);
+  }
+  return handle == found;  // glibc's handles are its link maps
+}
+
 }  // namespace trap
 
 namespace detail {
 
 constinit TrapKernels g_trap_kernels = trap::kSse2Kernels;
 
-TrapTable::TrapTable(const TrapEntry* begin, const TrapEntry* end) noexcept {
-  auto* table = new trap::OwnedTable(begin, end);
+// Never inlined: where a program's copy of the library stands in for a plugin's, the plugin's registrar comes to the copy
+// that is used, and starts that.
+[[gnu::noinline]] TrapTable::TrapTable(const TrapEntry* begin, const TrapEntry* end) noexcept {
+  auto* table = new (std::nothrow) trap::OwnedTable(this, begin, end);
+  if (table == nullptr || table->begin == nullptr) {
+    Fatal("no memory for the recovery table of an object that is being loaded");
+  }
   registration_ = table;
   const std::lock_guard lock(trap::TableMutex());
+  if (!trap::g_started) {
+    trap::g_started = true;
+    trap::Start();
+  }
+  trap::RemoveTablesOfGoneObjects(this);
   table->next.store(trap::g_tables.load(std::memory_order_relaxed), std::memory_order_relaxed);
   trap::g_tables.store(table, std::memory_order_release);
 }
 
-// A table is taken out when its object is unloaded; at the end of the process it stays for threads that still run.
-TrapTable::~TrapTable() {
-  if (trap::g_exiting.load(std::memory_order_relaxed)) {
-    return;
+void TrapTable::Close() noexcept {
+  if (registration_ != nullptr) {
+    static_cast<trap::OwnedTable*>(registration_)->closed.store(true, std::memory_order_relaxed);
   }
-  auto* table = static_cast<trap::OwnedTable*>(registration_);
-  {
-    const std::lock_guard lock(trap::TableMutex());
-    std::atomic<trap::RecoveryTable*>* link = &trap::g_tables;
-    while (link->load(std::memory_order_relaxed) != table) {
-      link = &link->load(std::memory_order_relaxed)->next;
-    }
-    link->store(table->next.load(std::memory_order_relaxed), std::memory_order_seq_cst);  // fence A
-    while (trap::g_table_readers.load(std::memory_order_seq_cst) != 0) {
-      std::this_thread::yield();
-    }
-  }
-  delete table;
 }
 
 Fault MakeFault(const void* start, size_t length, TrapResult result) noexcept {
@@ -145,18 +226,6 @@ Fault MakeFault(const void* start, size_t length, TrapResult result) noexcept {
 }
 
 namespace {
-
-// Once, at load, before ordinary static objects.
-[[gnu::constructor(102)]] void ChooseKernelsAtLoad() { g_trap_kernels = trap::ChooseKernels(); }
-
-// In a fork child neither a thread that held the mutex nor one that was looking at the tables exists.
-[[gnu::constructor(103)]] void PrepareForFork() {
-  pthread_atfork([] { trap::TableMutex().lock(); }, [] { trap::TableMutex().unlock(); },
-                 [] {
-                   trap::g_table_readers.store(0, std::memory_order_relaxed);
-                   trap::TableMutex().unlock();
-                 });
-}
 
 // A kernel faulted at or somewhat above the end of what it moved. Moves what lies between that and the fault's page, so that
 // the prefix is exact. A page below may have vanished meanwhile: then the fault is there, or where moving stopped.
@@ -252,15 +321,6 @@ Status InstallError(ErrorKind kind, std::string message) {
   return detail::MakeError(&name, std::move(info), std::move(message));
 }
 
-// The handler stays in force, so the object that it is in must stay loaded: it may be a plugin. In the main program there is
-// nothing to do, and nothing is done.
-void StayLoaded() {
-  Dl_info object;
-  if (dladdr(reinterpret_cast<void*>(trap::HandleSignal), &object) != 0) {
-    (void)dlopen(object.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-  }
-}
-
 Status Install(int signal, trap::PreviousAction& previous) {
   // Remember what was there first: a fault on another thread may come as soon as ours is in force.
   struct sigaction ours = {};
@@ -291,14 +351,12 @@ Status InstallFaultHandler() {
   }
   const std::lock_guard lock(mutex);
   if (!installed.load(std::memory_order_relaxed)) {
-    StayLoaded();
     if (Status status = Install(SIGSEGV, trap::g_previous_segv); !status.ok()) {
       return status;
     }
     if (Status status = Install(SIGBUS, trap::g_previous_bus); !status.ok()) {
       return status;
     }
-    std::atexit([] { trap::g_exiting.store(true, std::memory_order_relaxed); });
     installed.store(true, std::memory_order_release);
   }
   return {};

@@ -47,13 +47,15 @@ inline constexpr uint64_t kTrapInfoWrite = uint64_t{1} << 40;
 inline constexpr int kTrapInfoLagShift = 41;
 inline constexpr uint64_t kTrapInfoOverlap = 1;  // a kernel's: nothing was done, the two sides overlap
 
-// The recovery table of one linked object, registered at load and removed at unload.
+// The recovery table of one linked object, known to the engine from its load on, and for as long as it is loaded.
 class TrapTable {
  public:
   TrapTable(const TrapEntry* begin, const TrapEntry* end) noexcept;
-  ~TrapTable();
   TrapTable(const TrapTable&) = delete;
   TrapTable& operator=(const TrapTable&) = delete;
+
+  // The object's destructors have run: it is being unloaded, or the process ends and threads may still be in it. Idempotent.
+  void Close() noexcept;
 
  private:
   void* registration_;
@@ -66,13 +68,16 @@ extern "C" {
 }
 
 // One hidden registrar an object, constructed before ordinary static objects. The zero entry makes the section exist.
-[[gnu::visibility("hidden"), gnu::init_priority(101)]] inline const TrapTable kObjectTrapTable(
+[[gnu::visibility("hidden"), gnu::init_priority(101)]] inline TrapTable g_object_trap_table(
     (
         [] {
           asm volatile(".pushsection guestmem_traps,\"aR\",@progbits\n .balign 4\n .long 0, 0, 0, 0\n .popsection");
         }(),
         __start_guestmem_traps),
     __stop_guestmem_traps);
+
+// After everything else that the object destroys. Each file that includes this calls it.
+[[gnu::visibility("hidden"), gnu::destructor(101)]] inline void CloseObjectTrapTable() { g_object_trap_table.Close(); }
 
 // "aR?": kept by --gc-sections, and in the same COMDAT group as the function it describes.
 #define GUESTMEM_TRAP_ENTRY_(flags)                                   \
