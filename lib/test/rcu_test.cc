@@ -9,10 +9,39 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <new>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
+
+namespace {
+
+// What slots are made with: counted, and refused where a test says so.
+std::atomic<bool> g_refuse_slots = false;
+std::atomic<int> g_slots_asked_for = 0;
+
+// A child process that has no thread-specific key left when the library starts (103). GoogleTest needs some later.
+constexpr char kTakeKeys[] = "GUESTMEM_TEST_TAKE_KEYS";
+constinit pthread_key_t g_keys[PTHREAD_KEYS_MAX];
+constinit int g_keys_taken = 0;
+[[gnu::constructor(102)]] void TakeKeys() {
+  while (std::getenv(kTakeKeys) != nullptr && pthread_key_create(&g_keys[g_keys_taken], nullptr) == 0) {
+    ++g_keys_taken;
+  }
+}
+[[gnu::constructor(104)]] void GiveKeysBack() {
+  while (g_keys_taken > 0) {
+    pthread_key_delete(g_keys[--g_keys_taken]);
+  }
+}
+
+}  // namespace
+
+void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  ++g_slots_asked_for;
+  return g_refuse_slots ? nullptr : std::aligned_alloc(static_cast<size_t>(alignment), size);
+}
 
 namespace guestmem {
 namespace {
@@ -149,6 +178,108 @@ TEST(Rcu, AnAccessDuringThreadExitRegistersAgain) {
   EXPECT_EQ(pthread_key_delete(key), 0);
   EXPECT_TRUE(ran);
   Rcu::Synchronize();
+}
+
+// As a signal handler's siglongjmp does: nobody ends the section.
+void EnterAndJumpAway() {
+  alignas(Rcu::Section) static thread_local std::byte place[sizeof(Rcu::Section)];
+  new (place) Rcu::Section;
+}
+
+TEST(Rcu, ASectionLeftByAJumpEndsWithItsThread) {
+  std::thread([] {
+    EnterAndJumpAway();
+    EXPECT_TRUE(Rcu::InSection());
+  }).join();
+  Rcu::Synchronize();
+  std::thread([] {
+    EXPECT_FALSE(Rcu::InSection());
+    { const Rcu::Section section; }
+    EXPECT_FALSE(Rcu::InSection()) << "the section of a thread that is gone was handed on";
+  }).join();
+}
+
+// In each of many more threads than there are slots to share: sections nest and end, and hold a writer up.
+void ExpectSectionsToWorkInManyThreads() {
+  constexpr int kThreads = 40;
+  std::atomic<int> done = 0;
+  std::atomic<bool> good[2] = {true, true};  // the writer retires the one that is not current
+  std::atomic<std::atomic<bool>*> current = &good[0];
+  std::vector<std::thread> readers;
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < kThreads; ++i) {
+    readers.emplace_back([&] {
+      for (int round = 0; round < 200; ++round) {
+        wrong += Rcu::InSection();
+        {
+          const Rcu::Section outer;
+          const std::atomic<bool>& seen = *current.load();
+          wrong += !seen;
+          {
+            const Rcu::Section inner;
+            std::this_thread::yield();
+          }
+          wrong += !Rcu::InSection();
+          wrong += !seen;  // not retired while this section runs
+        }
+        wrong += Rcu::InSection();
+      }
+      ++done;
+    });
+  }
+  for (int turn = 0; done < kThreads; ++turn) {
+    good[(turn + 1) % 2] = true;
+    current = &good[(turn + 1) % 2];
+    Rcu::Synchronize();
+    good[turn % 2] = false;
+  }
+  for (std::thread& reader : readers) {
+    reader.join();
+  }
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(Rcu, ThreadsShareSlotsWhereThereIsNoMemoryForTheirs) {
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> owners;  // have every slot that is free
+  for (const int before = g_slots_asked_for; g_slots_asked_for == before;) {
+    std::atomic<bool> in = false;
+    owners.emplace_back([&] {
+      { const Rcu::Section section; }
+      in = true;
+      AwaitTrue(stop);
+    });
+    AwaitTrue(in);
+  }
+  g_refuse_slots = true;
+  const int before = g_slots_asked_for;
+  ExpectSectionsToWorkInManyThreads();
+  EXPECT_GE(g_slots_asked_for - before, 40) << "nobody was refused a slot: this test says nothing";
+  g_refuse_slots = false;
+  stop = true;
+  for (std::thread& owner : owners) {
+    owner.join();
+  }
+}
+
+TEST(Rcu, ThreadsShareSlotsWhereNoThreadSpecificKeyIsLeft) {
+  if (std::getenv(kTakeKeys) != nullptr) {
+    { const Rcu::Section section; }
+    ASSERT_NE(detail::t_reader_slot->borrower, nullptr) << "there was a key: this test says nothing";
+    ExpectSectionsToWorkInManyThreads();
+    return;
+  }
+  const pid_t child = fork();
+  if (child == 0) {
+    setenv(kTakeKeys, "1", 1);
+    execl("/proc/self/exe", "/proc/self/exe", "--gtest_brief=1",
+          "--gtest_filter=*-*ThreadsShareSlotsWhereThereIs*:*AnAccessDuringThreadExit*:*Membarrier*:*LeftByAJump*",
+          static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
 }
 
 TEST(RcuDeathTest, SynchronizeInsideASectionIsAClearFatalError) {

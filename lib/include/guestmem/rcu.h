@@ -15,8 +15,11 @@
 // When not: inside a section (a host bug, fatal with a message, never a silent deadlock). A backing's PageFault and
 // fallbacks run outside sections, so they may call it.
 //
-// Threads: any; registered on first use and released at exit by the library. A fork child starts with its one thread and
-// a clean state. Signal context: no. A seccomp filter must allow membarrier: refused after it once worked, it is fatal.
+// Threads: any; registered on first use and released at exit by the library. Where there is no memory for that, or no
+// thread-specific key, threads share a few places instead: their sections are slower and may wait for each other's, but none
+// fails. A fork child starts with its one thread and a clean state. A section that is left by a jump (siglongjmp out of a
+// signal handler that was called in the middle of an access) goes on until its thread ends, and Synchronize waits for it.
+// Signal context: no. A seccomp filter must allow membarrier: refused after it once worked, it is fatal.
 
 #ifndef GUESTMEM_RCU_H_
 #define GUESTMEM_RCU_H_

@@ -11,27 +11,41 @@
 #include <new>
 
 #include "guestmem/detail/schedule_sync.h"
+#include "trap/trap_outside.h"
 #include "types/error_rep.h"
 
 namespace guestmem {
 namespace detail {
 
-constinit std::atomic<uint64_t> g_epoch{kReadersFence | 1};  // until InitializeAtLoad knows better
+constinit std::atomic<uint64_t> g_epoch{kReadersFence | 1};  // until StartReaders knows better
 constinit thread_local ReaderSlot* t_reader_slot = nullptr;
-constinit thread_local ReaderSlot t_no_section;
+constinit thread_local OwnWord t_no_section{0};
 
 namespace {
 
-constinit ReaderSlot g_no_slot{kReadersFence};  // never free
+// Two that are never free: of a thread that has none or pays for fence B, and of one that has given its slot back for good.
+constinit ReaderSlot g_no_slot{kReadersFence};
+constinit ReaderSlot g_left{kReadersFence};
 
-// Guards ReaderSlot::taken and serialises pushes. Lock order: after g_writer.
+// For threads that can have no slot of their own: no memory is left, or no thread-specific key, or the thread is at its end,
+// where nobody would give a slot back. Always taken.
+constexpr int kSpareSlots = 8;
+constinit ReaderSlot g_spare_slots[kSpareSlots] = {
+    {0, &g_spare_slots[1], true}, {0, &g_spare_slots[2], true}, {0, &g_spare_slots[3], true}, {0, &g_spare_slots[4], true},
+    {0, &g_spare_slots[5], true}, {0, &g_spare_slots[6], true}, {0, &g_spare_slots[7], true}, {0, nullptr, true}};
+
+// Guards ReaderSlot::taken and g_started, and serialises pushes and borrowing. Lock order: after g_writer.
 constinit Mutex g_registry;
 // All slots ever made; a slot is pushed whole and never removed, so writers walk the list without the lock.
-constinit std::atomic<ReaderSlot*> g_slots{nullptr};
+constinit std::atomic<ReaderSlot*> g_slots{g_spare_slots};
 // One grace period at a time.
 constinit Mutex g_writer;
 
-pthread_key_t g_thread_exit;
+constinit bool g_started = false;
+constinit bool g_has_key = false;  // constant once started
+pthread_key_t g_thread_exit;       // likewise
+
+bool IsSpare(const ReaderSlot* slot) { return slot >= g_spare_slots && slot < g_spare_slots + kSpareSlots; }
 
 bool ReadersFence() { return (g_epoch.load(std::memory_order_relaxed) & kReadersFence) != 0; }
 
@@ -46,20 +60,25 @@ int Membarrier([[maybe_unused]] int command) {
 #endif
 }
 
-// Runs at thread exit, and again if a later destructor's access registered the thread again.
-void ReleaseSlot(void* slot) {
+// Runs at thread exit. A section that the thread left by a jump (siglongjmp out of a signal handler) ends here: nothing of it
+// runs any more. Sections of destructors that run later borrow a slot.
+void ReleaseSlot(void* pointer) {
+  auto* const slot = static_cast<ReaderSlot*>(pointer);
   SetReaderSlot(nullptr);
+  t_fast_slot = &g_left;
   const std::lock_guard lock(g_registry);
-  static_cast<ReaderSlot*>(slot)->taken = false;
+  slot->epoch.store(0, std::memory_order_release);  // fence C
+  slot->taken = false;
 }
 
 // A fork child has one thread: the slots of the others are free, whatever they were doing.
 void ChildAfterFork() {
+  const bool in_section = Rcu::InSection();
   for (ReaderSlot* slot = g_slots.load(std::memory_order_relaxed); slot != nullptr; slot = slot->next) {
-    if (slot != t_reader_slot) {
+    if (slot != t_reader_slot || !in_section) {
       slot->epoch.store(0, std::memory_order_relaxed);
-      slot->taken = false;
     }
+    slot->taken = slot == t_reader_slot || IsSpare(slot);
   }
   g_registry.unlock();
   new (&g_writer) Mutex;  // whoever had it does not exist here
@@ -68,38 +87,64 @@ void ChildAfterFork() {
   }
 }
 
+// Once, before the first slot is taken. With g_registry held.
 // GUESTMEM_MEMBARRIER=0 stands for a kernel that refuses it; for tests.
-[[gnu::constructor(103)]] void InitializeAtLoad() {
+void Start() {
+  g_started = true;
+  // The thread-specific key and the threads' slots point into this object. Nothing can be done if it can't be held.
+  (void)trap::StayLoaded(&g_started);
   const char* wish = std::getenv("GUESTMEM_MEMBARRIER");
   const bool wanted = wish == nullptr || wish[0] != '0';
   if (wanted && Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0) {
-    g_epoch.fetch_and(~kReadersFence, std::memory_order_relaxed);
+    g_epoch.fetch_and(~kReadersFence, std::memory_order_seq_cst);
   }
-  if (pthread_key_create(&g_thread_exit, ReleaseSlot) != 0) {
-    Fatal("no thread-specific key is left for the reader registry");
-  }
+  g_has_key = pthread_key_create(&g_thread_exit, ReleaseSlot) == 0;
   pthread_atfork(
       // Not g_writer: a writer may be waiting for the section that the forking thread is in.
       [] { g_registry.lock(); }, [] { g_registry.unlock(); }, ChildAfterFork);
 }
 
+}  // namespace
+
+// Starts the registry at load, where one thread runs and nothing is forbidden yet. Not static and never inlined: where a
+// program's copy of the library stands in for a plugin's, the plugin's constructor comes here, to the copy that is used.
+[[gnu::noinline]] void StartReaders() noexcept;
+void StartReaders() noexcept {
+  const std::lock_guard lock(g_registry);
+  if (!g_started) {
+    Start();
+  }
+}
+
+namespace {
+
+[[gnu::constructor(103)]] void StartReadersAtLoad() { StartReaders(); }
+
+// Null: there is none, and no memory for one, or nobody would give it back at the thread's end.
 ReaderSlot* TakeSlot() {
   const std::lock_guard lock(g_registry);
+  if (!g_started) {
+    Start();  // a constructor that runs before ours
+  }
+  if (!g_has_key) {
+    return nullptr;
+  }
   ReaderSlot* const first = g_slots.load(std::memory_order_relaxed);
-  for (ReaderSlot* slot = first; slot != nullptr; slot = slot->next) {
-    if (!slot->taken) {
-      slot->taken = true;
-      return slot;
-    }
+  ReaderSlot* slot = first;
+  while (slot != nullptr && slot->taken) {
+    slot = slot->next;
   }
-  auto* const slot = new (std::nothrow) ReaderSlot;
   if (slot == nullptr) {
-    Fatal("no memory for a thread's reader slot");
+    slot = new (std::nothrow) ReaderSlot;
+    if (slot == nullptr) {
+      return nullptr;
+    }
+    slot->next = first;
+    g_slots.store(slot, std::memory_order_seq_cst);
   }
-  slot->taken = true;
-  slot->next = first;
-  g_slots.store(slot, std::memory_order_seq_cst);
-  return slot;
+  // The C library may need memory for it.
+  slot->taken = pthread_setspecific(g_thread_exit, slot) == 0;
+  return slot->taken ? slot : nullptr;
 }
 
 void FenceThisThread() {
@@ -149,20 +194,47 @@ void SetReaderSlot(ReaderSlot* slot) noexcept {
   t_fast_slot = slot == nullptr || ReadersFence() ? &g_no_slot : slot;
 }
 
-ReaderSlot* EnterSlowly() noexcept {
-  if (t_reader_slot == nullptr) {
-    SetReaderSlot(TakeSlot());
-    pthread_setspecific(g_thread_exit, t_reader_slot);
+namespace {
+
+// One of the shared slots, for one section: its end frees it. Waits while all are in use.
+ReaderSlot* BorrowSlot() {
+  for (int round = 0;; ++round) {
+    {
+      const std::lock_guard lock(g_registry);
+      for (ReaderSlot& slot : g_spare_slots) {
+        if (slot.epoch.load(std::memory_order_acquire) == 0) {
+          // In this order, so that the last borrower does not take the new section for its own.
+          slot.borrower.store(&t_reader_slot, std::memory_order_relaxed);
+          slot.epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_release);
+          return &slot;
+        }
+      }
+    }
+    Wait(round);
   }
-  ReaderSlot* const slot = t_reader_slot;
-  if (slot->epoch.load(std::memory_order_relaxed) != 0) {
+}
+
+}  // namespace
+
+OwnWord* EnterSlowly() noexcept {
+  if (Rcu::InSection()) {
     return &t_no_section;
   }
-  slot->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  if (t_reader_slot == nullptr || IsSpare(t_reader_slot)) {
+    if (ReaderSlot* const slot = t_fast_slot == &g_left ? nullptr : TakeSlot(); slot != nullptr) {
+      SetReaderSlot(slot);
+    } else {
+      t_reader_slot = BorrowSlot();
+    }
+  }
+  ReaderSlot* const slot = t_reader_slot;
+  if (!IsSpare(slot)) {
+    slot->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
   if (ReadersFence()) {
     FenceThisThread();  // fence B
   }
-  return slot;
+  return &slot->epoch;
 }
 
 #if defined(GUESTMEM_SCHEDULED)
@@ -173,7 +245,7 @@ void LeaveReaders() noexcept {
 }
 
 void ForgetReaders(bool membarrier) noexcept {
-  for (ReaderSlot* slot = g_slots.exchange(nullptr); slot != nullptr;) {
+  for (ReaderSlot* slot = g_slots.exchange(g_spare_slots); slot != g_spare_slots;) {
     ReaderSlot* const next = slot->next;
     delete slot;
     slot = next;
@@ -187,8 +259,13 @@ void ForgetReaders(bool membarrier) noexcept {
 }  // namespace detail
 
 bool Rcu::InSection() {
-  const detail::ReaderSlot* const slot = detail::t_reader_slot;
-  return slot != nullptr && slot->epoch.load(std::memory_order_relaxed) != 0;
+  using namespace detail;
+  const ReaderSlot* const slot = t_reader_slot;
+  if (slot == nullptr || !IsSpare(slot)) {
+    return slot != nullptr && slot->epoch.load(std::memory_order_relaxed) != 0;
+  }
+  return slot->epoch.load(std::memory_order_acquire) != 0 &&
+         slot->borrower.load(std::memory_order_relaxed) == &t_reader_slot;
 }
 
 void Rcu::Synchronize() {

@@ -25,6 +25,8 @@ struct alignas(64) ReaderSlot {
   OwnWord epoch{0};                // 0: outside sections; else the epoch when the outermost one began. Written by its thread
   ReaderSlot* next = nullptr;      // in the registry; written before the slot is published, then immutable
   bool taken = false;              // by a living thread; guarded by the registry's mutex
+  // Of the few slots that threads for which there is no memory share, a section at a time: whose section it is or was.
+  std::atomic<const void*> borrower{nullptr};
 };
 static_assert(sizeof(ReaderSlot) == 64);
 
@@ -41,39 +43,39 @@ extern constinit thread_local ReaderSlot* t_fast_slot __attribute__((tls_model("
 // Sets both.
 void SetReaderSlot(ReaderSlot* slot) noexcept;
 // What a section ends that has nothing to end: no writer looks at it.
-extern constinit thread_local ReaderSlot t_no_section __attribute__((tls_model("initial-exec")));
+extern constinit thread_local OwnWord t_no_section __attribute__((tls_model("initial-exec")));
 
-// The slot that the section now beginning is to end; t_no_section: it is nested, the outer one protects it.
-ReaderSlot* EnterSlowly() noexcept;
+// The word that the section now beginning is to end; t_no_section: it is nested, the outer one protects it.
+OwnWord* EnterSlowly() noexcept;
 
 class ReadSection {
  public:
   // `enabled` false: nothing (an access that no bitmap guards has nothing to protect).
   explicit ReadSection(bool enabled = true) noexcept {
     if (!enabled) {
-      slot_ = &t_no_section;
+      epoch_ = &t_no_section;
       return;
     }
     GUESTMEM_SCHEDULE_POINT(kSectionEntry);
-    slot_ = t_fast_slot;
-    if (slot_->epoch.load(std::memory_order_relaxed) == 0) [[likely]] {
-      slot_->epoch.store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    epoch_ = &t_fast_slot->epoch;
+    if (epoch_->load(std::memory_order_relaxed) == 0) [[likely]] {
+      epoch_->store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
     } else {
-      slot_ = EnterSlowly();
+      epoch_ = EnterSlowly();
     }
     std::atomic_signal_fence(std::memory_order_seq_cst);  // fence B: the compiler's part
   }
   ~ReadSection() {
-    if (!kScheduled || slot_ != &t_no_section) {
+    if (!kScheduled || epoch_ != &t_no_section) {
       GUESTMEM_SCHEDULE_POINT(kSectionExit);
-      slot_->epoch.store(0, std::memory_order_release);  // fence C
+      epoch_->store(0, std::memory_order_release);  // fence C
     }
   }
   ReadSection(const ReadSection&) = delete;
   ReadSection& operator=(const ReadSection&) = delete;
 
  private:
-  ReaderSlot* slot_;
+  OwnWord* epoch_;
 };
 
 }  // namespace guestmem::detail
