@@ -259,6 +259,12 @@ def check_tree(tree):
             continue
         if (len(parts) == 2 or len(parts) == 3 and folder.startswith("lib/src/")) and folder not in drawn:
             tree.offend("ARCHITECTURE.md", 1, f"does not draw {folder}/")
+    pictures = {}
+    for name in ("ARCHITECTURE.md", "README.md"):
+        text = "\n".join(line for _, _, line in tree.texts(name))
+        pictures[name] = [block for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.M | re.S) if "Lockstep" in block]
+    if pictures["ARCHITECTURE.md"] != pictures["README.md"]:
+        tree.offend("README.md", 1, "its picture of the flow is not ARCHITECTURE.md's")
     below = False
     for path, number, line in tree.texts("ARCHITECTURE.md"):  # the list of what is next
         if line.startswith("## "):

@@ -150,6 +150,7 @@ class CheckDocs(unittest.TestCase):
         self.assert_found("tree", "ARCHITECTURE.md", "proptest/    h\n", "", says="draws the rooms")
         self.assert_found("tree", "README.md", "| `proptest/` | - |\n", "", says="table of rooms")
         self.assert_found("tree", "README.md", "`model/`", "`mode/`", says="no such folder")
+        self.assert_found("tree", "README.md", "```\nTrace -> Lockstep\n```\n", says="picture")
         self.assert_found("tree", "ARCHITECTURE.md", "`reference/later/`", "`lib/src/trap/`", says="listed as next")
 
     def test_names(self):
