@@ -44,6 +44,7 @@ declare -A header_layer=(
   [rcu.h]=rcu
   [detail/read_section.h]=rcu
   [detail/host_calls.h]=host
+  [detail/page_locks.h]=host
   [access_bitmap.h]=host
   [sparse_mapping.h]=host
   [heap_memory.h]=host

@@ -67,6 +67,8 @@ struct World {
     Require(region.region->Map(2 * kPage, file.fd(), kPage, kPage, true));
     Require(shown.region->Map(0, file.fd(), 0, 2 * kPage, true));
     Require(shown.guest->MapToGuest(16 * kPage, true));
+    // What the counts of locks take once stays: page_locks_test.cc.
+    for (const GuestMemory& lockable : {memory, vm}) Require(lockable.LockGpns(AccessType::kRead, false, std::array<uint64_t, 1>{0}).status());
     event.Signal();
   }
   static void Require(const Status& status) { ASSERT_TRUE(status.ok()) << status.ToString(); }

@@ -155,10 +155,46 @@ TEST(GuestSpan, CopiesFillsAndCountsAtomically) {
   EXPECT_TRUE(std::equal(back.begin(), back.end(), bytes.begin()));
   ASSERT_TRUE(memory.ReadAt(kPageSize + 60, back).ok());
   EXPECT_TRUE(std::equal(back.begin(), back.end(), bytes.begin()));
-  span.At(7).store(40);
-  span.At(7).fetch_add(2);
+  span.AtWritable(7)->store(40);
+  span.AtWritable(7)->fetch_add(2);
   EXPECT_EQ(memory.ReadPlain<uint8_t>(kPageSize + 17).value(), 42);
+  EXPECT_EQ(span.At(7).load(std::memory_order_acquire), 42);
 }
+
+// SPEC 7: what was not locked for writing takes no store, and needs none to be looked at.
+TEST(GuestSpan, OfAReadOrExecuteLockNeverStores) {
+  auto ram = std::make_shared<Counting>(2);
+  const GuestMemory memory = GuestMemory::Create("ram", ram).value();
+  ASSERT_TRUE(memory.FillAt(0, 7, 2 * kPageSize).ok());
+  ASSERT_TRUE(ram->ram().Protect(0, kPageSize, SparseMapping::Protection::kRead).ok());  // so that a store would be seen
+  const std::array<std::byte, 16> bytes = {};
+  for (const AccessType access : {AccessType::kRead, AccessType::kExecute}) {
+    const LockedPages pages = memory.LockGpns(access, true, Gpns{0, 1}).value();
+    const LockedRange range = LockRange(memory, access, 0, 2 * kPageSize, Gpns{0, 1}).value();
+    for (const GuestSpan span : {pages.spans()[0], pages.spans()[1], range.spans()[0]}) {
+      EXPECT_FALSE(span.writable());
+      for (const Status& status : {span.CopyFrom(bytes), span.CopyFrom(bytes, 8), span.CopyFrom({}), span.Fill(1), span.Fill(1, 8, 8),
+                                   span.Fill(1, 8, 0)}) {
+        ASSERT_FALSE(status.ok());
+        EXPECT_EQ(status.kind(), ErrorKind::kInvalidArgument);
+        EXPECT_EQ(status.info().transferred, 0u);
+        EXPECT_TRUE(status.ToString().ends_with("the span was not locked for writing")) << status.ToString();
+      }
+      EXPECT_FALSE(span.AtWritable(0));
+      EXPECT_EQ(span.At(0).load(), 7);
+      EXPECT_EQ(span.At(span.size() - 1).load(), 7);
+      std::array<std::byte, 16> back;
+      EXPECT_TRUE(span.CopyTo(back).ok());
+    }
+  }
+  EXPECT_EQ(memory.ReadPlain<uint64_t>(kPageSize).value(), 0x0707070707070707u);
+  const LockedPages written = memory.LockGpns(AccessType::kWrite, false, Gpns{1}).value();
+  EXPECT_TRUE(written.spans()[0].writable());
+  EXPECT_TRUE(written.spans()[0].AtWritable(0));
+}
+template <typename T>
+concept CanStore = requires(T byte) { byte.store(1); } || requires(T byte) { byte.exchange(1); };
+static_assert(CanStore<std::atomic_ref<uint8_t>> && !CanStore<GuestByte>);
 
 TEST(GuestSpan, MisuseIsAnErrorAndMovesNothing) {
   const GuestMemory memory = GuestMemory::Allocate(kPageSize).value();

@@ -57,6 +57,8 @@ void NormalMake(Op& op) {
   const Made made = static_cast<Made>(op.choice);
   if (made == Made::kEmpty) op.bytes = 0;
   if (made == Made::kHeap || made == Made::kShared) op.bytes %= kSmallSizes;
+  // Bits for so many pages can be had on some hosts.
+  if (made == Made::kBitmap && kSizes[op.bytes] > uint64_t{1} << 46 && kSizes[op.bytes] < uint64_t{1} << 51) op.bytes = 0;
   if (made != Made::kSparse) op.form = 0;
   if (op.form == 0) op.value = 0;
 }

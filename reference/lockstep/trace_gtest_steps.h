@@ -133,6 +133,7 @@ class Steps {
   std::array<bool, kHandles> held_handles_ = {};
   std::array<bool, kObjects> is_list_ = {true, true, true, true};
   std::array<std::string, kObjects> held_;
+  std::array<bool, kObjects> held_for_writing_ = {};
   std::array<std::vector<Span>, kObjects> spans_;
   std::array<Chain, kObjects> readers_, writers_;
 };

@@ -42,6 +42,7 @@ void Steps::Lock() {
     return;
   }
   held = Object(range ? "locked_range" : "pages");
+  held_for_writing_[object] = step().access == Access::kWrite;
   spans_[object] = outcome().spans;
   out_.Line({held, " = *std::move(", My("result"), ");"});
   const bool for_kernel = range || step().form == 1;
@@ -67,7 +68,10 @@ void Steps::LockedCopy() {
   const std::string offset = Number(step().offset);
   if (step().choice == 3) {
     if (outcome().number) {
-      Equal(span + "At(" + offset + ").exchange(" + Byte() + ")", Literal(*outcome().number));
+      const bool writes = held_for_writing_[object];
+      True(span + "AtWritable(" + offset + ").has_value()", writes);
+      Equal(span + (writes ? "AtWritable(" + offset + ")->exchange(" + Byte() + ")" : "At(" + offset + ").load()"),
+            Literal(*outcome().number));
     }
     return;
   }

@@ -195,7 +195,7 @@ class Model {
   void Unlock(const Lock& lock, size_t pages, Outcome& outcome);
   void MakeSpans(Lock& lock, bool merge, Outcome& outcome);
   std::optional<Range> LockedCopy(const Step& step, Outcome& outcome);
-  void LockedByte(const Piece& span, const Step& step, Outcome& outcome);
+  void LockedByte(const Piece& span, const Step& step, bool writable, Outcome& outcome);
   bool CanLock(const Handle& handle) const;
   void ChangeMapping(const Step& step, Range range, Outcome& outcome);
   void ChangePage(Memory& memory, uint64_t page, const Step& step);

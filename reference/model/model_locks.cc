@@ -161,8 +161,9 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
   const std::vector<Piece>& spans = locks_[step.object].spans;
   if (spans.empty()) return std::nullopt;
   const Piece& span = spans[step.count % spans.size()];
+  const bool writable = locks_[step.object].access == Access::kWrite;
   if (step.choice == 3) {
-    LockedByte(span, step, outcome);
+    LockedByte(span, step, writable, outcome);
     return std::nullopt;
   }
   const StepKind kind = kKinds[step.choice % kKinds.size()];
@@ -175,7 +176,7 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
     host = std::span(outcome.data).subspan(kGuardBytes, step.length);
   }
   if (kind == StepKind::kWrite && !between) PutDataPattern(step.value, host);
-  if (step.offset > span.length || step.length > span.length - step.offset) {
+  if ((kind != StepKind::kRead && !writable) || step.offset > span.length || step.length > span.length - step.offset) {
     Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
     return std::nullopt;
   }
@@ -190,12 +191,13 @@ std::optional<Range> Model::LockedCopy(const Step& step, Outcome& outcome) {
   return Range{piece.gpa, piece.length};
 }
 
-void Model::LockedByte(const Piece& span, const Step& step, Outcome& outcome) {
+void Model::LockedByte(const Piece& span, const Step& step, bool writable, Outcome& outcome) {
   if (step.offset >= span.length) return;
   const uint64_t address = span.address + step.offset;
   Memory& memory = memories_[span.backing];
   if (StateOf(memory, address / kPageSize) != PageState::kRam) return;
   outcome.number = memory.mapped[address];
+  if (!writable) return;
   memory.mapped.Store(address, ByteOf(step.value, 0));
   touched_.push_back({span.backing, address / kPageSize});
 }

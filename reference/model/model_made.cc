@@ -78,7 +78,7 @@ void Model::Make(const Step& step, Outcome& outcome) {
     }
     case Made::kBitmap:
       if (step.bytes >= kTooManyPages) return fail(ErrorKind::kInvalidArgument, kBitmapName);
-      if (!HostCall() || step.bytes > kLargestReserved) return fail(ErrorKind::kResourceExhausted, kBitmapName);
+      if (!HostCall()) return fail(ErrorKind::kResourceExhausted, kBitmapName);
       outcome.operation = Outcome().operation;
       outcome.number = step.bytes;
       return;

@@ -327,7 +327,7 @@ TEST_F(ModelTest, StartForgetsWhatAnyStepHasStored) {
   };
   for (const auto& [world, step] : stores) {
     model_.Start(world);
-    Run({.kind = StepKind::kLockGpns, .gpns = {0}});
+    Run({.kind = StepKind::kLockGpns, .gpns = {0}, .access = Access::kWrite});
     Run(step);
     bool same = true;
     for (uint64_t i = 0; i < kMaxPages * kPageSize; ++i) same = same && Mapped(i) == MappedPattern(0, i) && Slow(i) == SlowPattern(0, i);

@@ -279,7 +279,8 @@ enum class StepKind : uint8_t {
   kUnlock,            // drops what `object` holds
   kLockedCopy,        // span `count` (modulo their number) of `object`, from `offset` on, `length` bytes; nothing if it has no spans.
                       // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value), 3 At(offset): the byte
-                      // there, outcome.number, becomes value's low byte; nothing if there is none or its page is not kRam
+                      // there, outcome.number, becomes value's low byte if AtWritable has it; nothing if there is none or its page is
+                      // not kRam
                       // form 1, of a copy: the host buffer is the start of the next span (modulo), without guards or
                       // Outcome::data, if that is as long and its pages are kRam and not the file's; an overlap as kRead's
   kSupportsLocking,   // outcome.number: supports_locking() of `target`

@@ -192,10 +192,18 @@ void Machine::Restore(uint8_t index) {
   Access access{.start = scheduler_.Tick(), .address = index * kPageBytes, .length = kPageBytes,
                 .op = static_cast<uint8_t>(me().op), .plain = true, .writes = true,
                 .written = static_cast<uint8_t>((me().op + 1) | kRestored)};
-  if (unmapped && !pages_->Allocate(index * kPageBytes, kPageBytes).ok()) {
-    Break("no memory to restore a page");
-    page.use = Use::kUnmapped;
-    return;
+  if (unmapped) {
+    if (!pages_->Allocate(index * kPageBytes, kPageBytes).ok()) {
+      Break("no memory to restore a page");
+      page.use = Use::kUnmapped;
+      return;
+    }
+    // Others may run between the allocation and the store: then they see zeroes.
+    Access zeroed = access;
+    zeroed.written = 0;
+    zeroed.end = scheduler_.Tick();
+    Note(zeroed);
+    access.start = scheduler_.Tick();
   }
   std::memset(bytes, access.written, kPageBytes);
   page.use = Use::kInUse;

@@ -32,7 +32,7 @@
 #include <string>
 
 #include "guestmem/backing.h"
-#include "guestmem/detail/debug_name.h"
+#include "guestmem/detail/page_locks.h"
 #include "guestmem/detail/schedule_sync.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
@@ -46,11 +46,6 @@ inline constexpr AccessMask kWriteAccess = 2;
 inline constexpr AccessMask kExecuteAccess = 4;
 inline constexpr AccessMask kAllAccess = kReadAccess | kWriteAccess | kExecuteAccess;
 
-struct PageRange {
-  uint64_t first = 0;
-  uint64_t count = 0;
-};
-
 class AccessBitmap {
  public:
   // Bits for `pages` pages, all set or all clear. `name` appears in errors.
@@ -63,7 +58,7 @@ class AccessBitmap {
 
   // For the backing's access_bitmap(). Valid for this object's life.
   BitmapInfo info() const;
-  uint64_t pages() const { return pages_; }
+  uint64_t pages() const { return locks_.pages(); }
   bool IsAllowed(uint64_t page, AccessType access) const;
 
   // Allows `access` on the pages. Takes effect at once; locked pages may be granted more.
@@ -74,37 +69,29 @@ class AccessBitmap {
   // Errors: kInvalidArgument, kLocked (a page is locked; ErrorInfo::gpn is the lowest); then nothing changed.
   Status Revoke(PageRange pages, AccessMask access);
 
-  // Keeps the pages from being revoked, one count a listing; for the backing's LockGpns and UnlockGpns.
-  // Errors: kInvalidArgument (beyond the last page; or unlocking what is not locked); then nothing changed.
-  Status Lock(std::span<const uint64_t> gpns);
-  Status Unlock(std::span<const uint64_t> gpns);
+  // Keeps the pages from being revoked, one count a listing; for the backing's LockGpns and UnlockGpns. The list must not change
+  // during the call (GuestMemory hands over a copy of its own). Errors: kInvalidArgument (beyond the last page; or unlocking what
+  // is not locked), kResourceExhausted (locking: memory, or a page locked 2^32 - 1 times); then nothing changed.
+  Status Lock(std::span<const uint64_t> gpns) { return locks_.Lock(gpns); }
+  Status Unlock(std::span<const uint64_t> gpns) { return locks_.Unlock(gpns); }
 
   // Waits until none of the pages is locked, for unplug. It may be locked again before the caller acts: revoke then
   // says so. A deadline that has passed asks without waiting. Errors: kLocked at the deadline, kInvalidArgument.
-  Status WaitUnlocked(PageRange pages, std::chrono::steady_clock::time_point deadline);
+  Status WaitUnlocked(PageRange pages, std::chrono::steady_clock::time_point deadline) {
+    return locks_.WaitUnlocked(pages, deadline);
+  }
 
  private:
   using Word = detail::SharedWord<uint64_t>;
 
-  AccessBitmap(std::string name, uint64_t pages, std::byte* memory, uint64_t size);
-  uint64_t words() const { return (pages_ + 63) / 64; }
+  AccessBitmap(std::string name, uint64_t pages, void* memory, uint64_t size);
+  uint64_t words() const { return (pages() + 63) / 64; }
   Word* bitmap(int access) const { return bits_ + static_cast<uint64_t>(access) * words(); }
-  bool Contains(PageRange pages) const;
-  Status Misuse(Operation operation) const;
-  Status IsLocked(PageRange pages, uint64_t gpn) const;
   void Change(PageRange pages, AccessMask access, bool set);
-  // Guarded by mutex_.
-  std::optional<uint64_t> LowestLocked(PageRange pages) const;
 
-  const detail::DebugName name_;
-  const uint64_t pages_;
-  std::byte* const memory_;  // of the bits and the counts
-  const uint64_t memory_size_;
-  Word* const bits_;         // read, write, execute; changed by atomic read-modify-write, mutex_ or not
-  // Lock order: mutex_ is never held while waiting for readers, nor while a backing is called.
-  detail::Mutex mutex_;
-  detail::Condition unlocked_;
-  uint32_t* const counts_;   // locks a page; guarded by mutex_
+  Word* const bits_;  // read, write, execute; changed by atomic read-modify-write
+  const uint64_t bits_size_;
+  detail::PageLocks locks_;  // bits are cleared under its mutex; it is never held while waiting for readers
 };
 
 }  // namespace guestmem

@@ -1,6 +1,7 @@
 // AlignedHeapMemory: page-aligned, zeroed memory from the heap, for tests, ROMs and small devices.
 //
 // When not: guest RAM of a real size (use SparseMapping, whose pages cost nothing until touched).
+// Locks (GuestMemory::LockGpns) need no counting: no call takes a page away.
 // Threads: immutable after creation but for its bytes, which are guest memory.
 
 #ifndef GUESTMEM_HEAP_MEMORY_H_

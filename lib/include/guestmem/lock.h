@@ -6,8 +6,17 @@
 //   // unlocked here, whatever happened
 //
 // While a page is locked, its backing does not unmap, move or refuse it: no access bit is checked and no handler asked
-// any more. The guest goes on running and may change the bytes at any moment.
+// any more. The guest goes on running and may change the bytes at any moment. The backings that the library ships keep that
+// promise by themselves (kLocked); a backing of your own keeps it in LockGpns and UnlockGpns.
 // The list of GPNs is read once; it may be the guest's own memory, and change.
+//
+// The access type binds. Without AccessType::kWrite nothing here stores: CopyFrom and Fill are kInvalidArgument, At loads and
+// AtWritable gives nothing. An iovec cannot carry that: do not give one of a read lock to a call that stores.
+//
+// What is handed to the kernel and At are plain memory: nothing recovers from a fault there. The kernel answers EFAULT, or a
+// short count; At raises the signal as any load would. It can still happen where the backing has broken its promise,
+// where a file behind the memory was truncated or read with an I/O error (SIGBUS), and where a page of memory is found to be broken
+// (SIGBUS, BUS_MCEERR_AR). CopyTo, CopyFrom and Fill report all of these.
 //
 // When not: an access or two (GuestMemory's own calls are as fast, and lock nothing); memory that must be taken away from
 // the guest in the meantime (taking it away fails, or waits, while it is locked).
@@ -24,6 +33,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -40,6 +50,22 @@ struct LockState;
 struct Memory;
 }  // namespace detail
 
+// One byte of locked memory, for loading. A plain value.
+class GuestByte {
+ public:
+  // As std::atomic_ref's.
+  uint8_t load(std::memory_order order = std::memory_order_seq_cst) const noexcept {
+    return __atomic_load_n(byte_, static_cast<int>(order));
+  }
+
+ private:
+  friend class GuestSpan;
+  // Safe because guest bytes have no type of their own, and a byte may be accessed as any.
+  explicit GuestByte(const std::byte* byte) : byte_(reinterpret_cast<const uint8_t*>(byte)) {}
+
+  const uint8_t* byte_;
+};
+
 // A contiguous range of locked memory. A plain value: valid while the lock that it came from lives.
 class GuestSpan {
  public:
@@ -48,7 +74,9 @@ class GuestSpan {
   uint64_t size() const { return size_; }
   // The guest's address of byte 0, in the coordinates of the memory that was locked.
   uint64_t gpa() const { return gpa_; }
-  // For the kernel. Not for memcpy: the guest writes at the same time.
+  // Whether it was locked for AccessType::kWrite.
+  bool writable() const { return writable_; }
+  // For the kernel; nothing recovers from a fault there (above). Not for memcpy: the guest writes at the same time.
   iovec ToIovec() const { return {base_, size_}; }
 
   // Copies destination.size() bytes from `offset` on, ascending, at the speed of a bulk access and with its promises
@@ -58,14 +86,20 @@ class GuestSpan {
   // memmove, and after a failure the bytes of both are unspecified; kResourceExhausted, and nothing changed, if there is no
   // memory for that.
   Status CopyTo(std::span<std::byte> destination, uint64_t offset = 0) const;
-  // Copies source.size() bytes to `offset`. Precondition: locked for AccessType::kWrite. Errors: as CopyTo.
+  // Copies source.size() bytes to `offset`. Errors: as CopyTo; kInvalidArgument too if not writable(), whatever the length.
   Status CopyFrom(std::span<const std::byte> source, uint64_t offset = 0) const;
-  // Stores `value` into `length` bytes. Precondition and errors: as CopyFrom.
+  // Stores `value` into `length` bytes. Errors: as CopyFrom.
   Status Fill(uint8_t value, uint64_t offset, uint64_t length) const;
   Status Fill(uint8_t value) const { return Fill(value, 0, size_); }
 
-  // One byte, as an atomic. Precondition: i < size() (not checked: this is for inner loops).
-  std::atomic_ref<uint8_t> At(uint64_t i) const {
+  // One byte, as an atomic that can only be loaded; no recovery (above). Precondition: i < size() (not checked: this is for
+  // inner loops).
+  GuestByte At(uint64_t i) const { return GuestByte(base_ + i); }
+  // The same for storing, exchanging and so on; nothing if not writable().
+  std::optional<std::atomic_ref<uint8_t>> AtWritable(uint64_t i) const {
+    if (!writable_) {
+      return std::nullopt;
+    }
     // Safe because guest bytes have no type of their own, and a byte may be accessed as any.
     return std::atomic_ref<uint8_t>(*reinterpret_cast<uint8_t*>(base_ + i));
   }
@@ -79,6 +113,7 @@ class GuestSpan {
   uint64_t size_ = 0;
   uint64_t gpa_ = 0;
   const detail::Memory* memory_ = nullptr;  // kept alive by the lock
+  bool writable_ = false;
 };
 
 // All spans of a lock, in order; each is made when it is asked for, since a lock may be of a great many pages. A plain value.

@@ -10,6 +10,8 @@
 // When not: memory that only this process uses (SparseMapping costs less); memory that must be taken away from a device:
 // clearing access bits does not reach a process that has mapped the file.
 //
+// Locks (GuestMemory::LockGpns) need no counting: no call takes a page away. A hole that another process punches does.
+//
 // Threads: immutable after creation but for its bytes. Signal context: no. Units: bytes.
 
 #ifndef GUESTMEM_SHARED_MEMORY_H_

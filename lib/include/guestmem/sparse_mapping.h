@@ -9,21 +9,29 @@
 //
 // Offsets and lengths are bytes, page multiples, inside the mapping (else kInvalidArgument); length 0 does nothing.
 // Overlapping calls behave as mmap: the last one wins, per page. A failed call (kResourceExhausted; kInvalidArgument, if
-// what was handed in is to blame) changed nothing. Advice and binding belong to what is mapped when they are
+// what was handed in is to blame; kLocked) changed nothing.
+// Locked pages (GuestMemory::LockGpns, LockRange) stay as they are: every call that would map something else there, protect, discard,
+// unmap or move one is kLocked (ErrorInfo::gpn is the lowest). A page that was not there when it was locked is held by no
+// lock: it may be populated. Advice and binding belong to what is mapped when they are
 // given: call them after Allocate or MapFile, and again after the next.
 // When not: to take memory away from running accesses without their noticing. They fail as at any missing page; where
 // they must not even begin, clear the access bits first (access_bitmap.h, rcu.h).
-// Threads: every method from any thread; a page that is being changed may be seen as it was or as it will be.
+// Threads: every method from any thread; a page that is being changed may be seen as it was or as it will be. Calls that change
+// pages, lock and unlock them take turns: none may be made on a thread that the kernel waits for while another one runs (a
+// userfaultfd with UFFD_FEATURE_EVENT_REMOVE or _UNMAP), nor in a fork child of a process whose other threads were in one.
 // Signal context: no.
 
 #ifndef GUESTMEM_SPARSE_MAPPING_H_
 #define GUESTMEM_SPARSE_MAPPING_H_
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "guestmem/backing.h"
+#include "guestmem/detail/page_locks.h"
 #include "guestmem/status.h"
 
 namespace guestmem {
@@ -66,13 +74,22 @@ class SparseMapping final : public GuestMemoryAccess {
   // Errors: also kInvalidArgument (no such node, or a kernel without NUMA support; the text tells them apart).
   Status BindToNode(uint64_t offset, uint64_t length, unsigned node);
 
+  // Waits until none of the pages is locked, for unplug. They may be locked again before the caller acts: the call that takes
+  // them away then says so. A deadline that has passed asks without waiting. Errors: kLocked at the deadline.
+  Status WaitUnlocked(uint64_t offset, uint64_t length, std::chrono::steady_clock::time_point deadline);
+
   std::byte* mapping() const override { return base_; }
   uint64_t max_address() const override { return size_; }
+  // Counts the locks of each page. Errors: kInvalidArgument (beyond the last page), kResourceExhausted (memory; a page locked
+  // 2^32 - 1 times).
+  Status LockGpns(AccessType, std::span<const uint64_t> gpns) override { return locks_.Lock(gpns); }
+  void UnlockGpns(AccessType, std::span<const uint64_t> gpns) override { (void)locks_.Unlock(gpns); }
 
  private:
-  SparseMapping(std::byte* reserved, uint64_t reserved_size, std::byte* base, uint64_t size)
-      : reserved_(reserved), reserved_size_(reserved_size), base_(base), size_(size) {}
+  SparseMapping(std::byte* reserved, uint64_t reserved_size, std::byte* base, uint64_t size);
   Status Check(uint64_t offset, uint64_t length) const;
+  template <typename Call>
+  Status ChangePages(uint64_t offset, uint64_t length, const char* name, Call call);
   Status Remap(uint64_t offset, uint64_t length, int protection, int flags);
 
   // What base_ was aligned in. The rest of it stays inaccessible on both sides.
@@ -80,6 +97,7 @@ class SparseMapping final : public GuestMemoryAccess {
   const uint64_t reserved_size_;
   std::byte* const base_;
   const uint64_t size_;
+  detail::PageLocks locks_;  // whatever changes what stands behind a page holds its mutex
 };
 
 }  // namespace guestmem

@@ -24,6 +24,12 @@ struct AddressRange {
   bool operator==(const AddressRange&) const = default;
 };
 
+// A run of a backing's pages: page p is its bytes [p * 4096, (p + 1) * 4096). Any numbers may be passed where one is taken.
+struct PageRange {
+  uint64_t first = 0;
+  uint64_t count = 0;
+};
+
 }  // namespace guestmem
 
 #endif  // GUESTMEM_TYPES_H_

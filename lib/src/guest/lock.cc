@@ -209,6 +209,10 @@ Status LockState::CallbackError(size_t first, size_t end, Status cause) const {
       }
     }
   }
+  // No memory to count them, or counted to the brim: not the backing's own affair.
+  if (cause.info().operation == Operation::kNone && cause.kind() == ErrorKind::kResourceExhausted) {
+    return Error(ErrorKind::kResourceExhausted, fault_address);
+  }
   return Error(std::move(cause), fault_address, false);
 }
 
@@ -335,6 +339,7 @@ GuestSpan GuestSpans::operator[](size_t i) const {
   span.size_ = lock_->request.Position(lock_->FirstEntry(i + 1)) - lock_->request.Position(first);
   span.gpa_ = entry.gpa();
   span.memory_ = lock_->memory.get();
+  span.writable_ = lock_->request.access == AccessType::kWrite;
   return span;
 }
 
@@ -424,10 +429,11 @@ template <typename Transfer>
 Status GuestSpan::Run(uint64_t offset, uint64_t length, Transfer transfer) const {
   ErrorInfo info;
   info.operation = Transfer::kOperation;
-  if (offset > size_ || length > size_ - offset) {
+  const bool refused = Transfer::kAccess == AccessType::kWrite && !writable_;
+  if (refused || offset > size_ || length > size_ - offset) {
     info.kind = ErrorKind::kInvalidArgument;
     return detail::MakeError(memory_ == nullptr ? nullptr : &memory_->name, std::move(info),
-                             "the bytes do not lie in the locked span");
+                             refused ? "the span was not locked for writing" : "the bytes do not lie in the locked span");
   }
   if (length == 0) {
     return {};

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "types/error_rep.h"
 
@@ -40,8 +41,8 @@ void detail::SetErrorMemory(bool available) { g_no_error_memory = !available; }
 
 namespace host {
 
-void* Map(void* address, size_t length, int protection, int flags, int file, off_t offset) {
-  if (FailsNow(detail::HostCall::kMmap)) {
+void* Map(void* address, size_t length, int protection, int flags, int file, off_t offset, detail::HostCall call) {
+  if (FailsNow(call)) {
     return nullptr;
   }
   void* const mapped = mmap(address, length, protection, flags, file, offset);
@@ -68,6 +69,16 @@ int BindToNode(void* address, size_t length, unsigned node) {
 }
 
 void Unmap(void* address, size_t length) { munmap(address, length); }
+
+bool CanRead(const void* address) {
+  constexpr int kNoSuchChange = -1;
+  constexpr size_t kSignalSetBytes = 8;
+  // The kernel copies the set before it looks at what to do with it: EFAULT, or EINVAL; nothing is changed. (Linux,
+  // kernel/signal.c: sys_rt_sigprocmask.)
+  const int before = errno;
+  syscall(SYS_rt_sigprocmask, kNoSuchChange, address, nullptr, kSignalSetBytes);
+  return std::exchange(errno, before) != EFAULT;
+}
 
 bool Replace(void* address, size_t length, int protection, int flags, int file, off_t offset) {
   void* const made = Map(nullptr, length, protection, flags, file, offset);
@@ -134,8 +145,8 @@ void Close(int file) { close(file); }
 
 void* Allocate(size_t size) { return FailsNow(detail::HostCall::kAllocate) ? nullptr : std::malloc(size); }
 
-void* AllocateZeroed(size_t alignment, size_t size) {
-  if (FailsNow(detail::HostCall::kAllocate)) {
+void* AllocateZeroed(size_t alignment, size_t size, detail::HostCall call) {
+  if (FailsNow(call)) {
     return nullptr;
   }
   void* const memory = std::aligned_alloc(alignment, size);

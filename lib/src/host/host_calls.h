@@ -14,7 +14,8 @@
 namespace guestmem::host {
 
 // As the system calls; null or -1 on failure, with errno set.
-void* Map(void* address, size_t length, int protection, int flags, int file, off_t offset);
+void* Map(void* address, size_t length, int protection, int flags, int file, off_t offset,
+          detail::HostCall call = detail::HostCall::kMmap);
 int Protect(void* address, size_t length, int protection);
 int Advise(void* address, size_t length, int advice);
 // Binds what is mapped there to one NUMA node and moves what is populated; `node` is below kMaxNodes.
@@ -22,6 +23,9 @@ inline constexpr unsigned kMaxNodes = 1024;
 int BindToNode(void* address, size_t length, unsigned node);
 // Cannot fail on a range we own; not filtered.
 void Unmap(void* address, size_t length);
+
+// Whether a load from this page would succeed now, without making it and its fault. Not filtered.
+bool CanRead(const void* address);
 
 // Puts a new mapping in the place of what [address, address + length) holds, or changes nothing. Made elsewhere and then
 // moved, because mmap(MAP_FIXED) takes the old mapping away first: before Linux 6.12 a file that refuses to be mapped, or
@@ -41,7 +45,7 @@ void Close(int file);
 
 // Memory from the heap, or null; for sizes that a guest or a backing's size decides.
 void* Allocate(size_t size);
-void* AllocateZeroed(size_t alignment, size_t size);
+void* AllocateZeroed(size_t alignment, size_t size, detail::HostCall call = detail::HostCall::kAllocate);
 void Free(void* memory);
 // Asks the filter about an allocation of such a size that the C++ library will make. False: act as if it had failed.
 bool MayAllocate();

@@ -31,6 +31,9 @@ Result<std::shared_ptr<SparseMapping>> SparseMapping::Create(uint64_t size) {
   return std::shared_ptr<SparseMapping>(new SparseMapping(made.start, made.length, made.base, rounded));
 }
 
+SparseMapping::SparseMapping(std::byte* reserved, uint64_t reserved_size, std::byte* base, uint64_t size)
+    : reserved_(reserved), reserved_size_(reserved_size), base_(base), size_(size), locks_(kName, size / kPageSize, base) {}
+
 SparseMapping::~SparseMapping() { host::Unmap(reserved_, reserved_size_); }
 
 Status SparseMapping::Check(uint64_t offset, uint64_t length) const {
@@ -43,20 +46,25 @@ Status SparseMapping::Check(uint64_t offset, uint64_t length) const {
   return {};
 }
 
-Status SparseMapping::Remap(uint64_t offset, uint64_t length, int protection, int flags) {
+// Makes `call`, a host call that changes all of these pages and says whether it did, unless one of them is locked.
+template <typename Call>
+Status SparseMapping::ChangePages(uint64_t offset, uint64_t length, const char* name, Call call) {
   Status status = Check(offset, length);
   if (!status.ok() || length == 0) {
     return status;
   }
-  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
-  // Without a reservation of memory nothing can fail once mmap has taken the old mapping away.
-  const bool done = (flags & MAP_NORESERVE) != 0
-                        ? host::Map(base_ + offset, length, protection, flags | MAP_FIXED, -1, 0) != nullptr
-                        : host::Replace(base_ + offset, length, protection, flags, -1, 0);
-  if (!done) {
-    return HostFailure("mmap", {offset, length});
-  }
-  return {};
+  return locks_.IfUnlocked({offset / kPageSize, length / kPageSize}, [&] {
+    GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
+    return call(base_ + offset) ? Status() : HostFailure(name, {offset, length});
+  });
+}
+
+Status SparseMapping::Remap(uint64_t offset, uint64_t length, int protection, int flags) {
+  return ChangePages(offset, length, "mmap", [&](std::byte* start) {
+    // Without a reservation of memory nothing can fail once mmap has taken the old mapping away.
+    return (flags & MAP_NORESERVE) != 0 ? host::Map(start, length, protection, flags | MAP_FIXED, -1, 0) != nullptr
+                                        : host::Replace(start, length, protection, flags, -1, 0);
+  });
 }
 
 Status SparseMapping::Allocate(uint64_t offset, uint64_t length) {
@@ -78,36 +86,26 @@ Status SparseMapping::MapFile(uint64_t offset, uint64_t length, int fd, uint64_t
                              "the file offset must be a multiple of 4096, and the end below 2^63");
   }
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
-  if (!host::Replace(base_ + offset, length, protection, MAP_SHARED, fd, static_cast<off_t>(file_offset))) {
-    return HostFailure("mmap of a file", {offset, length});
-  }
-  return {};
+  return ChangePages(offset, length, "mmap of a file", [&](std::byte* start) {
+    return host::Replace(start, length, protection, MAP_SHARED, fd, static_cast<off_t>(file_offset));
+  });
 }
 
 Status SparseMapping::Protect(uint64_t offset, uint64_t length, Protection protection) {
-  Status status = Check(offset, length);
-  if (!status.ok() || length == 0) {
-    return status;
-  }
   constexpr int kBits[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
-  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
-  if (host::Protect(base_ + offset, length, kBits[static_cast<size_t>(protection)]) != 0) {
-    return HostFailure("mprotect", {offset, length});
-  }
-  return {};
+  return ChangePages(offset, length, "mprotect", [&](std::byte* start) {
+    return host::Protect(start, length, kBits[static_cast<size_t>(protection)]) == 0;
+  });
 }
 
 Status SparseMapping::Decommit(uint64_t offset, uint64_t length) {
+  return ChangePages(offset, length, "madvise",
+                     [&](std::byte* start) { return host::Advise(start, length, MADV_DONTNEED) == 0; });
+}
+
+Status SparseMapping::WaitUnlocked(uint64_t offset, uint64_t length, std::chrono::steady_clock::time_point deadline) {
   Status status = Check(offset, length);
-  if (!status.ok() || length == 0) {
-    return status;
-  }
-  GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
-  if (host::Advise(base_ + offset, length, MADV_DONTNEED) != 0) {
-    return HostFailure("madvise", {offset, length});
-  }
-  return {};
+  return status.ok() ? locks_.WaitUnlocked({offset / kPageSize, length / kPageSize}, deadline) : status;
 }
 
 Status SparseMapping::AdviseHugePages(uint64_t offset, uint64_t length, HugePages advice) {
@@ -130,18 +128,24 @@ Status SparseMapping::BindToNode(uint64_t offset, uint64_t length, unsigned node
   if (!status.ok() || length == 0) {
     return status;
   }
-  const bool exists = node < host::kMaxNodes;
-  if (exists && host::BindToNode(base_ + offset, length, node) == 0) {
-    return {};
-  }
-  if (!exists || errno == EINVAL) {
+  const auto missing = [&] {
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {offset, length},
                              "mbind: there is no memory on node " + std::to_string(node));
+  };
+  if (node >= host::kMaxNodes) {
+    return missing();
   }
-  if (errno == ENOSYS) {
-    return host::CreateError(kName, ErrorKind::kInvalidArgument, {offset, length}, "mbind: this kernel has no NUMA support");
-  }
-  return HostFailure("mbind", {offset, length});
+  // It moves memory: a device that was given the physical pages of a locked one goes on using them.
+  return locks_.IfUnlocked({offset / kPageSize, length / kPageSize}, [&] {
+    if (host::BindToNode(base_ + offset, length, node) == 0) {
+      return Status();
+    }
+    if (errno == ENOSYS) {
+      return host::CreateError(kName, ErrorKind::kInvalidArgument, {offset, length},
+                               "mbind: this kernel has no NUMA support");
+    }
+    return errno == EINVAL ? missing() : HostFailure("mbind", {offset, length});
+  });
 }
 
 }  // namespace guestmem

@@ -21,6 +21,7 @@ enum class HostCall : uint8_t {
   kSeal,       // fcntl(F_ADD_SEALS)
   kDuplicate,  // of a file descriptor
   kRead,       // of an eventfd
+  kCountLocks,  // memory for the counts of locked pages; how often it is asked for is the library's own affair
 };
 
 // Asked before each host call that can fail; true makes the call fail, unmade, with the errno that the filter has set
