@@ -3,7 +3,8 @@
 #
 # Checks by include lines that nobody knows whom they must not know (ARCHITECTURE.md). ctest runs each rule as layers.RULE.
 #
-#   model     reference/model includes the C++ library and itself, nothing else; so do reference/trace and the model of reference/vmm
+#   model     reference/model includes the C++ library, itself and reference/world, nothing else; so do reference/trace and the model
+#             of reference/vmm; reference/world, which the model shares with its subjects, the C++ library and itself alone
 #   trap      lib/src/trap, which may run in a signal handler or fault, includes only what the list below allows; files
 #             named *_outside.* run in neither context (installing, reporting) and are free, but nobody inside includes them
 #   order     lib's layers: types, trap, rcu, host, guest: each includes itself and those before it; lib includes no
@@ -99,11 +100,17 @@ rule_model() {
   local where what
   while read -r where what; do
     case $what in
-      reference/model/*) ;;
+      reference/model/* | reference/world/*) ;;
       gtest/* | gmock/*) [[ $where == *_test.cc:* ]] || offend "$where" "$what" "only the model's tests use GoogleTest" ;;
-      *[/.]*) offend "$where" "$what" "the model knows only the C++ library and reference/model/" ;;
+      *[/.]*) offend "$where" "$what" "the model knows only the C++ library, reference/model/ and reference/world/" ;;
     esac
   done < <(includes reference/model)
+  while read -r where what; do
+    case $what in
+      reference/world/*) ;;
+      *[/.]*) offend "$where" "$what" "what the model shares with its subjects knows only the C++ library" ;;
+    esac
+  done < <(includes reference/world)
   while read -r where what; do
     case $what in
       reference/vmm/trace.h | reference/vmm/machine.h | reference/vmm/model.h | reference/trace/*) ;;

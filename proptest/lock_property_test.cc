@@ -26,7 +26,7 @@ using reference::Step;
 using reference::Trace;
 using reference::World;
 
-// Follows the lock script as a backing does, and keeps what is locked.
+// Takes the answers as a backing does, and keeps what is locked.
 class Ledger final : public reference::RelaySubject {
  public:
   using RelaySubject::RelaySubject;
@@ -38,8 +38,7 @@ class Ledger final : public reference::RelaySubject {
 
   void Start(const World& world) override {
     RelaySubject::Start(world);
-    script_ = world.lock;
-    next_ = 0;
+    answers_.Start(world.lock);
     held.clear();
   }
   void Run(const Step& step, Outcome& outcome) override {
@@ -55,15 +54,16 @@ class Ledger final : public reference::RelaySubject {
       if (--held[entry] == 0) held.erase(entry);
     }
     if (call.kind != CallKind::kLockGpns && call.kind != CallKind::kExposeVa) return;
-    const bool ok = next_ >= script_.size() || script_[next_++] == reference::LockAnswer::kOk;
-    if (call.kind == CallKind::kLockGpns && ok) {
+    const bool list = call.kind == CallKind::kLockGpns;
+    const uint64_t page = list ? call.gpns.front() : call.address / reference::kPageSize;
+    const bool ok = answers_.Next(call.backing, page) == reference::LockAnswer::kOk;
+    if (list && ok) {
       ++held[entry];
       ++granted;
     }
   }
 
-  std::vector<reference::LockAnswer> script_;
-  size_t next_ = 0;
+  reference::Answers<reference::LockAnswer> answers_;
 };
 
 TEST(LockProperty, EveryGrantedLockIsUndoneExactlyOnce) {

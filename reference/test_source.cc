@@ -158,7 +158,9 @@ constexpr Include kSystem[] = {
     {"dup(", "unistd.h"},
 };
 constexpr Include kStandard[] = {
-    {"std::copy(", "algorithm"},    {"std::array", "array"},
+    {"std::copy(", "algorithm"},    {"std::find_if(", "algorithm"},
+    {"std::min<", "algorithm"},     {"std::max_element(", "algorithm"},
+    {"std::array", "array"},
     {"std::atomic", "atomic"},      {"errno", "cerrno"},
     {"std::byte", "cstddef"},       {"uint", "cstdint"},
     {"std::mem", "cstring"},        {"initializer_list", "initializer_list"},

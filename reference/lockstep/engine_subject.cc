@@ -176,14 +176,14 @@ void RunPlain(const GuestMemory& memory, const Step& step, Outcome& outcome) {
 
 class EngineSubject final : public Subject {
  public:
-  EngineSubject() {
+  explicit EngineSubject(Decorate decorate) : decorate_(std::move(decorate)) {
     for (uint8_t i = 0; i < kMaxBackings; ++i) {
       pool_.push_back(std::make_shared<ScriptedBacking>(i, script_));
     }
     guestmem::detail::SetHostCallFilter(FailHostCall);
   }
   ~EngineSubject() override {
-    script_.calls = &stray_calls_;
+    script_.outcome = &stray_;
     guestmem::detail::SetHostCallFilter(nullptr);
   }
 
@@ -191,15 +191,19 @@ class EngineSubject final : public Subject {
     g_calls_to_failure = 0;
     guestmem::detail::SetErrorMemory(true);
     // A run that ended early may have left locks: what unlocking them calls is nobody's.
-    script_.calls = &stray_calls_;
+    script_.outcome = &stray_;
     for (auto& lock : locks_) {
       lock = {};
     }
-    stray_calls_.clear();
-    script_ = {&world, 0, 0, 0, 0, nullptr};
     for (auto& handle : handles_) {
       handle.reset();
     }
+    stray_.calls.clear();
+    world_ = &world;
+    script_.handler.Start(world.handler);
+    script_.fallback.Start(world.fallback);
+    script_.lock.Start(world.lock);
+    script_.subrange.Start(world.subrange);
     handed_.clear();
     for (size_t i = 0; i < world.backings.size(); ++i) {
       pool_[i]->Reset(world.backings[i]);
@@ -222,11 +226,32 @@ class EngineSubject final : public Subject {
   }
 
   void Run(const Step& step, Outcome& outcome) override {
+    script_.outcome = &outcome;
+    if (!stray_.calls.empty()) {
+      outcome.wrong_call = std::string(Name(stray_.calls.front().kind)) + " where no step runs";
+    }
+    RunStep(step, outcome);
+    script_.outcome = &stray_;
+  }
+
+  std::span<const uint8_t> MappedPage(uint64_t backing, uint64_t page, bool final) override {
+    if (final) {
+      g_calls_to_failure = 0;
+    }
+    if (backing >= kMaxBackings) {
+      return made_.Page(backing - kMaxBackings, page);
+    }
+    return pool_[backing]->MappedPage(page, final);
+  }
+  std::span<const uint8_t> SlowPage(uint64_t backing, uint64_t page) override { return pool_[backing]->SlowPage(page); }
+  bool Bit(uint64_t backing, uint64_t page, Access access) override { return pool_[backing]->Bit(page, access); }
+
+ private:
+  void RunStep(const Step& step, Outcome& outcome) {
     if (!host_calls_armed_) {
       g_calls_to_failure = failing_host_call_;
       host_calls_armed_ = true;
     }
-    script_.calls = &outcome.calls;
     const auto& target = handles_[step.target];
     const GuestMemory& memory = target ? *target : *handles_[0];
     if (ranges_.Run(memory, step, HostBacking(step), outcome)) {
@@ -299,7 +324,7 @@ class EngineSubject final : public Subject {
         break;
       }
       case StepKind::kSetBit:
-        if (script_.world->backings[step.backing % backings_].present) {
+        if (world_->backings[step.backing % backings_].present) {
           pool_[step.backing % backings_]->SetBit(step.page, step.access, (step.choice & 1) != 0);
         }
         break;
@@ -324,23 +349,13 @@ class EngineSubject final : public Subject {
     }
   }
 
-  std::span<const uint8_t> MappedPage(uint64_t backing, uint64_t page, bool final) override {
-    if (final) {
-      g_calls_to_failure = 0;
-    }
-    if (backing >= kMaxBackings) {
-      return made_.Page(backing - kMaxBackings, page);
-    }
-    return pool_[backing]->MappedPage(page, final);
-  }
-  std::span<const uint8_t> SlowPage(uint64_t backing, uint64_t page) override { return pool_[backing]->SlowPage(page); }
-  bool Bit(uint64_t backing, uint64_t page, Access access) override { return pool_[backing]->Bit(page, access); }
-
- private:
   std::shared_ptr<guestmem::GuestMemoryAccess> Hand(size_t i) {
-    const Backing& backing = script_.world->backings[i];
+    const Backing& backing = world_->backings[i];
     if (!backing.present) {
       return nullptr;
+    }
+    if (decorate_) {
+      return decorate_(pool_[i]);
     }
     return backing.wrapped ? std::make_shared<guestmem::SharedBacking<ScriptedBacking>>(pool_[i])
                            : std::shared_ptr<guestmem::GuestMemoryAccess>(pool_[i]);
@@ -487,13 +502,15 @@ class EngineSubject final : public Subject {
     return true;
   }
 
+  const Decorate decorate_;
   Script script_;
   EngineMade::Scripted pool_;
   EngineMade::Handed handed_;
   Handles handles_;
   EngineRanges ranges_;
   EngineMade made_;
-  std::vector<Call> stray_calls_;
+  const World* world_ = nullptr;
+  Outcome stray_;  // of no step
   std::array<guestmem::detail::Lock, kObjects> locks_;  // after what their unlocking reaches
   size_t backings_ = 0;
   unsigned failing_host_call_ = 0;
@@ -504,6 +521,6 @@ class EngineSubject final : public Subject {
 
 }  // namespace
 
-std::unique_ptr<Subject> MakeEngineSubject() { return std::make_unique<EngineSubject>(); }
+std::unique_ptr<Subject> MakeEngineSubject(Decorate decorate) { return std::make_unique<EngineSubject>(std::move(decorate)); }
 
 }  // namespace reference

@@ -135,6 +135,9 @@ Verdict Compare(const Outcome& expected, const Outcome& actual) {
   const auto differ = [](const char* field, std::string e, std::string a) {
     return Verdict(Divergence{0, field, std::move(e), std::move(a)});
   };
+  if (expected.wrong_call != actual.wrong_call) {  // whatever else differs may come of it
+    return differ("call", expected.wrong_call.empty() ? "none that is wrong" : expected.wrong_call, actual.wrong_call);
+  }
   if (expected.ok != actual.ok) {
     return differ("ok", Summary(expected), Summary(actual));
   }

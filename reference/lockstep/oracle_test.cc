@@ -31,8 +31,8 @@ backing 0 pages=3 trim=4 bitmap offset=6 iova sharing=parts page1=ram:r-x page2=
 backing 1 pages=2 unmapped
 backing 2 pages=2 bitmap page1=ram:--x
 backing 3 pages=4
-handler fix_retry, default, fallback
-fallback do, do, do, do, fail_moved
+handler default, fix_retry, default, fallback
+fallback do, do, do, fail_moved
 ops
 read page0+1 length=100 choice=3
 read page0+1 length=0
@@ -106,12 +106,12 @@ class Falsifier final : public RelaySubject {
 // names, and the falsification of its type is all it takes.
 constexpr std::string_view kOutcomeFields[] = {"ok",          "kind", "operation", "range", "fault_address", "gpn",
                                                "transferred", "code", "text",      "data",  "swapped",       "number", "calls",
-                                               "refused",     "lengths", "parts",  "spans", "files"};
+                                               "refused",     "lengths", "parts",  "spans", "files", "call"};
 auto FieldsOf(Outcome& outcome) {
-  auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused, lengths, parts, spans, files] =
+  auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused, lengths, parts, spans, files, wrong_call] =
       outcome;
   return std::tie(ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused,
-                  lengths, parts, spans, files);
+                  lengths, parts, spans, files, wrong_call);
 }
 constexpr std::string_view kCallFields[] = {"kind", "backing", "address", "length", "access", "bitmap_failure", "value", "desired", "gpns"};
 auto FieldsOf(Call& call) {
@@ -220,6 +220,7 @@ TEST_F(OracleOfOutcomes, TheTraceHasEverythingThatCanBeFalsified) {
       });
     }
   }
+  differs[kFieldCount<Outcome> - 1] = true;  // the wrong call, which only a wrong subject makes
   for (size_t i = 0; i < differs.size(); ++i) EXPECT_TRUE(differs[i]) << "no op uses " << kOutcomeFields[i];
   for (size_t i = 0; i < call_differs.size(); ++i) EXPECT_TRUE(call_differs[i]) << "no call uses " << kCallFields[i];
   for (size_t i = 0; i < call_kinds.size(); ++i) EXPECT_TRUE(call_kinds[i]) << "no call is a " << Name(static_cast<CallKind>(i));

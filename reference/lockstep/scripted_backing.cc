@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "guestmem/guest_memory.h"
+#include "reference/lockstep/call_check.h"
+#include "reference/lockstep/reply_status.h"
 
 namespace reference {
 namespace {
@@ -22,6 +24,7 @@ using guestmem::SparseMapping;
 using guestmem::Status;
 
 constexpr uint64_t kArenaSize = kMaxPages * kPageSize;
+constexpr Reply kWrong = {Reply::Says::kScripted};  // to a call that may not be
 
 void Require(bool ok, const char* what) {
   if (!ok) {
@@ -78,10 +81,6 @@ class WorldFile {
   std::array<uint8_t, kFilePages * kPageSize> bytes_;
 };
 
-Status ScriptedError(std::optional<uint64_t> address = std::nullopt, uint64_t moved = 0) {
-  return guestmem::BackendError(static_cast<guestmem::StatusCode>(kScriptedCode), kScriptedText, address, moved);
-}
-
 uint64_t Word(std::span<const std::byte> bytes) {
   uint64_t word = 0;
   std::memcpy(&word, bytes.data(), std::min(bytes.size(), sizeof word));
@@ -129,9 +128,15 @@ bool HostRefuses(StepKind kind) {
 
 }  // namespace
 
-Status ForeignError(uint64_t address) {
-  std::byte byte;
-  return guestmem::GuestMemory::Empty().ReadAt(address, std::span(&byte, 1));
+bool ScriptedBacking::Record(const Call& call, std::string wrong) {
+  script_.outcome->calls.push_back(call);
+  if (wrong.empty()) {
+    wrong = WrongCall(setup_, call, held_);
+  }
+  if (!wrong.empty() && script_.outcome->wrong_call.empty()) {
+    script_.outcome->wrong_call = wrong;
+  }
+  return wrong.empty();
 }
 
 bool g_two_host_calls = false;
@@ -151,6 +156,7 @@ ScriptedBacking::~ScriptedBacking() = default;
 
 void ScriptedBacking::Reset(const Backing& setup) {
   setup_ = setup;
+  held_.clear();
   lies_ = false;
   auto* const bytes = reinterpret_cast<uint8_t*>(arena_->mapping());
   WorldFile::Get().Reset();
@@ -457,57 +463,35 @@ Status ScriptedBacking::Fix(const guestmem::PageFaultInfo& fault, uint64_t page)
 
 PageFaultAction ScriptedBacking::PageFault(const guestmem::PageFaultInfo& fault) {
   const auto access = static_cast<Access>(fault.access);
-  script_.calls->push_back(
-      {CallKind::kPageFault, index_, fault.address, fault.length, access, fault.bitmap_failure, 0, 0});
-  const auto& answers = script_.world->handler;
-  const HandlerAnswer answer =
-      script_.handler_calls < answers.size() ? answers[script_.handler_calls++] : HandlerAnswer::kDefault;
-  switch (answer) {
-    case HandlerAnswer::kDefault:
+  if (!Record({CallKind::kPageFault, index_, fault.address, fault.length, access, fault.bitmap_failure, 0, 0})) {
+    return PageFaultAction::Fail(StatusOf(kWrong));
+  }
+  const HandlerAnswer answer = script_.handler.Next(index_, fault.address / kPageSize);
+  const Handling handling = HandlingOf(answer, fault.address, fault.length);
+  switch (handling.ends) {
+    case Handling::Ends::kDefault:
       return GuestMemoryAccess::PageFault(fault);
-    case HandlerAnswer::kFail:
-      return PageFaultAction::Fail(ScriptedError());
-    case HandlerAnswer::kFailOk:
-      return PageFaultAction::Fail(Status());
-    case HandlerAnswer::kFailNoFallback:
-      return PageFaultAction::Fail(guestmem::NoFallback());
-    case HandlerAnswer::kFailElsewhere:
-      return PageFaultAction::Fail(ScriptedError(fault.address + 1, 1));
-    case HandlerAnswer::kFallback:
+    case Handling::Ends::kFail:
+      return PageFaultAction::Fail(StatusOf(handling.failure));
+    case Handling::Ends::kFallback:
       return PageFaultAction::Fallback();
-    case HandlerAnswer::kRetry:
-      return PageFaultAction::Retry();
-    case HandlerAnswer::kFixRetry:
-    case HandlerAnswer::kFixAllRetry:
-    case HandlerAnswer::kRefuseRetry:
-    case HandlerAnswer::kRefuseLastRetry:
-    case HandlerAnswer::kVanishRetry:
+    case Handling::Ends::kRetry:
       break;
   }
-  const uint64_t last = answer == HandlerAnswer::kFixAllRetry ? fault.address + fault.length - 1 : fault.address;
-  for (uint64_t page = fault.address / kPageSize; page <= last / kPageSize; ++page) {
+  for (uint64_t page = fault.address / kPageSize; handling.fixes && page <= handling.last / kPageSize; ++page) {
     if (Status status = Fix(fault, page); !status.ok()) {
       return PageFaultAction::Fail(std::move(status));
     }
   }
-  if (answer == HandlerAnswer::kRefuseRetry) {
-    SetBit(0, access, false);
+  if (handling.refuses_at) {
+    SetBit(*handling.refuses_at / kPageSize, access, false);
   }
-  if (answer == HandlerAnswer::kRefuseLastRetry) {
-    SetBit((fault.address + fault.length - 1) / kPageSize, access, false);
-  }
-  if (answer == HandlerAnswer::kVanishRetry) {
+  if (handling.vanishes) {
     if (Status status = SetState(0, PageState::kHole); !status.ok()) {
       return PageFaultAction::Fail(std::move(status));
     }
   }
   return PageFaultAction::Retry();
-}
-
-FallbackAnswer ScriptedBacking::Answer(const Call& call) {
-  script_.calls->push_back(call);
-  const auto& answers = script_.world->fallback;
-  return script_.fallback_calls < answers.size() ? answers[script_.fallback_calls++] : FallbackAnswer::kDo;
 }
 
 uint8_t* ScriptedBacking::SlowToStore(uint64_t address, uint64_t count) {
@@ -519,64 +503,47 @@ uint8_t* ScriptedBacking::SlowToStore(uint64_t address, uint64_t count) {
 
 // `move(n)` carries out the first n bytes.
 template <typename Move>
-Status ScriptedBacking::Fall(const Call& call, Move move) {
-  const uint64_t some = std::min<uint64_t>(3, call.length);
-  switch (Answer(call)) {
-    case FallbackAnswer::kDo:
-      move(call.length);
-      return {};
-    case FallbackAnswer::kNone:
-      return guestmem::NoFallback();
-    case FallbackAnswer::kFail:
-      return ScriptedError();
-    case FallbackAnswer::kFailMoved:
-      if (call.kind == CallKind::kCompareExchangeFallback) {
-        return ScriptedError(call.address, 0);
-      }
-      move(some);
-      return ScriptedError(call.address + some, some);
-    case FallbackAnswer::kFailAt:
-      return ScriptedError(call.address + call.length / 2);
-    case FallbackAnswer::kFailOutside:
-      return ScriptedError(call.address + call.length + 1, call.length + 1);
-    case FallbackAnswer::kFailBlank:
-      return guestmem::BackendError(guestmem::StatusCode::kOk, "", JustBelow(call.address));
-    case FallbackAnswer::kFailForeign:
-      return ForeignError(call.address);
-    case FallbackAnswer::kFailOkResult:
-      return call.kind == CallKind::kCompareExchangeFallback ? guestmem::Result<bool>(Status()).status() : ScriptedError();
+Reply ScriptedBacking::Fall(const Call& call, Move move, std::string wrong) {
+  if (!Record(call, std::move(wrong))) {
+    return kWrong;
   }
-  return {};
+  const bool exchange = call.kind == CallKind::kCompareExchangeFallback;
+  const Reply reply = ReplyOf(script_.fallback.Next(index_, call.address / kPageSize), exchange, call.address, call.length);
+  if (reply.moved != 0) {
+    move(reply.moved);
+  }
+  return reply;
 }
 
 Status ScriptedBacking::ReadFallback(uint64_t address, std::span<std::byte> destination) {
-  return Fall({CallKind::kReadFallback, index_, address, destination.size(), {}, false, 0, 0},
-              [&](uint64_t n) { std::memcpy(destination.data(), &slow_[address], n); });
+  return StatusOf(Fall({CallKind::kReadFallback, index_, address, destination.size(), {}, false, 0, 0},
+                       [&](uint64_t n) { std::memcpy(destination.data(), &slow_[address], n); }));
 }
 
 Status ScriptedBacking::WriteFallback(uint64_t address, std::span<const std::byte> source) {
-  return Fall({CallKind::kWriteFallback, index_, address, source.size(), {}, false, 0, 0},
-              [&](uint64_t n) { std::memcpy(SlowToStore(address, n), source.data(), n); });
+  return StatusOf(Fall({CallKind::kWriteFallback, index_, address, source.size(), {}, false, 0, 0},
+                       [&](uint64_t n) { std::memcpy(SlowToStore(address, n), source.data(), n); }));
 }
 
 Status ScriptedBacking::FillFallback(uint64_t address, uint8_t value, uint64_t length) {
-  return Fall({CallKind::kFillFallback, index_, address, length, {}, false, value, 0},
-              [&](uint64_t n) { std::memset(SlowToStore(address, n), value, n); });
+  return StatusOf(Fall({CallKind::kFillFallback, index_, address, length, {}, false, value, 0},
+                       [&](uint64_t n) { std::memset(SlowToStore(address, n), value, n); }));
 }
 
 guestmem::Result<bool> ScriptedBacking::CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
                                                                 std::span<const std::byte> desired) {
   bool swapped = false;
-  Status status = Fall({CallKind::kCompareExchangeFallback, index_, address, desired.size(), {}, false, Word(current),
-                        Word(desired)},
-                       [&](uint64_t n) {
-                         swapped = std::memcmp(&slow_[address], current.data(), n) == 0;
-                         std::memcpy(current.data(), &slow_[address], n);
-                         if (swapped) {
-                           std::memcpy(SlowToStore(address, n), desired.data(), n);
-                         }
-                       });
-  return status.ok() ? guestmem::Result<bool>(swapped) : guestmem::Result<bool>(std::move(status));
+  const auto exchange = [&](uint64_t n) {
+    swapped = std::memcmp(&slow_[address], current.data(), n) == 0;
+    std::memcpy(current.data(), &slow_[address], n);
+    if (swapped) {
+      std::memcpy(SlowToStore(address, n), desired.data(), n);
+    }
+  };
+  const std::string wrong = current.size() == desired.size() ? "" : "compare_exchange_fallback: spans of unequal length";
+  const Reply reply = Fall({CallKind::kCompareExchangeFallback, index_, address, desired.size(), {}, false, Word(current), Word(desired)},
+                           exchange, wrong);
+  return reply.says == Reply::Says::kOk ? guestmem::Result<bool>(swapped) : guestmem::Result<bool>(StatusOf(reply));
 }
 
 }  // namespace reference

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "guestmem/access_bitmap.h"
@@ -20,16 +21,12 @@ namespace reference {
 
 // The answers to come, shared by the backings of a world.
 struct Script {
-  const World* world = nullptr;
-  size_t handler_calls = 0;
-  size_t fallback_calls = 0;
-  size_t lock_calls = 0;
-  size_t subrange_calls = 0;
-  std::vector<Call>* calls = nullptr;  // of the running step
+  Answers<HandlerAnswer> handler = {};
+  Answers<FallbackAnswer> fallback = {};
+  Answers<LockAnswer> lock = {};
+  Answers<SubrangeAnswer> subrange = {};
+  Outcome* outcome = nullptr;  // of the running step: calls are written down there
 };
-
-// An address that is not the call's, however it wraps.
-inline uint64_t JustBelow(uint64_t address) { return address != 0 ? address - 1 : UINT64_MAX; }
 
 class ScriptedBacking final : public guestmem::GuestMemoryAccess {
  public:
@@ -90,7 +87,8 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
  private:
   class Own;
   guestmem::Status AnswerLock(const Call& call);
-  FallbackAnswer Answer(const Call& call);
+  // Writes a call down. False: it is wrong (the outcome says so), and must have no effect; `wrong`: what is known of it.
+  bool Record(const Call& call, std::string wrong = {});
   bool BitExists(uint64_t page, Access access) const;
   uint8_t* BitByte(uint64_t page, Access access) const;
   guestmem::Status Fix(const guestmem::PageFaultInfo& fault, uint64_t page);
@@ -98,11 +96,12 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   void MakeBus(uint64_t page);
   void AfterChange(const Step& step, uint64_t page);
   template <typename Move>
-  guestmem::Status Fall(const Call& call, Move move);
+  Reply Fall(const Call& call, Move move, std::string wrong = {});
 
   const uint8_t index_;
   Script& script_;
   Backing setup_;
+  std::vector<Call> held_;  // the LockGpns calls that hold
   bool lies_ = false;
   Promise broken_ = Promise::kNone;
   std::shared_ptr<guestmem::SparseMapping> arena_;
@@ -117,9 +116,6 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   std::array<uint8_t*, 3> bitmaps_ = {};
   std::shared_ptr<guestmem::AccessBitmap> bits_;  // instead of those, where the bits are managed
 };
-
-// What no backing makes up by itself: the error of a read at `address` of the empty memory.
-guestmem::Status ForeignError(uint64_t address);
 
 // True while a mapping is changed by two host calls of the library, which a trace counts as one.
 extern bool g_two_host_calls;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "guestmem/guest_memory.h"
+#include "reference/lockstep/reply_status.h"
 #include "reference/lockstep/scripted_backing.h"
 
 namespace reference {
@@ -40,38 +41,33 @@ class ScriptedBacking::Own final : public guestmem::GuestMemoryAccess {
 bool ScriptedBacking::supports_locking() const { return setup_.lockable != lies_; }
 
 Status ScriptedBacking::AnswerLock(const Call& call) {
-  script_.calls->push_back(call);
-  const auto& answers = script_.world->lock;
-  const auto fail = [](std::optional<uint64_t> address) {
-    return guestmem::BackendError(static_cast<guestmem::StatusCode>(kScriptedCode), kScriptedText, address);
-  };
-  switch (script_.lock_calls < answers.size() ? answers[script_.lock_calls++] : LockAnswer::kOk) {
-    case LockAnswer::kOk:
-      break;
-    case LockAnswer::kFail:
-      return fail(std::nullopt);
-    case LockAnswer::kFailNotMapped:
-      return guestmem::NotMapped();
-    case LockAnswer::kFailAt:
-      return fail(call.gpns.empty() ? call.address + call.length / 2 : call.gpns.back() * kPageSize + kPageSize / 2);
-    case LockAnswer::kFailOutside:
-      return fail(call.gpns.empty() ? call.address + call.length
-                                    : (*std::max_element(call.gpns.begin(), call.gpns.end()) + 1) * kPageSize);
-    case LockAnswer::kFailForeign:
-      return ForeignError(call.gpns.empty() ? call.address + 1 : call.gpns.front() * kPageSize + 1);
+  if (!Record(call)) {
+    return StatusOf({Reply::Says::kScripted});
   }
-  return {};
+  const bool list = call.kind == CallKind::kLockGpns;
+  const LockAnswer answer = script_.lock.Next(index_, list ? call.gpns.front() : call.address / kPageSize);
+  return StatusOf(list ? ReplyOf(answer, call.gpns) : ReplyOf(answer, call.address, call.length));
 }
 
 Status ScriptedBacking::LockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) {
-  Status status =
-      AnswerLock({CallKind::kLockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
-  return status.ok() && bits_ != nullptr ? bits_->Lock(gpns) : status;
+  const Call call = {CallKind::kLockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}};
+  Status status = AnswerLock(call);
+  if (status.ok() && bits_ != nullptr) {
+    status = bits_->Lock(gpns);
+  }
+  if (status.ok()) {
+    held_.push_back(call);
+  }
+  return status;
 }
 
 void ScriptedBacking::UnlockGpns(guestmem::AccessType access, std::span<const uint64_t> gpns) {
-  script_.calls->push_back(
-      {CallKind::kUnlockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}});
+  const Call call = {CallKind::kUnlockGpns, index_, 0, 0, static_cast<Access>(access), false, 0, 0, {gpns.begin(), gpns.end()}};
+  if (!Record(call)) {
+    return;
+  }
+  held_.erase(std::find_if(held_.begin(), held_.end(),
+                           [&](const Call& lock) { return lock.access == call.access && lock.gpns == call.gpns; }));
   if (bits_ != nullptr) {
     (void)bits_->Unlock(gpns);  // fails if a step has taken a count away; then nothing changes
   }
@@ -100,16 +96,14 @@ Status ScriptedBacking::ExposeVa(uint64_t address, uint64_t length) {
 
 guestmem::Result<std::optional<GuestMemory>> ScriptedBacking::Subrange(uint64_t offset, uint64_t length,
                                                                        bool allow_preemptive_locking) {
-  script_.calls->push_back(
-      {CallKind::kSubrange, index_, offset, length, {}, false, allow_preemptive_locking ? 1U : 0U, 0, {}});
-  const auto fail = [](std::optional<uint64_t> address) {
-    return guestmem::BackendError(static_cast<guestmem::StatusCode>(kScriptedCode), kScriptedText, address);
-  };
+  if (!Record({CallKind::kSubrange, index_, offset, length, {}, false, allow_preemptive_locking ? 1U : 0U, 0, {}})) {
+    return StatusOf({Reply::Says::kScripted});
+  }
   const auto own = [&] { return GuestMemory::Create(kOwnName, std::make_shared<Own>(*this)).value(); };
-  const auto& answers = script_.world->subrange;
-  switch (script_.subrange_calls < answers.size() ? answers[script_.subrange_calls++] : SubrangeAnswer::kDefault) {
+  const SubrangeAnswer answer = script_.subrange.Next(index_, offset / kPageSize);
+  switch (answer) {
     case SubrangeAnswer::kDefault:
-      break;
+      return std::optional<GuestMemory>();
     case SubrangeAnswer::kOwn:
       return std::optional(own().Subrange(offset, length).value());
     case SubrangeAnswer::kWrongSize:
@@ -117,20 +111,9 @@ guestmem::Result<std::optional<GuestMemory>> ScriptedBacking::Subrange(uint64_t 
         return std::optional(own().Subrange(0, length - 1).value());
       }
       return std::optional(GuestMemory::CreateMultiRegion(kOwnName, kMaxPages * kPageSize, {std::make_shared<Own>(*this), nullptr}).value());
-    case SubrangeAnswer::kFail:
-      return fail(std::nullopt);
-    case SubrangeAnswer::kFailAt:
-      return fail(offset + length / 2);
-    case SubrangeAnswer::kFailOutside:
-      return fail(offset + length + 1);
-    case SubrangeAnswer::kFailBelow:
-      return fail(JustBelow(offset));
-    case SubrangeAnswer::kFailForeign:
-      return ForeignError(offset);
-    case SubrangeAnswer::kFailOkResult:
-      return Status();
+    default:
+      return StatusOf(ReplyOf(answer, offset, length));
   }
-  return std::optional<GuestMemory>();
 }
 
 }  // namespace reference

@@ -1,9 +1,15 @@
 #include "reference/lockstep/trace_gtest.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "reference/lockstep/trace_gtest_facts.h"
 
 namespace reference {
 namespace gtest {
+
+extern const char kCarriedText[];  // made from those headers by CMake
+
 namespace {
 
 // In the order of use.
@@ -121,13 +127,6 @@ std::vector<std::string> ShowAll(const PagedRanges& ranges) {
 }
 
 )"},
-    {"ForeignError(", R"(// What no backing makes up by itself: the error of another memory.
-Status ForeignError(uint64_t address) {
-  std::byte byte;
-  return GuestMemory::Empty().ReadAt(address, std::span(&byte, 1));
-}
-
-)"},
     {"AccessName(", R"(std::string AccessName(AccessType access) {
   return access == AccessType::kRead ? "read" : access == AccessType::kWrite ? "write" : "execute";
 }
@@ -146,10 +145,10 @@ struct Calls {
   std::vector<std::string> TakeAll() { return std::exchange(noted, {}); }
 
   std::vector<std::string> noted;
-?calls_.handler?  int handler = 0;  // how often the handler was asked; the others likewise
-?calls_.fallback?  int fallback = 0;
-?calls_.lock?  int lock = 0;
-?calls_.subrange?  int subrange = 0;
+?calls_.handler?  Answers<HandlerAnswer> handler;
+?calls_.fallback?  Answers<FallbackAnswer> fallback;
+?calls_.lock?  Answers<LockAnswer> lock;
+?calls_.subrange?  Answers<SubrangeAnswer> subrange;
 };
 
 )"},
@@ -196,6 +195,23 @@ class Guarded final : public SharedBacking<SparseMapping> {
 )"},
 };
 
+// The sections of the headers that tests carry (see reference/world/answers.h), then the above.
+const std::vector<Helper>& Helpers() {
+  static const auto* const helpers = [] {
+    auto* all = new std::vector<Helper>;
+    constexpr std::string_view kSection = "\n// ---- ";
+    const std::string_view text = kCarriedText;
+    for (size_t at = text.find(kSection); at != text.npos; at = text.find(kSection, at + 1)) {
+      const size_t name = at + kSection.size(), start = text.find('\n', name) + 1;
+      const size_t end = std::min(text.find("\n// ----", start), text.find("\n}  // namespace", start));
+      all->push_back({text.substr(name, start - 1 - name), text.substr(start, end - start + 1)});
+    }
+    all->insert(all->end(), std::begin(kHelpers), std::end(kHelpers));
+    return all;
+  }();
+  return *helpers;
+}
+
 }  // namespace
 }  // namespace gtest
 
@@ -214,7 +230,7 @@ TestSource ToTestSource(const Trace& trace, std::string_view name) {
   if (!problem.empty()) {
     code = "TEST(Regression, " + test + ") { GTEST_SKIP() << " + gtest::Quoted(problem) + "; }\n";
   }
-  return {gtest::Assemble({"trace test", "the model in reference/model", ToText(trace), test, code, gtest::kHelpers}),
+  return {gtest::Assemble({"trace test", "the model in reference/model", ToText(trace), test, code, gtest::Helpers()}),
           problem};
 }
 

@@ -1,67 +1,9 @@
 // The backing of a generated test, with as much in it as the trace needs.
 
-#include <algorithm>
-#include <functional>
-
 #include "reference/lockstep/trace_gtest_facts.h"
 
 namespace reference::gtest {
 namespace {
-
-constexpr std::string_view kScripted = "BackendError(StatusCode::kAborted, \"scripted\"";
-
-// One `case` an answer, those that answer alike together; kDefault is the default.
-template <typename Answer>
-void Cases(const std::vector<Answer>& script, Answer after, Source& out,
-           const std::function<void(Answer)>& statements) {
-  for (size_t i = 0; i < script.size(); ++i) {
-    if (script[i] == after) {
-      continue;
-    }
-    out.Line({"case ", std::to_string(i), ":"});
-    if (i + 1 < script.size() && script[i + 1] == script[i]) {
-      continue;
-    }
-    statements(script[i]);
-  }
-}
-
-void HandlerStatements(HandlerAnswer answer, bool bitmaps, Source& out) {
-  const auto fix = [&](std::string_view last) {
-    out.Line(
-        {"  if (Status status = PutInOrder(fault, ", last, "); !status.ok()) return PageFaultAction::Fail(status);"});
-  };
-  switch (answer) {
-    case HandlerAnswer::kDefault: break;
-    case HandlerAnswer::kFail: out.Line({"  return PageFaultAction::Fail(", kScripted, "));"}); return;
-    case HandlerAnswer::kFailOk: out.Line("  return PageFaultAction::Fail(Status());"); return;
-    case HandlerAnswer::kFailNoFallback: out.Line("  return PageFaultAction::Fail(NoFallback());"); return;
-    case HandlerAnswer::kFailElsewhere:
-      out.Line({"  return PageFaultAction::Fail(", kScripted, ", fault.address + 1, 1));"});
-      return;
-    case HandlerAnswer::kFallback: out.Line("  return PageFaultAction::Fallback();"); return;
-    case HandlerAnswer::kRetry: break;
-    case HandlerAnswer::kFixRetry: fix("fault.address"); break;
-    case HandlerAnswer::kFixAllRetry: fix("fault.address + fault.length - 1"); break;
-    case HandlerAnswer::kRefuseRetry:
-    case HandlerAnswer::kRefuseLastRetry:
-      fix("fault.address");
-      if (bitmaps) {
-        out.Line({"  SetBit(",
-                  answer == HandlerAnswer::kRefuseRetry ? "0" : "(fault.address + fault.length - 1) / kPageSize",
-                  ", fault.access, false);"});
-      }
-      break;
-    case HandlerAnswer::kVanishRetry:
-      fix("fault.address");
-      out.Line("  if (Status status = ram->Protect(0, kPageSize, SparseMapping::Protection::kNone); !status.ok()) {");
-      out.Line("    return PageFaultAction::Fail(status);");
-      out.Line("  }");
-      out.Line("  if (page[0] != Page::kBus) page[0] = Page::kHole;");
-      break;
-  }
-  out.Line("  return PageFaultAction::Retry();");
-}
 
 void Handler(const Facts& facts, Source& out) {
   out.Blank();
@@ -69,13 +11,36 @@ void Handler(const Facts& facts, Source& out) {
   out.Line(
       "Note(\"page_fault on \" + AccessName(fault.access) + (fault.bitmap_failure ? \" by the bitmap\" : \"\"), "
       "{{fault.address, fault.length}});");
-  if (!facts.world.handler.empty()) {
-    out.Line("switch (calls_.handler++) {");
-    Cases<HandlerAnswer>(facts.world.handler, HandlerAnswer::kDefault, out,
-                         [&](HandlerAnswer answer) { HandlerStatements(answer, facts.bitmaps, out); });
+  if (facts.world.handler.empty()) {
+    out.Line("return GuestMemoryAccess::PageFault(fault);");
+    out.Line("}");
+    return;
+  }
+  out.Line("const HandlerAnswer answer = calls_.handler.Next(index_, fault.address / kPageSize);");
+  out.Line("const Handling handling = HandlingOf(answer, fault.address, fault.length);");
+  out.Line("switch (handling.ends) {");
+  out.Line("case Handling::Ends::kDefault: return GuestMemoryAccess::PageFault(fault);");
+  out.Line("case Handling::Ends::kFail: return PageFaultAction::Fail(StatusOf(handling.failure));");
+  out.Line("case Handling::Ends::kFallback: return PageFaultAction::Fallback();");
+  out.Line("case Handling::Ends::kRetry: break;");
+  out.Line("}");
+  if (facts.fixes) {
+    out.Line("if (handling.fixes) {");
+    out.Line("if (Status status = PutInOrder(fault, handling.last); !status.ok()) return PageFaultAction::Fail(status);");
     out.Line("}");
   }
-  out.Line("return GuestMemoryAccess::PageFault(fault);");
+  if (facts.bitmaps) {
+    out.Line("if (handling.refuses_at) SetBit(*handling.refuses_at / kPageSize, fault.access, false);");
+  }
+  if (facts.vanishes) {
+    out.Line("if (handling.vanishes) {");
+    out.Line("if (Status status = ram->Protect(0, kPageSize, SparseMapping::Protection::kNone); !status.ok()) {");
+    out.Line("return PageFaultAction::Fail(status);");
+    out.Line("}");
+    out.Line("if (page[0] != Page::kBus) page[0] = Page::kHole;");
+    out.Line("}");
+  }
+  out.Line("return PageFaultAction::Retry();");
   out.Line("}");
 }
 
@@ -110,59 +75,39 @@ void PutInOrder(const Facts& facts, Source& out) {
   out.Line("}");
 }
 
-void NextFallback(const Facts& facts, Source& out) {
-  out.Blank();
-  out.Line("// How much of a fallback is done, and what it then says. `partly`: what it may do before it fails.");
-  out.Line("std::pair<uint64_t, Status> NextFallback([[maybe_unused]] uint64_t address, uint64_t length,");
-  out.Line("                                         [[maybe_unused]] uint64_t partly) {");
-  out.Line("switch (calls_.fallback++) {");
-  Cases<FallbackAnswer>(facts.world.fallback, FallbackAnswer::kDo, out, [&](FallbackAnswer answer) {
-    const auto give = [&](std::string_view moved, std::string_view status) {
-      out.Line({"  return {", moved, ", ", status, "};"});
-    };
-    const std::string scripted(kScripted);
-    switch (answer) {
-      case FallbackAnswer::kDo: break;
-      case FallbackAnswer::kNone: give("0", "NoFallback()"); break;
-      case FallbackAnswer::kFail: give("0", scripted + ")"); break;
-      case FallbackAnswer::kFailMoved: give("partly", scripted + ", address + partly, partly)"); break;
-      case FallbackAnswer::kFailAt: give("0", scripted + ", address + length / 2)"); break;
-      case FallbackAnswer::kFailOutside: give("0", scripted + ", address + length + 1, length + 1)"); break;
-      case FallbackAnswer::kFailBlank: give("0", "BackendError(StatusCode::kOk, \"\", address - 1)"); break;
-      case FallbackAnswer::kFailForeign: give("0", "ForeignError(address)"); break;
-      case FallbackAnswer::kFailOkResult:
-        give("0", "partly == 0 ? Result<bool>(Status()).status() : " + scripted + ")");  // only an exchange moves nothing in part
-        break;
-    }
-  });
-  out.Line("}");
-  out.Line("return {length, Status()};");
-  out.Line("}");
-}
-
 // A fallback that moves bytes: `parameters` after the address, what is noted, and how `moved` of `length` bytes are
 // moved.
 void Fallback(const Facts& facts, Source& out, std::string_view method, std::string_view parameters,
               std::string_view name, std::string_view length, std::string_view noted, std::string_view move) {
   out.Line({"Status ", method, "(uint64_t address, ", parameters, ") override {"});
   out.Line({"Note(\"", name, "\", {{address, ", length, noted, "}});"});
+  out.Line({"if (!IsInside(address, ", length, ")) return NoFallback();"});
   if (facts.world.fallback.empty()) {
     out.Line({"const uint64_t moved = ", length, ";"});
   } else {
-    out.Line({"auto [moved, status] = NextFallback(address, ", length, ", std::min<uint64_t>(3, ", length, "));"});
+    out.Line({"const Reply reply = NextReply(address, ", length, ");"});
+    out.Line("const uint64_t moved = reply.moved;");
   }
   out.Line(move);
-  out.Line(facts.world.fallback.empty() ? "return {};" : "return status;");
+  out.Line(facts.world.fallback.empty() ? "return {};" : "return StatusOf(reply);");
   out.Line("}");
 }
 
 void Fallbacks(const Facts& facts, Source& out) {
+  if (facts.fallbacks.empty()) {
+    return;
+  }
+  out.Blank();
   if (!facts.world.fallback.empty()) {
-    NextFallback(facts, out);
+    out.Line("Reply NextReply(uint64_t address, uint64_t length, bool exchange = false) {");
+    out.Line("return ReplyOf(calls_.fallback.Next(index_, address / kPageSize), exchange, address, length);");
+    out.Line("}");
   }
-  if (!facts.fallbacks.empty()) {
-    out.Blank();
-  }
+  out.Line("// What is asked of a fallback lies in the backing, or the caller is wrong.");
+  out.Line("bool IsInside(uint64_t address, uint64_t length) const {");
+  out.Line("EXPECT_TRUE(address <= size && length <= size - address) << address << \"+\" << length;");
+  out.Line("return address <= size && length <= size - address;");
+  out.Line("}");
   if (facts.fallbacks.contains(CallKind::kReadFallback)) {
     Fallback(facts, out, "ReadFallback", "std::span<std::byte> destination", "read_fallback", "destination.size()", "",
              "std::memcpy(destination.data(), slow.data() + address, moved);");
@@ -181,11 +126,13 @@ void Fallbacks(const Facts& facts, Source& out) {
   out.Line("Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,");
   out.Line("                                     std::span<const std::byte> desired) override {");
   out.Line("uint64_t words[2] = {};");
-  out.Line("std::memcpy(&words[0], current.data(), current.size());");
-  out.Line("std::memcpy(&words[1], desired.data(), desired.size());");
+  out.Line("std::memcpy(&words[0], current.data(), std::min<size_t>(current.size(), 8));");
+  out.Line("std::memcpy(&words[1], desired.data(), std::min<size_t>(desired.size(), 8));");
   out.Line("Note(\"compare_exchange_fallback\", {{address, desired.size(), words[0], words[1]}});");
+  out.Line("if (!IsInside(address, desired.size()) || current.size() != desired.size()) return NoFallback();");
   if (!facts.world.fallback.empty()) {
-    out.Line("if (Status status = NextFallback(address, desired.size(), 0).second; !status.ok()) return status;");
+    out.Line("const Reply reply = NextReply(address, desired.size(), true);");
+    out.Line("if (reply.says != Reply::Says::kOk) return StatusOf(reply);");
   }
   out.Line("const bool swapped = std::memcmp(slow.data() + address, current.data(), current.size()) == 0;");
   out.Line("std::memcpy(current.data(), slow.data() + address, current.size());");
@@ -195,34 +142,13 @@ void Fallbacks(const Facts& facts, Source& out) {
 }
 
 void Locks(const Facts& facts, Source& out) {
-  const auto& script = facts.world.lock;
-  if (!script.empty()) {
-    out.Blank();
-    out.Line("// What the next LockGpns or ExposeVa says; it may name an address inside its range, or one outside.");
-    out.Line(
-        "Status NextLock([[maybe_unused]] uint64_t inside, [[maybe_unused]] uint64_t outside, [[maybe_unused]] "
-        "uint64_t foreign) {");
-    out.Line("switch (calls_.lock++) {");
-    Cases<LockAnswer>(script, LockAnswer::kOk, out, [&](LockAnswer answer) {
-      switch (answer) {
-        case LockAnswer::kOk: break;
-        case LockAnswer::kFail: out.Line({"  return ", kScripted, ");"}); break;
-        case LockAnswer::kFailNotMapped: out.Line("  return NotMapped();"); break;
-        case LockAnswer::kFailAt: out.Line({"  return ", kScripted, ", inside);"}); break;
-        case LockAnswer::kFailOutside: out.Line({"  return ", kScripted, ", outside);"}); break;
-        case LockAnswer::kFailForeign: out.Line("  return ForeignError(foreign);"); break;
-      }
-    });
-    out.Line("}");
-    out.Line("return {};");
-    out.Line("}");
-  }
+  const bool scripted = !facts.world.lock.empty();
   out.Blank();
   out.Line("Status LockGpns(AccessType access, std::span<const uint64_t> gpns) override {");
   out.Line("Note(\"lock_gpns to \" + AccessName(access), gpns);");
-  if (!script.empty()) {
-    out.Line({facts.managed ? "Status status = " : "return ", "NextLock(gpns.back() * kPageSize + kPageSize / 2, ",
-              "(*std::max_element(gpns.begin(), gpns.end()) + 1) * kPageSize, gpns.front() * kPageSize + 1);"});
+  if (scripted) {
+    out.Line("if (gpns.empty()) return NotMapped();");
+    out.Line({facts.managed ? "Status status = " : "return ", "StatusOf(ReplyOf(calls_.lock.Next(index_, gpns.front()), gpns));"});
     if (facts.managed) {
       out.Line("return status.ok() && bits ? bits->Lock(gpns) : status;");
     }
@@ -238,7 +164,7 @@ void Locks(const Facts& facts, Source& out) {
   out.Line("}");
   out.Line("Status ExposeVa(uint64_t address, uint64_t length) override {");
   out.Line("Note(\"expose_va\", {{address, length}});");
-  out.Line(script.empty() ? "return {};" : "return NextLock(address + length / 2, address + length, address + 1);");
+  out.Line(scripted ? "return StatusOf(ReplyOf(calls_.lock.Next(index_, address / kPageSize), address, length));" : "return {};");
   out.Line("}");
 }
 
@@ -248,31 +174,24 @@ void Hook(const Facts& facts, Source& out) {
       "Result<std::optional<GuestMemory>> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking) "
       "override {");
   out.Line("Note(\"subrange\", {{offset, length, allow_preemptive_locking}});");
-  if (!facts.world.subrange.empty()) {
-    out.Line("switch (calls_.subrange++) {");
-    Cases<SubrangeAnswer>(facts.world.subrange, SubrangeAnswer::kDefault, out, [&](SubrangeAnswer answer) {
-      switch (answer) {
-        case SubrangeAnswer::kDefault: break;
-        case SubrangeAnswer::kOwn:
-          out.Line("  return std::optional(OwnView().Subrange(offset, length).value());");
-          break;
-        case SubrangeAnswer::kWrongSize:
-          out.Line("  if (length == size) return std::optional(OwnView().Subrange(0, length - 1).value());");
-          out.Line(
-              "  return std::optional(GuestMemory::CreateMultiRegion(\"own\", 4 * kPageSize, "
-              "{std::make_shared<Own>(*this), nullptr}).value());");
-          break;
-        case SubrangeAnswer::kFail: out.Line({"  return ", kScripted, ");"}); break;
-        case SubrangeAnswer::kFailAt: out.Line({"  return ", kScripted, ", offset + length / 2);"}); break;
-        case SubrangeAnswer::kFailOutside: out.Line({"  return ", kScripted, ", offset + length + 1);"}); break;
-        case SubrangeAnswer::kFailBelow: out.Line({"  return ", kScripted, ", offset - 1);"}); break;
-        case SubrangeAnswer::kFailForeign: out.Line("  return ForeignError(offset);"); break;
-        case SubrangeAnswer::kFailOkResult: out.Line("  return Status();"); break;
-      }
-    });
+  if (facts.world.subrange.empty()) {
+    out.Line("return std::optional<GuestMemory>();");
+    out.Line("}");
+    return;
+  }
+  out.Line("const SubrangeAnswer answer = calls_.subrange.Next(index_, offset / kPageSize);");
+  if (facts.own) {
+    out.Line("if (answer == SubrangeAnswer::kOwn) return std::optional(OwnView().Subrange(offset, length).value());");
+    out.Line("if (answer == SubrangeAnswer::kWrongSize) {");
+    out.Line("if (length == size) return std::optional(OwnView().Subrange(0, length - 1).value());");
+    out.Line(
+        "return std::optional(GuestMemory::CreateMultiRegion(\"own\", 4 * kPageSize, "
+        "{std::make_shared<Own>(*this), nullptr}).value());");
     out.Line("}");
   }
-  out.Line("return std::optional<GuestMemory>();");
+  out.Line("const Reply reply = ReplyOf(answer, offset, length);");
+  out.Line("if (reply.says == Reply::Says::kOk) return std::optional<GuestMemory>();");
+  out.Line("return StatusOf(reply);");
   out.Line("}");
 }
 

@@ -184,7 +184,8 @@ void Facts::LookAtWorld() {
     tracks |= fixes && (ran.step.kind == StepKind::kMapFileBytes || ran.step.kind == StepKind::kUnmapBytes ||
                         (FieldsOf(ran.step.kind).Uses(kFieldPage) && ran.step.kind != StepKind::kSetBit));
   }
-  tracks |= Contains(world.handler, HandlerAnswer::kVanishRetry);
+  vanishes = Contains(world.handler, HandlerAnswer::kVanishRetry);
+  tracks |= vanishes;
   own = Contains(world.subrange, SubrangeAnswer::kOwn) || Contains(world.subrange, SubrangeAnswer::kWrongSize);
   const bool asks = locks || Has(StepKind::kSupportsLocking) || Has(StepKind::kLockableSubrange);
   for (size_t i = 0; i < world.backings.size(); ++i) {

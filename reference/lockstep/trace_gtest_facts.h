@@ -57,6 +57,7 @@ struct Facts {
   bool bitmaps = false, unmapped = false, iova = false, fickle = false, managed = false, files = false;
   bool handler = false;          // PageFault
   bool fixes = false;            // the handler puts pages in order
+  bool vanishes = false;         // or takes one away
   bool tracks = false;           // and must know what each page is
   std::set<CallKind> fallbacks;  // asked for
   bool locks = false, hooks = false, own = false;

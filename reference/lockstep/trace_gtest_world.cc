@@ -1,5 +1,7 @@
 // The world of a generated test: how its backings are set up, and what must have become of their memory.
 
+#include <type_traits>
+
 #include "reference/lockstep/trace_gtest_facts.h"
 
 namespace reference::gtest {
@@ -105,12 +107,33 @@ std::vector<uint8_t> Initially(uint64_t backing, uint8_t (*pattern)(uint64_t, ui
   return bytes;
 }
 
+// What the callbacks answer, where the backing has them.
+template <typename Answer>
+void StartAnswers(std::string_view which, bool asked, const std::vector<Answer>& answers, Source& out) {
+  constexpr std::string_view kType = std::is_same_v<Answer, HandlerAnswer>    ? "HandlerAnswer"
+                                     : std::is_same_v<Answer, FallbackAnswer> ? "FallbackAnswer"
+                                     : std::is_same_v<Answer, LockAnswer>     ? "LockAnswer"
+                                                                              : "SubrangeAnswer";
+  if (!asked || answers.empty()) {
+    return;
+  }
+  std::string list;
+  for (const Answer answer : answers) {
+    list += (list.empty() ? "" : ", ") + std::string(kType) + "::" + Enumerator(Name(answer));
+  }
+  out.Line({"calls.", which, ".Start({", list, "});"});
+}
+
 }  // namespace
 
 void BuildWorld(const Facts& facts, Source& out) {
   const World& world = facts.world;
   if (facts.calls) {
     out.Line("Calls calls;");
+    StartAnswers("handler", facts.handler, world.handler, out);
+    StartAnswers("fallback", !facts.fallbacks.empty(), world.fallback, out);
+    StartAnswers("lock", facts.locks, world.lock, out);
+    StartAnswers("subrange", facts.hooks, world.subrange, out);
   }
   if (facts.bus) {
     out.Line("const int empty_file = memfd_create(\"empty\", MFD_CLOEXEC);  // whatever maps it gets SIGBUS");

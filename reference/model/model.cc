@@ -106,12 +106,13 @@ void Model::Start(const World& world) {
     if (setup.present && (world.region_pages != 0 || b == 0))
       handles_[0].parts.push_back({b, b * world.region_pages * kPageSize, 0, setup.max_address()});
   }
-  handler_ = world.handler;
-  fallback_ = world.fallback;
-  lock_ = world.lock;
-  subrange_ = world.subrange;
+  handler_.Start(world.handler);
+  fallback_.Start(world.fallback);
+  lock_.Start(world.lock);
+  subrange_.Start(world.subrange);
+  vanishes_ = std::ranges::find(world.handler, HandlerAnswer::kVanishRetry) != world.handler.end();
   for (Lock& lock : locks_) lock = {};
-  handler_calls_ = fallback_calls_ = lock_calls_ = subrange_calls_ = host_calls_ = 0;
+  host_calls_ = 0;
   failing_host_call_ = world.failing_host_call;
   host_error_ = world.host_error;
   starved_ = false;
@@ -328,85 +329,56 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
     return Fail(request.outcome, ErrorKind::kNoFallback, piece.gpa, IsProbe(request.kind) ? 0 : piece.gpa - request.gpa);
   request.outcome.calls.push_back(call);
 
-  Bytes& slow = memories_[piece.backing].slow;
-  ErrorKind kind = ErrorKind::kBackend;
-  uint64_t named = piece.address;
-  uint64_t counted = 0;
-  int code = kScriptedCode;
-  const bool scripted = fallback_calls_ < fallback_.size();
-  switch (scripted ? fallback_[fallback_calls_++] : FallbackAnswer::kDo) {
-    case FallbackAnswer::kDo:
-      Move(request, piece, piece.length, slow);
-      return true;
-    case FallbackAnswer::kNone:
-      kind = ErrorKind::kNoFallback;
-      break;
-    case FallbackAnswer::kFail:
-      break;
-    case FallbackAnswer::kFailMoved:
-      if (call.kind == CallKind::kCompareExchangeFallback) break;
-      counted = std::min<uint64_t>(3, piece.length);
-      named = piece.address + counted;
-      Move(request, piece, counted, slow);
-      break;
-    case FallbackAnswer::kFailAt:
-      named = piece.address + piece.length / 2;
-      break;
-    case FallbackAnswer::kFailOutside:
-      named = piece.address + piece.length + 1;
-      counted = piece.length + 1;
-      break;
-    case FallbackAnswer::kFailBlank:
-      code = kUnknownCode;
-      break;
-    case FallbackAnswer::kFailForeign:
-      code = kOutOfRangeCode;
-      break;
-    case FallbackAnswer::kFailOkResult:
-      if (call.kind == CallKind::kCompareExchangeFallback) code = kInvalidCode;
-      break;
-  }
-  if (named >= piece.address + piece.length) named = piece.address;
-  if (counted > piece.length) counted = 0;
+  const bool exchange = call.kind == CallKind::kCompareExchangeFallback;
+  const Reply reply = ReplyOf(fallback_.Next(piece.backing, piece.address / kPageSize), exchange, piece.address, piece.length);
+  Move(request, piece, reply.moved, memories_[piece.backing].slow);
+  if (reply.says == Reply::Says::kOk) return true;
+  const Answer failure = FailureOf(reply);
+  uint64_t named = failure.named.value_or(piece.address);
+  if (named < piece.address || named >= piece.address + piece.length) named = piece.address;
+  const uint64_t counted = reply.count > piece.length ? 0 : reply.count;
   const uint64_t transferred = IsProbe(request.kind) ? 0 : piece.gpa - request.gpa + counted;
-  return Fail(request.outcome, kind, piece.gpa + (named - piece.address), transferred, code);
+  return Fail(request.outcome, failure.kind, piece.gpa + (named - piece.address), transferred, failure.code);
+}
+
+// What a caller sees of a callback's failure.
+Model::Answer Model::FailureOf(const Reply& reply) {
+  const auto backend = [](int code, std::optional<uint64_t> named) { return Answer{Action::kFail, ErrorKind::kBackend, code, named}; };
+  switch (reply.says) {
+    case Reply::Says::kOk:
+    case Reply::Says::kBlank: return backend(kUnknownCode, reply.address);
+    case Reply::Says::kScripted: break;
+    case Reply::Says::kNoFallback: return {Action::kFail, ErrorKind::kNoFallback, 0, reply.address};
+    case Reply::Says::kNotMapped: return {Action::kFail, ErrorKind::kNotMapped, 0, reply.address};
+    case Reply::Says::kForeign: return backend(kOutOfRangeCode, std::nullopt);
+    case Reply::Says::kOkAsError: return backend(kInvalidCode, reply.address);
+  }
+  return backend(kScriptedCode, reply.address);
 }
 
 Model::Answer Model::AskHandler(Outcome& outcome, Access access, uint64_t backing, uint64_t address, uint64_t length,
                                 bool refused) {
-  const auto fail = [](ErrorKind kind, int code) { return Answer{Action::kFail, kind, code}; };
-  const Answer exhausted =
-      fail(ErrorKind::kBackend, HostFailure() == ErrorKind::kResourceExhausted ? kExhaustedCode : kInvalidCode);
-  const ErrorKind usual = refused ? ErrorKind::kAccessDenied : ErrorKind::kNotMapped;
-  if (memories_[backing].made) return fail(usual, 0);
+  const int host_code = HostFailure() == ErrorKind::kResourceExhausted ? kExhaustedCode : kInvalidCode;
+  const Answer exhausted = {Action::kFail, ErrorKind::kBackend, host_code, {}};
+  const Answer usual = {Action::kFail, refused ? ErrorKind::kAccessDenied : ErrorKind::kNotMapped, 0, {}};
+  if (memories_[backing].made) return usual;
   outcome.calls.push_back({CallKind::kPageFault, static_cast<uint8_t>(backing), address, length, access, refused, 0, 0});
-  const bool scripted = handler_calls_ < handler_.size();
-  const HandlerAnswer answer = scripted ? handler_[handler_calls_++] : HandlerAnswer::kDefault;
-  uint64_t last = address;
-  switch (answer) {
-    case HandlerAnswer::kDefault: return fail(usual, 0);
-    case HandlerAnswer::kFail:
-    case HandlerAnswer::kFailElsewhere: return fail(ErrorKind::kBackend, kScriptedCode);
-    case HandlerAnswer::kFailOk: return fail(ErrorKind::kBackend, kUnknownCode);
-    case HandlerAnswer::kFailNoFallback: return fail(ErrorKind::kNoFallback, 0);
-    case HandlerAnswer::kFallback: return {Action::kFallback, {}, 0};
-    case HandlerAnswer::kRetry: return {Action::kRetry, {}, 0};
-    case HandlerAnswer::kFixAllRetry: last = address + length - 1; break;
-    case HandlerAnswer::kFixRetry:
-    case HandlerAnswer::kRefuseRetry:
-    case HandlerAnswer::kRefuseLastRetry:
-    case HandlerAnswer::kVanishRetry: break;
+  const Handling handling = HandlingOf(handler_.Next(backing, address / kPageSize), address, length);
+  switch (handling.ends) {
+    case Handling::Ends::kDefault: return usual;
+    case Handling::Ends::kFail: return FailureOf(handling.failure);
+    case Handling::Ends::kFallback: return {Action::kFallback, {}, 0, {}};
+    case Handling::Ends::kRetry: break;
   }
   Memory& memory = memories_[backing];
-  for (uint64_t page = address / kPageSize; page <= last / kPageSize; ++page)
+  for (uint64_t page = address / kPageSize; handling.fixes && page <= handling.last / kPageSize; ++page)
     if (!Fix(memory, page, access, refused)) return exhausted;
-  if (answer == HandlerAnswer::kRefuseRetry) SetBit(memory, 0, access, false);
-  if (answer == HandlerAnswer::kRefuseLastRetry) SetBit(memory, (address + length - 1) / kPageSize, access, false);
-  if (answer == HandlerAnswer::kVanishRetry) {
+  if (handling.refuses_at) SetBit(memory, *handling.refuses_at / kPageSize, access, false);
+  if (handling.vanishes) {
     if (!HostCall()) return exhausted;
     SetState(memory, 0, PageState::kHole);
   }
-  return {Action::kRetry, {}, 0};
+  return {Action::kRetry, {}, 0, {}};
 }
 
 bool Model::Fix(Memory& memory, uint64_t page, Access access, bool refused) {

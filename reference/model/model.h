@@ -114,6 +114,7 @@ class Model {
     Action action;
     ErrorKind kind;
     int code;  // kBackend only
+    std::optional<uint64_t> named;
   };
 
   // The part of a buffer in one listed page. A buffer is its bytes' places, in order; `member` says which of its paged ranges
@@ -179,6 +180,7 @@ class Model {
   bool CarryPiece(const Request& request, Piece rest);
   bool CarryByFallback(const Request& request, Piece rest);
   bool CallFallback(const Request& request, const Piece& piece);
+  static Answer FailureOf(const Reply& reply);
   Answer AskHandler(Outcome& outcome, Access access, uint64_t backing, uint64_t address, uint64_t length, bool refused);
   bool Fix(Memory& memory, uint64_t page, Access access, bool refused);
   bool HostCall();
@@ -214,15 +216,12 @@ class Model {
   std::array<uint8_t, kFilePages * kPageSize> file_;
   bool file_shown_ = true;  // so that somebody may have stored there
   std::array<Handle, kHandles> handles_;
-  std::vector<HandlerAnswer> handler_;
-  std::vector<FallbackAnswer> fallback_;
-  std::vector<LockAnswer> lock_;
-  std::vector<SubrangeAnswer> subrange_;
+  Answers<HandlerAnswer> handler_;
+  Answers<FallbackAnswer> fallback_;
+  Answers<LockAnswer> lock_;
+  Answers<SubrangeAnswer> subrange_;
+  bool vanishes_ = false;  // some handler answers kVanishRetry
   std::array<Lock, kObjects> locks_;
-  uint64_t handler_calls_ = 0;
-  uint64_t fallback_calls_ = 0;
-  uint64_t lock_calls_ = 0;
-  uint64_t subrange_calls_ = 0;
   uint64_t host_calls_ = 0;
   uint64_t failing_host_call_ = 0;
   HostError host_error_ = HostError::kNoMemory;

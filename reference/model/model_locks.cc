@@ -100,26 +100,13 @@ bool Model::LockCall(Call call, std::span<const Piece> pages, Outcome& outcome) 
   Memory& memory = memories_[call.backing];
   if (memory.made) return true;
   outcome.calls.push_back(call);
-  ErrorKind kind = ErrorKind::kBackend;
-  int code = kScriptedCode;
-  std::optional<uint64_t> named;
-  const bool scripted = lock_calls_ < lock_.size();
-  switch (scripted ? lock_[lock_calls_++] : LockAnswer::kOk) {
-    case LockAnswer::kOk: {
-      Hold(memory, call.gpns);
-      return true;
-    }
-    case LockAnswer::kFail: break;
-    case LockAnswer::kFailNotMapped: kind = ErrorKind::kNotMapped; break;
-    case LockAnswer::kFailAt:
-      named = call.gpns.empty() ? call.address + call.length / 2 : call.gpns.back() * kPageSize + kPageSize / 2;
-      break;
-    case LockAnswer::kFailOutside:
-      named = call.address + call.length;
-      for (uint64_t gpn : call.gpns) named = std::max(*named, (gpn + 1) * kPageSize);
-      break;
-    case LockAnswer::kFailForeign: code = kOutOfRangeCode; break;
+  const LockAnswer answer = lock_.Next(call.backing, pages[0].address / kPageSize);
+  const Reply reply = call.gpns.empty() ? ReplyOf(answer, call.address, call.length) : ReplyOf(answer, call.gpns);
+  if (reply.says == Reply::Says::kOk) {
+    Hold(memory, call.gpns);
+    return true;
   }
+  const auto [action, kind, code, named] = FailureOf(reply);
   std::optional<uint64_t> fault;
   for (const Piece& page : pages) {
     const bool inside = named && *named >= page.address && *named < page.address + page.length;
@@ -230,19 +217,14 @@ bool Model::AskHook(Part& view, const Step& step, Outcome& outcome) {
   call.length = view.length;
   call.value = step.kind == StepKind::kLockableSubrange || step.form == 1 ? 1 : 0;
   outcome.calls.push_back(call);
-  const bool scripted = subrange_calls_ < subrange_.size();
-  switch (scripted ? subrange_[subrange_calls_++] : SubrangeAnswer::kDefault) {
-    case SubrangeAnswer::kDefault: return true;
-    case SubrangeAnswer::kOwn: view.own = true; return true;
-    case SubrangeAnswer::kWrongSize: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kWrongSizeCode);
-    case SubrangeAnswer::kFailAt: return Fail(outcome, ErrorKind::kBackend, step.gpa + step.length / 2, 0, kScriptedCode);
-    case SubrangeAnswer::kFailForeign: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kOutOfRangeCode);
-    case SubrangeAnswer::kFailOkResult: return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kInvalidCode);
-    case SubrangeAnswer::kFail:
-    case SubrangeAnswer::kFailOutside:
-    case SubrangeAnswer::kFailBelow: break;
-  }
-  return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kScriptedCode);
+  const SubrangeAnswer answer = subrange_.Next(view.backing, view.offset / kPageSize);
+  if (answer == SubrangeAnswer::kWrongSize) return Fail(outcome, ErrorKind::kBackend, step.gpa, 0, kWrongSizeCode);
+  view.own = answer == SubrangeAnswer::kOwn;
+  const Reply reply = ReplyOf(answer, view.offset, view.length);
+  if (reply.says == Reply::Says::kOk) return true;
+  const auto [action, kind, code, named] = FailureOf(reply);
+  const bool inside = named && *named >= view.offset && *named < view.offset + view.length;
+  return Fail(outcome, kind, inside ? step.gpa + (*named - view.offset) : step.gpa, 0, code);
 }
 
 }  // namespace reference

@@ -61,9 +61,9 @@ TEST_F(ModelLocksTest, RunsAreNeighbouringEntriesOfOneBacking) {
 }
 
 TEST_F(ModelLocksTest, AFailingLockUndoesTheEarlierOnesInReverse) {
-  world_.lock = {LockAnswer::kOk, LockAnswer::kOk, LockAnswer::kFailAt};
+  world_.lock = {LockAnswer::kOk, LockAnswer::kFailAt, LockAnswer::kOk};  // page 1 of backing 0 begins with the second
   model_.Start(world_);
-  EXPECT_FALSE(Lock({0, 2, 1}).ok);
+  EXPECT_FALSE(Lock({0, 3, 1}).ok);
   EXPECT_EQ(outcome_.kind, ErrorKind::kBackend);
   EXPECT_EQ(outcome_.fault_address, 4096u + 2048);
   EXPECT_EQ(outcome_.operation, Operation::kLock);
@@ -112,7 +112,7 @@ TEST_F(ModelLocksTest, NothingIsCalledBeforeAllChecksHavePassed) {
 }
 
 TEST_F(ModelLocksTest, AViewOfTheBackingsOwnHasItsSlowBytesAndName) {
-  world_.subrange = {SubrangeAnswer::kOwn, SubrangeAnswer::kWrongSize};
+  world_.subrange = {SubrangeAnswer::kWrongSize, SubrangeAnswer::kOwn};
   model_.Start(world_);
   Step view;
   view.kind = StepKind::kSubrange;
@@ -126,6 +126,7 @@ TEST_F(ModelLocksTest, AViewOfTheBackingsOwnHasItsSlowBytesAndName) {
   EXPECT_EQ(Run(read).number, SlowPattern(0, 4096));
   read.gpa = 4096;
   EXPECT_EQ(Run(read).text, "guest memory 'own': read error: failed to access 0x1000-0x1001");
+  view.gpa = 0;
   EXPECT_EQ(Run(view).code, 13);
 }
 

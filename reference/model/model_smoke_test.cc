@@ -126,7 +126,7 @@ TEST_F(ModelTest, RetryResumesBulkAndRestartsObjects) {
   World world = OneRegion();
   world.backings[0].has_bitmap = true;
   world.backings[0].page[1].state = PageState::kHole;
-  world.handler = {HandlerAnswer::kRefuseRetry};
+  world.handler = {HandlerAnswer::kDefault, HandlerAnswer::kRefuseRetry};  // page 1 begins with the second
   model_.Start(world);
   EXPECT_TRUE(Run({.kind = StepKind::kRead, .gpa = 4095, .length = 2}).ok);
   EXPECT_EQ(Delivered(), (Bytes{189, 209}));

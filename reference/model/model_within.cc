@@ -8,8 +8,7 @@
 namespace reference {
 
 bool Model::LiesWithin(const Step& step, uint64_t length) const {
-  if (step.within == 0 || step.HostBacking() >= backings_) return false;
-  if (std::find(handler_.begin(), handler_.end(), HandlerAnswer::kVanishRetry) != handler_.end()) return false;
+  if (step.within == 0 || step.HostBacking() >= backings_ || vanishes_) return false;
   return IsPlainRam(step.HostBacking(), step.HostAddress() + step.choice, length);
 }
 

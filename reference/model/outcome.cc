@@ -43,7 +43,7 @@ uint64_t LowBytes(uint64_t value, uint64_t size) {
 void Clear(Outcome& outcome) {
   // Named one by one so that a field that is added is missed by the compiler already.
   auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused, lengths, parts, spans,
-         files] = outcome;
+         files, wrong_call] = outcome;
   ok = kFresh.ok;
   kind = kFresh.kind;
   operation = kFresh.operation;
@@ -62,6 +62,7 @@ void Clear(Outcome& outcome) {
   parts.clear();
   spans.clear();
   files.clear();
+  wrong_call.clear();
 }
 
 bool Fail(Outcome& outcome, ErrorKind kind, std::optional<uint64_t> fault_address, uint64_t transferred, int backend_code) {

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "reference/world/answers.h"
+
 namespace reference {
 
 inline constexpr uint64_t kPageSize = 4096;
@@ -75,70 +77,14 @@ struct Backing {
 
 inline constexpr uint64_t kIovaBase = 0x7000'0000;
 
-// What PageFault answers, in call order; after the last one, kDefault for ever. One script for all backings.
-enum class HandlerAnswer : uint8_t {
-  kDefault,         // Fail(AccessDenied()) for a bitmap failure, Fail(NotMapped()) for a fault
-  kFail,            // Fail(a status of the backing's own: code kScriptedCode, text kScriptedText)
-  kFailOk,          // Fail(OK)
-  kFailNoFallback,  // Fail(NoFallback())
-  kFailElsewhere,   // as kFail, with an address (start of the range handed over + 1) and a count of 1: no influence
-  kRetry,           // changes nothing
-  kFixRetry,        // puts the page at `address` in order (see below), then Retry
-  kFixAllRetry,     // the same for every page from `address` to the end of the range handed over
-  kRefuseRetry,     // kFixRetry, then clears the bit of the asked access on the backing's page 0
-  kVanishRetry,     // kFixRetry, then makes the backing's page 0 a kHole
-  kFallback,
-  kRefuseLastRetry,  // kFixRetry, then clears the bit of the asked access on the page of the last byte handed over
-};
-inline constexpr int kHandlerAnswers = 12;
-// In order: for a bitmap failure, the page's bit of that access is set; for a fault, the page becomes kRam
+// A handler puts a page in order: for a bitmap failure, the page's bit of that access is set; for a fault, the page becomes kRam
 // (its bytes as they were; a kBus page becomes kRam with all bytes zero). A page that is kRam already is left alone.
 // Each page that changes its state costs the handler one host call (World::failing_host_call); if that call fails, the
 // handler stops there and answers Fail(the failure's status: code kExhaustedCode, or kInvalidCode by World::host_error).
 inline constexpr int kExhaustedCode = 8;  // absl's RESOURCE_EXHAUSTED
 inline constexpr int kInvalidCode = 3;    // absl's INVALID_ARGUMENT
 
-// What each fallback call does, in call order; after the last one, kDo for ever. One script for all backings.
-enum class FallbackAnswer : uint8_t {
-  kDo,           // carries the operation out on the backing's slow bytes
-  kNone,         // NoFallback()
-  kFail,         // kScriptedCode, kScriptedText; moves nothing, names nothing
-  kFailMoved,    // moves min(3, length) bytes; its status says so and names start + min(3, length)
-  kFailAt,       // moves nothing; its status names start + length / 2
-  kFailOutside,  // moves nothing; its status names start + length + 1 and a count of length + 1: both to be ignored
-  kFailBlank,    // moves nothing; its status has no text, code OK (UNKNOWN counts), and names start - 1
-  kFailForeign,  // moves nothing; the status of a read at `start` of the empty memory: not one of the backing's own, so that what it
-                 // says of addresses is ignored, and of code kOutOfRangeCode
-  kFailOkResult,  // of a compare-exchange: a Result made of an OK status, which counts as an error (code kInvalidCode); else kFail
-};
-inline constexpr int kFallbackAnswers = 9;
 inline constexpr int kOutOfRangeCode = 11;  // absl's OUT_OF_RANGE
-// A compare-exchange fallback moves nothing in kFailMoved either: its status says 0 and names the start.
-
-// What each LockGpns and ExposeVa call does, in call order; after the last one, kOk for ever. One script for all backings.
-enum class LockAnswer : uint8_t {
-  kOk,
-  kFail,           // kScriptedCode, kScriptedText; names nothing
-  kFailNotMapped,  // NotMapped(), which keeps its kind
-  kFailAt,         // as kFail; names the middle of the range, or of the page listed last
-  kFailOutside,    // as kFail; names the first byte behind the range, or behind the highest page listed
-  kFailForeign,    // as FallbackAnswer's, a read at byte 1 of the range, or of the first page listed
-};
-inline constexpr int kLockAnswers = 6;
-
-// What each Subrange call of a backing gives, in call order; after the last one, kDefault for ever.
-enum class SubrangeAnswer : uint8_t {
-  kDefault,      // none: the default view
-  kOwn,          // a view of the backing's own, named kOwnName: the same addresses, but without mapping, IOVA, or a hook of its own
-  kWrongSize,    // one that is not of the size asked for
-  kFail,         // kScriptedCode, kScriptedText; names nothing
-  kFailAt,       // as kFail; names start + length / 2
-  kFailOutside,  // as kFail; names start + length + 1
-  kFailBelow,    // as kFail; names start - 1
-  kFailForeign,  // as FallbackAnswer's, a read at start
-  kFailOkResult,  // as FallbackAnswer's
-};
-inline constexpr int kSubrangeAnswers = 9;
 inline constexpr int kWrongSizeCode = 13;  // absl's INTERNAL
 
 // How a host call fails: the machine has no more (kResourceExhausted), or the caller is to blame (kInvalidArgument: the others).
@@ -147,13 +93,12 @@ enum class HostError : uint8_t {
 };
 inline constexpr int kHostErrors = 10;
 
-inline constexpr int kScriptedCode = 10;  // absl's ABORTED
-inline constexpr char kScriptedText[] = "scripted";
+inline constexpr int kScriptedCode = 10;  // absl's ABORTED: Reply::Says::kScripted
 
 struct World {
   uint8_t region_pages = 0;       // 0: one region (backings[0]); else 1, 2 or 4: a multi-region memory of that region size
   std::vector<Backing> backings;  // 1..kMaxBackings; a backing never exceeds region_pages
-  std::vector<HandlerAnswer> handler;
+  std::vector<HandlerAnswer> handler;  // the answers, one list each for all backings: see Answers
   std::vector<FallbackAnswer> fallback;
   std::vector<LockAnswer> lock;
   std::vector<SubrangeAnswer> subrange;
@@ -449,6 +394,7 @@ struct Outcome {
   std::vector<RangePart> parts = {};                // of the buffer, those without bytes left out
   std::vector<Span> spans;                          // of a lock that was just made
   std::vector<File> files = {};
+  std::string wrong_call = {};                      // the first call that a backing may not get: which, and what is wrong with it
   bool operator==(const Outcome&) const = default;
 };
 
