@@ -220,7 +220,8 @@ Stop LockState::Probe(const Entry& entry) const {
   const Piece piece{entry.region, entry.offset, entry.length};
   return WithAccess(request.access, [&](auto type) {
     ProbeTransfer<type()> transfer;
-    return RunPass(piece, 0, transfer, 0);
+    Checked checked;
+    return RunPass(piece, 0, transfer, 0, checked);
   });
 }
 

@@ -73,24 +73,41 @@ inline Stop StopAt(uint64_t done, const Fault& fault) {
   return {done + fault.offset, done + fault.offset, false, fault.write_refused()};
 }
 
+// How far the bits of a piece have been found set, and in which epoch. A page before `end` is not looked at again until a section moves
+// its bytes, unless something was revoked meanwhile (each grace period begins an epoch): else each Retry would look at all of them.
+struct Checked {
+  uint64_t end = 0;
+  uint64_t epoch = 0;  // 0: none
+};
+
 // Checks the bits of [done, length) and moves as much of it as will go.
 template <typename Transfer>
-Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done) {
+Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done, Checked& checked) {
   const Region& region = *piece.region;
-  uint64_t checked = piece.length;  // the first section's check covers the whole rest
+  const uint8_t* const bitmap = region.Bitmap(Transfer::kAccess);
+  const auto first_refused = [&](uint64_t from, uint64_t to) {
+    return region.FirstRefused(bitmap, piece.offset + from, to - from) - piece.offset;
+  };
+  // Loaded before the bits are: what is revoked after that makes the next pass look at all of them.
+  if (const uint64_t epoch = g_epoch.load(std::memory_order_acquire); epoch != checked.epoch) {
+    checked = {done, epoch};
+  }
   while (done < piece.length) {
     const ReadSection section(region.Guards(Transfer::kAccess));
-    const uint64_t refused =
-        region.FirstRefused(region.Bitmap(Transfer::kAccess), piece.offset + done, checked - done) - piece.offset;
-    if (refused != checked) [[unlikely]] {
+    const uint64_t length = std::min(piece.length - done, kSectionBytes);
+    uint64_t end = done + length;
+    uint64_t refused = first_refused(done, end);
+    if (const uint64_t seen = std::max(end, checked.end); refused == end && seen != piece.length) {
+      end = piece.length;
+      refused = checked.end = first_refused(seen, end);
+    }
+    if (refused != end) [[unlikely]] {
       return {done, refused, true, false};
     }
-    const uint64_t length = std::min(piece.length - done, kSectionBytes);
     if (auto fault = MoveInSteps(transfer, region.base + piece.offset + done, at + done, length)) [[unlikely]] {
       return StopAt(done, *fault);
     }
     done += length;
-    checked = std::min(piece.length, done + kSectionBytes);
   }
   return {piece.length, piece.length, false, false};
 }
@@ -134,8 +151,9 @@ bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure&
   if (region.base == nullptr) [[unlikely]] {
     return RunFallback(piece, at, transfer, 0, failure);
   }
+  Checked checked;
   for (uint64_t done = 0;;) {
-    const Stop stop = met ? *met : RunPass(piece, at, transfer, done);
+    const Stop stop = met ? *met : RunPass(piece, at, transfer, done, checked);
     met.reset();
     if (stop.offset == piece.length) [[likely]] {
       return true;

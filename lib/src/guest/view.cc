@@ -56,8 +56,14 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
   }
   auto view = std::make_shared<Memory>();
   view->name = memory_->name;
-  // Safe because ownership is all that `owned` is for: nothing is reached through it.
-  view->owned.push_back(std::const_pointer_cast<Memory>(memory_));
+  // A view of a view owns what that one owns: a chain of views would end in as many destructors, one within the other.
+  view->is_view = true;
+  if (memory_->is_view) {
+    view->owned = memory_->owned;
+  } else {
+    // Safe because ownership is all that `owned` is for: nothing is reached through it.
+    view->owned.push_back(std::const_pointer_cast<Memory>(memory_));
+  }
   Region& part = view->regions.emplace_back(*region);
   part.base = region->base == nullptr ? nullptr : region->base + in_region;
   part.start = 0;

@@ -20,8 +20,9 @@ struct Memory {
   DebugName name;
   std::vector<Region> regions;  // a power of two of them
   unsigned region_bits = 63;    // of one region: all addresses are its own
-  // What keeps the backings alive: the backings themselves, or (a view) the memory it shows a part of.
+  // What keeps the backings alive: the backings themselves, or (a view) the memory that is no view and that it shows a part of.
   std::vector<std::shared_ptr<void>> owned;
+  bool is_view = false;
   bool is_heap = false;  // owned[0] is an AlignedHeapMemory that only GuestMemory handles reach
 };
 
