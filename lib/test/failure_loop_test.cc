@@ -122,7 +122,7 @@ PagedRange Range() { return PagedRange::Create(100, 2 * kPage, kGpns).value(); }
 
 const Scenario kScenarios[] = {
     {"SparseMappingCreate", [](World& w) { return Keep(w, SparseMapping::Create(3 << 20)); }, 1},
-    {"Allocate", [](World& w) { return w.ram->Allocate(kPage, 2 * kPage); }, 2},
+    {"Allocate", [](World& w) { return w.ram->Allocate(kPage, 2 * kPage); }, 1},
     {"MapZero", [](World& w) { return w.ram->MapZero(kPage, 2 * kPage); }, 1},
     {"MapFile", [](World& w) { return w.ram->MapFile(kPage, 2 * kPage, w.file.fd(), 0, true); }, 2},
     {"Protect", [](World& w) { return w.ram->Protect(0, kSize, SparseMapping::Protection::kRead); }, 1},
@@ -173,7 +173,7 @@ const Scenario kScenarios[] = {
     {"EventWait", [](World& w) { return w.event.Wait(); }, 1},
     {"EventTryWait", [](World& w) { return Keep(w, w.event.TryWait()); }, 1},
     {"InProcessGuestCreate", [](World& w) { return Keep(w, InProcessGuest::Create("other", 1 << 30)); }, 2},
-    {"AddRam", [](World& w) { return w.guest->AddRam(8 * kPage, kPage); }, 2},
+    {"AddRam", [](World& w) { return w.guest->AddRam(8 * kPage, kPage); }, 1},
     {"NewRom", [](World& w) { return Keep(w, w.guest->NewRom(std::vector<std::byte>(kPage), "other")); }, 5},
     {"MapRom", [](World& w) { return Keep(w, w.rom->MapRom(8 * kPage, 0, kPage)); }, 2},
     {"MapToGuest", [](World& w) { return w.region.guest->MapToGuest(8 * kPage, true); }, 4},

@@ -221,7 +221,7 @@ TEST(SparseMapping, MoreMemoryThanTheMachineHasIsRefusedAndChangesNothing) {
   const Ram ram(kSize);
   ASSERT_TRUE(ram.mapping->Allocate(kPage, kPage).ok());
   ASSERT_TRUE(ram.memory.WritePlain<uint8_t>(kPage, 7).ok());
-  const Status status = ram.mapping->Allocate(0, kSize);
+  const Status status = ram.mapping->Allocate(0, kSize, SparseMapping::Commit::kReserve);
   if (status.ok()) {
     GTEST_SKIP() << "this machine has 4 TiB, or overcommits without limit (vm.overcommit_memory = 1)";
   }

@@ -233,11 +233,9 @@ Status ScriptedBacking::ChangeMapping(const Step& step) {
   const uint64_t length = step.count * kPageSize;
   Status status;
   switch (step.kind) {
-    case StepKind::kAllocate: {
-      const TwoHostCalls two;
+    case StepKind::kAllocate:
       status = arena_->Allocate(offset, length);
       break;
-    }
     case StepKind::kMapZero:
       status = arena_->MapZero(offset, length);
       break;
@@ -448,7 +446,6 @@ Status ScriptedBacking::Fix(const guestmem::PageFaultInfo& fault, uint64_t page)
     case PageState::kRam:
       return {};
     case PageState::kBus: {
-      const TwoHostCalls two;
       Status status = arena_->Allocate(page * kPageSize, kPageSize);
       if (status.ok()) {
         state_[page] = PageState::kRam;

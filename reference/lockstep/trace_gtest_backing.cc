@@ -58,15 +58,9 @@ void PutInOrder(const Facts& facts, Source& out) {
   if (facts.tracks) {
     out.Line("if (page[i] == Page::kRam) continue;");
     out.Line("const bool missing = page[i] == Page::kBus;");
-    if (facts.second_host_call) {
-      out.Line("g_two_host_calls = missing;");
-    }
     out.Line("Status status = missing ? ram->Allocate(i * kPageSize, kPageSize)");
     out.Line(
         "                        : ram->Protect(i * kPageSize, kPageSize, SparseMapping::Protection::kReadWrite);");
-    if (facts.second_host_call) {
-      out.Line("g_two_host_calls = false;");
-    }
     out.Line("if (!status.ok()) return status;");
     out.Line("page[i] = Page::kRam;");
   }

@@ -204,8 +204,7 @@ void Facts::LookAtWorld() {
     }
   }
   host_calls = world.failing_host_call != 0;
-  second_host_call =
-      host_calls && world.failing_host_call % 2 == 0 && (Has(StepKind::kAllocate) || file || (tracks && (bus || file)));
+  second_host_call = host_calls && world.failing_host_call % 2 == 0 && file;
 }
 
 void Facts::NameBytes() {

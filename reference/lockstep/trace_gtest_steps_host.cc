@@ -81,8 +81,7 @@ void Steps::ChangeBitmap() {
 
 void Steps::Change(const std::string& call) {
   const bool second =
-      facts_.second_host_call && (step().kind == StepKind::kAllocate || step().kind == StepKind::kMapFile ||
-                                  step().kind == StepKind::kMapFileBytes);
+      facts_.second_host_call && (step().kind == StepKind::kMapFile || step().kind == StepKind::kMapFileBytes);
   if (second) {
     out_.Line("g_two_host_calls = true;");
   }

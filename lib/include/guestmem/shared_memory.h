@@ -3,9 +3,11 @@
 //   auto ram = guestmem::SharedMemory::Create(uint64_t{4} << 30).value();
 //   auto memory = guestmem::GuestMemory::Create("ram", ram).value();
 //   send(socket, ram->sharing());   // fd by SCM_RIGHTS; the other process: mmap(MAP_SHARED, fd, file_offset)
+//   auto huge = guestmem::SharedMemory::Create(uint64_t{4} << 30, {.page_size = 2 << 20});   // on huge pages of 2 MiB
 //
 // The file is sealed: nobody who gets the descriptor can shrink it, and so make this process's accesses fault, or grow
-// it, or add seals. It can still punch holes (the bytes there become zero). Memory is taken when a page is first touched.
+// it, or add seals. It can still punch holes (the bytes there become zero). Memory is taken when a page is first touched
+// (huge pages: at creation).
 //
 // When not: memory that only this process uses (SparseMapping costs less); memory that must be taken away from a device:
 // clearing access bits does not reach a process that has mapped the file.
@@ -28,13 +30,20 @@
 
 namespace guestmem {
 
+struct SharedMemoryOptions {
+  // Bytes in a page of the file: a power of two. Over 4096, huge pages, which the host's administrator has set aside
+  // (/proc/sys/vm/nr_hugepages). They are reserved at creation, so that no touch finds none.
+  uint64_t page_size = kPageSize;
+};
+
 class SharedMemory final : public GuestMemoryAccess {
  public:
   static constexpr bool kLinear = true;
 
-  // `size` bytes, rounded up to pages, zeroed, mapped at a multiple of 1 GiB or 2 MiB where it is that large.
-  // Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted (address space, file descriptors).
-  static Result<std::shared_ptr<SharedMemory>> Create(uint64_t size);
+  // `size` bytes, rounded up to pages of that size, zeroed, mapped at a multiple of 1 GiB or 2 MiB where it is that large.
+  // Errors: kInvalidArgument (0, or 2^47 and more; huge pages of a size that this machine has not), kResourceExhausted (address
+  // space, file descriptors, huge pages).
+  static Result<std::shared_ptr<SharedMemory>> Create(uint64_t size, SharedMemoryOptions options = {});
 
   ~SharedMemory() override;
   SharedMemory(const SharedMemory&) = delete;

@@ -7,13 +7,19 @@
 //   (void)ram->Allocate(0, 16 << 20);                                        // 16 MiB of it is memory
 //   auto memory = guestmem::GuestMemory::Create("ram", ram).value();
 //
-// Offsets and lengths are bytes, page multiples, inside the mapping (else kInvalidArgument); length 0 does nothing.
+// Offsets and lengths are bytes, page multiples, inside the mapping (else kInvalidArgument); length 0 does nothing. A file of huge pages
+// (hugetlbfs, MFD_HUGETLB) is mapped by whole pages of its own, 2 MiB, say, and where it is mapped every call is by them.
 // Overlapping calls behave as mmap: the last one wins, per page. A failed call (kResourceExhausted; kInvalidArgument, if
 // what was handed in is to blame; kLocked) changed nothing.
 // Locked pages (GuestMemory::LockGpns, LockRange) stay as they are: every call that would map something else there, protect, discard,
 // unmap or move one is kLocked (ErrorInfo::gpn is the lowest). A page that was not there when it was locked is held by no
 // lock: it may be populated. Advice and binding belong to what is mapped when they are
 // given: call them after Allocate or MapFile, and again after the next.
+// Kernel mappings, of which a process has vm.max_map_count (65,530 by default): neighbouring pages made alike are one,
+// so populating page after page takes one or two, but page by page at random up to two a page. For a guest that chooses
+// the order, allocate all at once, since what is not touched costs nothing, and let an AccessBitmap say what is there; or
+// allocate 2 MiB at a time. Memory is made in place; a file is mapped elsewhere first, and takes as much address space again
+// for that moment. (So does memory before Linux 6.12.)
 // When not: to take memory away from running accesses without their noticing. They fail as at any missing page; where
 // they must not even begin, clear the access bits first (access_bitmap.h, rcu.h).
 // Threads: every method from any thread; a page that is being changed may be seen as it was or as it will be. Calls that change
@@ -36,6 +42,10 @@
 
 namespace guestmem {
 
+namespace host {
+class MappedParts;
+}
+
 class SparseMapping final : public GuestMemoryAccess {
  public:
   static constexpr bool kLinear = true;
@@ -43,6 +53,15 @@ class SparseMapping final : public GuestMemoryAccess {
   enum class Protection : uint8_t { kNone, kRead, kReadWrite };
 
   enum class HugePages : uint8_t { kAdvised, kRefused };
+
+  // Whether memory is set aside when it is allocated.
+  enum class Commit : uint8_t {
+    // Not: any amount can be had, as of SharedMemory, and the kernel looks for a page when it is first touched. Where
+    // it finds none it kills a process. (Under vm.overcommit_memory = 2 the kernel sets aside all the same.)
+    kOvercommit,
+    // As far as the kernel ever does (vm.overcommit_memory): what it can see that it will not have is refused now.
+    kReserve,
+  };
 
   // Reserves `size` bytes, rounded up to pages, at a multiple of 1 GiB if `size` is that much, else of 2 MiB if it is that
   // much, so that huge pages fit. Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted.
@@ -53,15 +72,16 @@ class SparseMapping final : public GuestMemoryAccess {
   SparseMapping& operator=(const SparseMapping&) = delete;
 
   // Fresh zeroed memory, readable and writable; what was there is gone.
-  Status Allocate(uint64_t offset, uint64_t length);
+  Status Allocate(uint64_t offset, uint64_t length, Commit commit = Commit::kOvercommit);
   // Zeroes that can be read but not written; costs no memory.
   Status MapZero(uint64_t offset, uint64_t length);
   // Bytes [file_offset, file_offset + length) of an open file, shared with all who map it: a store goes to the file. Pages
-  // beyond the file's end fault. `fd` may be closed afterwards. Errors: also kInvalidArgument (file_offset is not a
-  // multiple of the page size; the descriptor is bad, does not allow it, or is of nothing that can be mapped).
+  // beyond the file's end fault. `fd` may be closed afterwards. Errors: also kInvalidArgument (file_offset, or for
+  // a file of huge pages the host address or the length, is not a multiple of the file's page size; the descriptor is bad, does
+  // not allow it, or is of nothing that can be mapped).
   Status MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable);
-  // Changes what may be done; keeps the bytes. A page never populated becomes zeroed memory. Errors: also kInvalidArgument
-  // (to write a file opened for reading only; pages before the first such may have been changed).
+  // Changes what may be done; keeps the bytes. A page never populated becomes zeroed memory, as Commit::kOvercommit. Errors: also
+  // kInvalidArgument (to write a file opened for reading only).
   Status Protect(uint64_t offset, uint64_t length, Protection protection);
   // Gives the memory back, keeps the mapping: memory reads as zeroes again, a file's pages as the file has them.
   Status Decommit(uint64_t offset, uint64_t length);
@@ -88,9 +108,11 @@ class SparseMapping final : public GuestMemoryAccess {
  private:
   SparseMapping(std::byte* reserved, uint64_t reserved_size, std::byte* base, uint64_t size);
   Status Check(uint64_t offset, uint64_t length) const;
+  Status CheckWholePages(uint64_t offset, uint64_t length) const;  // under the mutex of locks_
+  template <typename Call, typename Changed>
+  Status Change(uint64_t offset, uint64_t length, const char* name, Call call, Changed changed);
   template <typename Call>
-  Status ChangePages(uint64_t offset, uint64_t length, const char* name, Call call);
-  Status Remap(uint64_t offset, uint64_t length, int protection, int flags);
+  Status Remap(uint64_t offset, uint64_t length, const char* name, int protection, uint64_t page_size, Call call);
 
   // What base_ was aligned in. The rest of it stays inaccessible on both sides.
   std::byte* const reserved_;
@@ -98,6 +120,7 @@ class SparseMapping final : public GuestMemoryAccess {
   std::byte* const base_;
   const uint64_t size_;
   detail::PageLocks locks_;  // whatever changes what stands behind a page holds its mutex
+  const std::unique_ptr<host::MappedParts> parts_;  // under that mutex
 };
 
 }  // namespace guestmem

@@ -2,24 +2,32 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/memfd.h>
 #include <linux/mempolicy.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <bit>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
 
+#include "guestmem/types.h"
 #include "types/error_rep.h"
 
 namespace guestmem {
 namespace {
 
 constinit std::atomic<detail::HostCallFilter> g_filter{nullptr};
+constinit std::atomic<uint64_t> g_file_page_size{0};  // 0: what the kernel says
 
 bool FailsNow(detail::HostCall call) {
   const detail::HostCallFilter filter = g_filter.load(std::memory_order_acquire);
@@ -36,6 +44,8 @@ bool FailsNow(detail::HostCall call) {
 }  // namespace
 
 void detail::SetHostCallFilter(HostCallFilter filter) { g_filter.store(filter, std::memory_order_release); }
+
+void detail::SetFilePageSize(uint64_t bytes) { g_file_page_size.store(bytes, std::memory_order_relaxed); }
 
 void detail::SetErrorMemory(bool available) { g_no_error_memory = !available; }
 
@@ -95,8 +105,41 @@ bool Replace(void* address, size_t length, int protection, int flags, int file, 
   return false;
 }
 
-int MakeMemfd(const char* name) {
-  return FailsNow(detail::HostCall::kMemfdCreate) ? -1 : memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+namespace {
+
+// Whether mmap(MAP_FIXED) leaves the old mapping where the kernel refuses to commit the new one.
+bool KernelRefusesFirst() {
+  static const bool answer = [] {
+    utsname kernel;
+    unsigned major = 0, minor = 0;
+    return uname(&kernel) == 0 && std::sscanf(kernel.release, "%u.%u", &major, &minor) == 2 &&
+           (major > 6 || (major == 6 && minor >= 12));
+  }();
+  return answer;
+}
+
+}  // namespace
+
+bool ReplaceByMemory(void* address, size_t length, int protection, int flags) {
+  // What no store can reach is never committed, so nothing is refused.
+  return (protection & PROT_WRITE) == 0 || KernelRefusesFirst()
+             ? Map(address, length, protection, flags | MAP_FIXED, -1, 0) != nullptr
+             : Replace(address, length, protection, flags, -1, 0);
+}
+
+uint64_t FilePageSize(int file) {
+  if (const uint64_t played = g_file_page_size.load(std::memory_order_relaxed); played != 0) {
+    return played;
+  }
+  struct statfs system;
+  // Of a descriptor that is none, mmap will say so.
+  return fstatfs(file, &system) == 0 && system.f_type == HUGETLBFS_MAGIC ? static_cast<uint64_t>(system.f_bsize) : kPageSize;
+}
+
+int MakeMemfd(const char* name, uint64_t page_size) {
+  const unsigned huge =
+      page_size == kPageSize ? 0 : MFD_HUGETLB | static_cast<unsigned>(std::countr_zero(page_size)) << MFD_HUGE_SHIFT;
+  return FailsNow(detail::HostCall::kMemfdCreate) ? -1 : memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | huge);
 }
 
 int Resize(int file, uint64_t size) {

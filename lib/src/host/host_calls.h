@@ -28,12 +28,19 @@ void Unmap(void* address, size_t length);
 bool CanRead(const void* address);
 
 // Puts a new mapping in the place of what [address, address + length) holds, or changes nothing. Made elsewhere and then
-// moved, because mmap(MAP_FIXED) takes the old mapping away first: before Linux 6.12 a file that refuses to be mapped, or
-// memory that cannot be had, would leave a hole for anyone's next mmap.
+// moved, because mmap(MAP_FIXED) takes the old mapping away before it asks the file, which may refuse: that would leave a hole for
+// anyone's next mmap.
 bool Replace(void* address, size_t length, int protection, int flags, int file, off_t offset);
+// The same for private memory without a file, in place, so that neighbours become one mapping and no second address space is
+// needed. Before Linux 6.12 the kernel took the old mapping away before it refused memory that a store could ask for, because too
+// much is committed: there, that kind is made elsewhere too.
+bool ReplaceByMemory(void* address, size_t length, int protection, int flags);
 
-// File descriptors, closed on exec; -1 on failure, with errno set.
-int MakeMemfd(const char* name);
+// The size of a file's pages, of which a mapping has only whole ones. More than kPageSize for files of huge pages (hugetlbfs).
+uint64_t FilePageSize(int file);
+
+// File descriptors, closed on exec; -1 on failure, with errno set. `page_size`: a power of two; over kPageSize, huge pages.
+int MakeMemfd(const char* name, uint64_t page_size);
 int Resize(int file, uint64_t size);
 int Seal(int file, int seals);
 int MakeEventfd();

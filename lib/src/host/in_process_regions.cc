@@ -33,6 +33,7 @@ struct FilePiece {
   std::shared_ptr<const OpenFile> file;
   uint64_t file_offset;
   bool writable;
+  uint64_t page_size;  // the file's: a piece is of whole ones
 };
 
 }  // namespace
@@ -54,6 +55,10 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
       return host::HostFailure(name_.c_str(), "dup", errno, AddressRange{offset, length});
     }
     const auto file = std::make_shared<const OpenFile>(own);
+    const uint64_t page = host::FilePageSize(own);
+    if (offset % page != 0) {
+      return NotWholePages(page, offset, length);
+    }
     // Elsewhere first, so that what cannot be mapped is refused now, whether the guest sees the region or not.
     const Result<std::shared_ptr<SparseMapping>> trial = SparseMapping::Create(length);
     status = trial.ok() ? trial.value()->MapFile(0, length, own, file_offset, writable) : trial.status();
@@ -67,7 +72,7 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
       return guest_->Relabel(status, name_, offset, length);
     }
     Forget(offset, length);
-    pieces_.emplace(offset, FilePiece{length, file, file_offset, writable});
+    pieces_.emplace(offset, FilePiece{length, file, file_offset, writable, page});
     return {};
   }
 
@@ -93,6 +98,11 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     const std::lock_guard lock(guest_->layout_);
     if (gpa_) {
       return guest_->Error(name_, ErrorKind::kInvalidArgument, gpa, length_, "the region is in the guest already");
+    }
+    for (const auto& [offset, piece] : pieces_) {
+      if (gpa % piece.page_size != 0) {
+        return NotWholePages(piece.page_size, gpa, length_);
+      }
     }
     Status status = guest_->Claim(gpa, length_, name_);
     if (!status.ok()) {
@@ -132,7 +142,23 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     if (offset > length_ || length > length_ - offset) {
       return guest_->Error(name_, ErrorKind::kInvalidArgument, offset, length, "outside the region");
     }
+    // A page of a file stays whole, also while the guest does not see it.
+    for (const uint64_t edge : {offset, offset + length}) {
+      const auto next = pieces_.upper_bound(edge);
+      if (next == pieces_.begin()) {
+        continue;
+      }
+      const auto& [start, piece] = *std::prev(next);
+      if (edge - start < piece.length && (edge - start) % piece.page_size != 0) {
+        return NotWholePages(piece.page_size, offset, length);
+      }
+    }
     return {};
+  }
+
+  Status NotWholePages(uint64_t page, uint64_t start, uint64_t length) const {
+    return guest_->Error(name_, ErrorKind::kInvalidArgument, start, length,
+                         "not a whole number of the file's pages of " + std::to_string(page) + " bytes");
   }
 
   // Cuts [offset, offset + length) out of the pieces.
@@ -152,10 +178,10 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
       }
       next = pieces_.erase(next);
       if (start < offset) {
-        pieces_.emplace(start, FilePiece{offset - start, piece.file, piece.file_offset, piece.writable});
+        pieces_.emplace(start, FilePiece{offset - start, piece.file, piece.file_offset, piece.writable, piece.page_size});
       }
       if (piece_end > end) {
-        pieces_.emplace(end, FilePiece{piece_end - end, piece.file, piece.file_offset + (end - start), piece.writable});
+        pieces_.emplace(end, FilePiece{piece_end - end, piece.file, piece.file_offset + (end - start), piece.writable, piece.page_size});
       }
     }
   }

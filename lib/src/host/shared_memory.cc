@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include <bit>
+
 #include "host/host_calls.h"
 #include "host/host_error.h"
 #include "host/reservation.h"
@@ -14,12 +16,16 @@ constexpr char kName[] = "shared memory";
 
 }  // namespace
 
-Result<std::shared_ptr<SharedMemory>> SharedMemory::Create(uint64_t size) {
-  if (size == 0 || size > host::kMaxMapping) {
+Result<std::shared_ptr<SharedMemory>> SharedMemory::Create(uint64_t size, SharedMemoryOptions options) {
+  const uint64_t page = options.page_size;
+  if (page < kPageSize || !std::has_single_bit(page)) {
+    return host::CreateError(kName, ErrorKind::kInvalidArgument, {0, size}, "the page size must be a power of two from 4096 on");
+  }
+  if (size == 0 || size > host::kMaxMapping || page > host::kMaxMapping) {
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {0, size}, "the size must be 1 to 2^47 - 4096 bytes");
   }
-  const uint64_t rounded = (size + kPageSize - 1) / kPageSize * kPageSize;
-  const int fd = host::MakeMemfd("guestmem");
+  const uint64_t rounded = (size + page - 1) / page * page;  // still below 2^48
+  const int fd = host::MakeMemfd("guestmem", page);
   if (fd < 0) {
     return host::HostFailure(kName, "memfd_create", errno, {0, size});
   }
@@ -29,7 +35,7 @@ Result<std::shared_ptr<SharedMemory>> SharedMemory::Create(uint64_t size) {
     failed = "ftruncate";
   } else if (host::Seal(fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     failed = "fcntl(F_ADD_SEALS)";
-  } else if (made = host::Reserve(rounded); made.start == nullptr) {
+  } else if (made = host::Reserve(rounded, page); made.start == nullptr) {
     failed = "mmap";
   } else if (host::Map(made.base, rounded, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == nullptr) {
     failed = "mmap of a file";

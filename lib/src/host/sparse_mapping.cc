@@ -3,19 +3,28 @@
 #include <errno.h>
 
 #include <limits>
+#include <memory>
 #include <string>
 
 #include "guestmem/detail/schedule.h"
 #include "host/host_calls.h"
 #include "host/host_error.h"
+#include "host/mapped_parts.h"
 #include "host/reservation.h"
 
 namespace guestmem {
 namespace {
 
+using Part = host::MappedParts::Part;
+
 constexpr char kName[] = "sparse mapping";
 
-Status HostFailure(const char* call, AddressRange range) { return host::HostFailure(kName, call, errno, range); }
+[[gnu::cold]] Status HostFailure(const char* call, AddressRange range) { return host::HostFailure(kName, call, errno, range); }
+
+[[gnu::cold]] Status NotWholePages(uint64_t page, AddressRange range) {
+  return host::CreateError(kName, ErrorKind::kInvalidArgument, range,
+                           "not a whole number of the file's pages of " + std::to_string(page) + " bytes, here and in the file");
+}
 
 }  // namespace
 
@@ -32,7 +41,12 @@ Result<std::shared_ptr<SparseMapping>> SparseMapping::Create(uint64_t size) {
 }
 
 SparseMapping::SparseMapping(std::byte* reserved, uint64_t reserved_size, std::byte* base, uint64_t size)
-    : reserved_(reserved), reserved_size_(reserved_size), base_(base), size_(size), locks_(kName, size / kPageSize, base) {}
+    : reserved_(reserved),
+      reserved_size_(reserved_size),
+      base_(base),
+      size_(size),
+      locks_(kName, size / kPageSize, base),
+      parts_(std::make_unique<host::MappedParts>(size, Part{PROT_NONE, kPageSize})) {}
 
 SparseMapping::~SparseMapping() { host::Unmap(reserved_, reserved_size_); }
 
@@ -46,34 +60,60 @@ Status SparseMapping::Check(uint64_t offset, uint64_t length) const {
   return {};
 }
 
-// Makes `call`, a host call that changes all of these pages and says whether it did, unless one of them is locked.
-template <typename Call>
-Status SparseMapping::ChangePages(uint64_t offset, uint64_t length, const char* name, Call call) {
+Status SparseMapping::CheckWholePages(uint64_t offset, uint64_t length) const {
+  const uint64_t page = parts_->PageCutBy(offset, offset + length);
+  return page == 0 ? Status() : NotWholePages(page, {offset, length});
+}
+
+// Lets `call` change these pages, unless one of them is locked; false: it has not, and errno says why. `changed(part)` is what
+// becomes of each part then.
+template <typename Call, typename Changed>
+Status SparseMapping::Change(uint64_t offset, uint64_t length, const char* name, Call call, Changed changed) {
   Status status = Check(offset, length);
   if (!status.ok() || length == 0) {
     return status;
   }
   return locks_.IfUnlocked({offset / kPageSize, length / kPageSize}, [&] {
     GUESTMEM_SCHEDULE_POINT(kRemap, base_ + offset);
-    return call(base_ + offset) ? Status() : HostFailure(name, {offset, length});
+    const uint64_t end = offset + length;
+    Status result = CheckWholePages(offset, length);
+    if (!result.ok()) {
+      return result;
+    }
+    if (!parts_->Cut(offset, end)) {
+      result = host::CreateError(kName, ErrorKind::kResourceExhausted, {offset, length});
+    } else if (call(base_ + offset)) {
+      parts_->ForEach(offset, end, [&](uint64_t, uint64_t, Part& part) { changed(part); });
+    } else {
+      result = HostFailure(name, {offset, length});
+    }
+    parts_->Join(offset, end);
+    return result;
   });
 }
 
-Status SparseMapping::Remap(uint64_t offset, uint64_t length, int protection, int flags) {
-  return ChangePages(offset, length, "mmap", [&](std::byte* start) {
-    // Without a reservation of memory nothing can fail once mmap has taken the old mapping away.
-    return (flags & MAP_NORESERVE) != 0 ? host::Map(start, length, protection, flags | MAP_FIXED, -1, 0) != nullptr
-                                        : host::Replace(start, length, protection, flags, -1, 0);
-  });
+// The same for what maps something else there: all of it, or nothing.
+template <typename Call>
+Status SparseMapping::Remap(uint64_t offset, uint64_t length, const char* name, int protection, uint64_t page_size, Call call) {
+  return Change(offset, length, name, call, [&](Part& part) { part = {protection, page_size}; });
 }
 
-Status SparseMapping::Allocate(uint64_t offset, uint64_t length) {
-  return Remap(offset, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+Status SparseMapping::Allocate(uint64_t offset, uint64_t length, Commit commit) {
+  constexpr int kAccess = PROT_READ | PROT_WRITE;
+  const int flags = commit == Commit::kReserve ? MAP_PRIVATE | MAP_ANONYMOUS : host::kReservedFlags;
+  return Remap(offset, length, "mmap", kAccess, kPageSize,
+               [&](std::byte* start) { return host::ReplaceByMemory(start, length, kAccess, flags); });
 }
 
-Status SparseMapping::MapZero(uint64_t offset, uint64_t length) { return Remap(offset, length, PROT_READ, host::kReservedFlags); }
+Status SparseMapping::MapZero(uint64_t offset, uint64_t length) {
+  return Remap(offset, length, "mmap", PROT_READ, kPageSize,
+               [&](std::byte* start) { return host::ReplaceByMemory(start, length, PROT_READ, host::kReservedFlags); });
+}
 
-Status SparseMapping::Unmap(uint64_t offset, uint64_t length) { return Remap(offset, length, PROT_NONE, host::kReservedFlags); }
+Status SparseMapping::Unmap(uint64_t offset, uint64_t length) {
+  return Remap(offset, length, "mmap", PROT_NONE, kPageSize,
+               [&](std::byte* start) { return host::ReplaceByMemory(start, length, PROT_NONE, host::kReservedFlags); });
+}
 
 Status SparseMapping::MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable) {
   Status status = Check(offset, length);
@@ -85,22 +125,37 @@ Status SparseMapping::MapFile(uint64_t offset, uint64_t length, int fd, uint64_t
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {offset, length},
                              "the file offset must be a multiple of 4096, and the end below 2^63");
   }
+  const uint64_t page = host::FilePageSize(fd);
+  if ((reinterpret_cast<uintptr_t>(base_ + offset) | length | file_offset) % page != 0) {
+    return NotWholePages(page, {offset, length});
+  }
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  return ChangePages(offset, length, "mmap of a file", [&](std::byte* start) {
+  return Remap(offset, length, "mmap of a file", protection, page, [&](std::byte* start) {
     return host::Replace(start, length, protection, MAP_SHARED, fd, static_cast<off_t>(file_offset));
   });
 }
 
 Status SparseMapping::Protect(uint64_t offset, uint64_t length, Protection protection) {
   constexpr int kBits[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
-  return ChangePages(offset, length, "mprotect", [&](std::byte* start) {
-    return host::Protect(start, length, kBits[static_cast<size_t>(protection)]) == 0;
-  });
+  const int wanted = kBits[static_cast<size_t>(protection)];
+  const auto call = [&](std::byte* start) {
+    if (host::Protect(start, length, wanted) == 0) {
+      return true;
+    }
+    // The kernel changes one of its mappings after the other and may refuse a later one: those before it get back what they had.
+    const int reason = errno;
+    parts_->ForEach(offset, offset + length, [&](uint64_t first, uint64_t end, const Part& part) {
+      mprotect(base_ + first, end - first, part.protection);
+    });
+    errno = reason;
+    return false;
+  };
+  return Change(offset, length, "mprotect", call, [&](Part& part) { part.protection = wanted; });
 }
 
 Status SparseMapping::Decommit(uint64_t offset, uint64_t length) {
-  return ChangePages(offset, length, "madvise",
-                     [&](std::byte* start) { return host::Advise(start, length, MADV_DONTNEED) == 0; });
+  return Change(
+      offset, length, "madvise", [&](std::byte* start) { return host::Advise(start, length, MADV_DONTNEED) == 0; }, [](Part&) {});
 }
 
 Status SparseMapping::WaitUnlocked(uint64_t offset, uint64_t length, std::chrono::steady_clock::time_point deadline) {
@@ -113,12 +168,16 @@ Status SparseMapping::AdviseHugePages(uint64_t offset, uint64_t length, HugePage
   if (!status.ok() || length == 0) {
     return status;
   }
+  status = locks_.IfUnlocked({}, [&] { return CheckWholePages(offset, length); });  // advice is given to locked pages, too
+  if (!status.ok()) {
+    return status;
+  }
   if (host::Advise(base_ + offset, length, advice == HugePages::kAdvised ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) == 0) {
     return {};
   }
   if (errno == EINVAL) {
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {offset, length},
-                             "madvise: this kernel has no transparent huge pages");
+                             "madvise: this kernel has no transparent huge pages, or not for what is mapped there");
   }
   return HostFailure("madvise", {offset, length});
 }
@@ -137,8 +196,9 @@ Status SparseMapping::BindToNode(uint64_t offset, uint64_t length, unsigned node
   }
   // It moves memory: a device that was given the physical pages of a locked one goes on using them.
   return locks_.IfUnlocked({offset / kPageSize, length / kPageSize}, [&] {
-    if (host::BindToNode(base_ + offset, length, node) == 0) {
-      return Status();
+    Status whole = CheckWholePages(offset, length);
+    if (!whole.ok() || host::BindToNode(base_ + offset, length, node) == 0) {
+      return whole;
     }
     if (errno == ENOSYS) {
       return host::CreateError(kName, ErrorKind::kInvalidArgument, {offset, length},

@@ -15,7 +15,7 @@ enum class HostCall : uint8_t {
   kFtruncate,
   kEventfd,
   kAllocate,
-  kMremap,     // the second half of putting a new mapping in an old one's place
+  kMremap,     // the second half of putting a file, or on older kernels memory, in a mapping's place
   kMadvise,
   kMbind,
   kSeal,       // fcntl(F_ADD_SEALS)
@@ -28,6 +28,10 @@ enum class HostCall : uint8_t {
 // (ENOMEM if it set none). Null (the default) lets all through. For harnesses; not for production.
 using HostCallFilter = bool (*)(HostCall call);
 void SetHostCallFilter(HostCallFilter filter);
+
+// What every file's pages are from now on, in bytes, as far as the library asks; 0 (the default): what they are. For machines without
+// huge pages to try: a file of small ones takes all that one of huge ones would. For harnesses; not for production.
+void SetFilePageSize(uint64_t bytes);
 
 // Whether there is memory to describe errors with (the default). Without, each is kResourceExhausted and says no more; what it
 // stands for happens all the same. For harnesses; not for production.
