@@ -31,15 +31,15 @@ target=${positional[0]} input=$(realpath -- "${positional[1]}")
   die 2 "unknown target '$target'; known: $(cd "$root/fuzz" && printf '%s ' *_fuzzer.cc | sed 's/\.cc//g')"
 [ -r "$input" ] || die 2 "cannot read '$input'"
 
-# concurrent_fuzzer's traces have a tool and an engine of their own, vmm_fuzzer's a tool. The other targets run a trace that they
-# have edited, and save that one.
+# concurrent_fuzzer's and vmm_fuzzer's traces are of sorts of their own, and the former have an engine of their own. The other targets
+# run a trace that they have edited, and save that one.
 dir=$root/build/default
-tool=trace libraries=("$dir/lib/libguestmem.a") defines=() kept_test=lib/test kept_trace=corpus/seeds
+sort=lockstep libraries=("$dir/lib/libguestmem.a") defines=() kept_test=lib/test kept_trace=corpus/seeds
 if [ "$target" = concurrent_fuzzer ]; then
-  tool=schedule libraries=("$dir/reference/libguestmem_schedule.a" "$dir/lib/libguestmem_scheduled.a")
+  sort=schedule libraries=("$dir/reference/libguestmem_schedule.a" "$dir/lib/libguestmem_scheduled.a")
   defines=(-DGUESTMEM_SCHEDULED) kept_test=reference/schedule kept_trace=
 elif [ "$target" = vmm_fuzzer ]; then
-  tool=vmm kept_trace=corpus/seeds/vmm
+  sort=vmm kept_trace=corpus/seeds/vmm
 fi
 
 out=$root/build/repro
@@ -51,12 +51,12 @@ say "repro: build $target, replay $(shown "$input"), minimise, write a test"
 configure default "$dir"
 mkdir -p -- "$out"
 rm -f -- "$trace" "$test"
-cmake --build "$dir" --parallel "$jobs" --target "$target" "$tool" >"$log" 2>&1 ||
+cmake --build "$dir" --parallel "$jobs" --target "$target" trace >"$log" 2>&1 ||
   { cat "$log" >&2 && die 2 "the build failed"; }
 
 status=0
 GUESTMEM_SAVE_TRACE=$trace timeout 5 "$dir/fuzz/$target" "$input" || status=$?
-if [ "$tool" != trace ]; then "$dir/fuzz/$tool" show "$input" >"$trace"; fi
+if [ "$sort" != lockstep ]; then "$dir/fuzz/trace" show "$input" "--sort=$sort" >"$trace"; fi
 if [ "$status" -eq 0 ]; then
   rm -f -- "$trace"
   say "passes: no divergence, no crash"
@@ -76,10 +76,10 @@ if [ ! -s "$trace" ]; then
 else
   if [ "$status" -eq 124 ]; then say "it hangs" && cat -- "$trace"; fi
   say "minimal trace"
-  "$dir/fuzz/$tool" minimise "$trace" -o "$trace" || [ $? -eq 1 ] || die 2 "cannot be minimised"
-  "$dir/fuzz/$tool" test "$trace" -o "$test" || die 2 "cannot be written as a test"
+  "$dir/fuzz/trace" minimise "$trace" -o "$trace" || [ $? -eq 1 ] || die 2 "cannot be minimised"
+  "$dir/fuzz/trace" test "$trace" -o "$test" || die 2 "cannot be written as a test"
   if command -v clang-format >/dev/null; then clang-format -i --style="file:$root/.clang-format" "$test"; fi
-  say "trace: $(shown "$trace"); run it again: $(shown "$dir/fuzz/$tool") run $(shown "$trace")"
+  say "trace: $(shown "$trace"); run it again: $(shown "$dir/fuzz/trace") run $(shown "$trace")"
   build_test || { cat "$log" >&2 && die 2 "the generated test doesn't build: $(shown "$test")"; }
   if timeout 5 "${test%.cc}" >"$out/$name.log" 2>&1; then
     say "test: $(shown "$test"): IT $(grep -q '^\[  SKIPPED ' "$out/$name.log" && echo SKIPS || echo PASSES), so it doesn't show the difference"

@@ -23,8 +23,8 @@ done
 
 dir=${GUESTMEM_BUILD_DIR:-$root/build/default}
 if [ -z "${GUESTMEM_BUILD_DIR:-}" ]; then configure default "$dir"; fi
-cmake --build "$dir" --parallel "$jobs" --target schedule >&2
-out=$(taskset -c 0 "$dir/fuzz/schedule" bench --seconds "$seconds")
+cmake --build "$dir" --parallel "$jobs" --target trace >&2
+out=$(taskset -c 0 "$dir/fuzz/trace" bench --seconds "$seconds")
 printf '%s\n' "$out"
 if $check; then
   awk -v bar="$bar" '/schedules\/s/ && $(NF - 1) < bar { low = 1 } END { exit low }' <<<"$out" || die 1 "below $bar schedules/s"

@@ -7,7 +7,7 @@
 #   --check   only report: what is missing and the command that installs it; exit status 1 if anything is
 #   --afl     also AFL++, which ci/fuzz.sh --engine=afl needs
 #   --compilers   also every compiler of Debian 12 that the library supports, for ci/compilers.sh
-#   --all     also what nothing has to have (AFL++, Abseil, hyperfine)
+#   --all     also what nothing has to have (AFL++, hyperfine)
 #
 # As root it uses apt-get, else sudo; with neither it names the command and ends with status 1.
 set -euo pipefail
@@ -27,6 +27,7 @@ llvm-19|llvm-symbolizer-19|names and lines in sanitizer reports; coverage
 libgtest-dev|-|GoogleTest: unit tests
 libgmock-dev|-|GoogleMock: matchers in unit tests
 librapidcheck-dev|-|rapidcheck: properties
+libabsl-dev|-|Abseil: the trace tool; conversions to its status types
 libbenchmark-dev|-|Google Benchmark: speed
 python3|python3|drives the fuzzers (standard library only)
 "
@@ -39,7 +40,6 @@ lld-22|ld.lld-22|its LTO
 llvm-22|llvm-profdata-22|its profiles
 "
 later="
-libabsl-dev|-|Abseil: conversions to its status types are tested where it is
 hyperfine|hyperfine|times whole programs
 "
 

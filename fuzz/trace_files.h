@@ -1,4 +1,4 @@
-// Files of a trace, of whichever kind, in either spelling: text or bytes.
+// Files of traces, of whichever sort, in either spelling: text or bytes.
 
 #ifndef GUESTMEM_FUZZ_TRACE_FILES_H_
 #define GUESTMEM_FUZZ_TRACE_FILES_H_
@@ -17,6 +17,8 @@
 #include <utility>
 #include <variant>
 #include <vector>
+
+#include "fuzz/trace_sorts.h"
 
 namespace fuzz {
 
@@ -50,10 +52,27 @@ inline bool LooksLikeText(const std::string& file, std::string_view content) {
   return false;
 }
 
+// A trace of a file.
+struct Loaded {
+  std::string file;
+  const Sort* sort;  // null: this program has not got it
+  Bytes trace;
+
+  std::string stem() const { return std::filesystem::path(file).stem().string(); }
+};
+
+// A text's first line says of which sort it is, else the folder of a fuzz target that has its own, or `wanted`.
+inline std::string SortName(const std::string& file, std::string_view content, bool text, const std::string& wanted) {
+  const auto is = [&](std::string_view header, std::string_view folder) {
+    return text ? content.find(header) != content.npos : wanted.empty() && file.find(folder) != file.npos;
+  };
+  if (is("guestmem vmm", "vmm_fuzzer")) return "vmm";
+  if (is("guestmem schedule", "concurrent_fuzzer")) return "schedule";
+  return text || wanted.empty() ? "lockstep" : wanted;
+}
+
 // Says what is wrong with the file where it returns nullopt.
-template <typename Trace, typename TextError>
-std::optional<Trace> Load(const std::string& file, Trace from_bytes(std::span<const uint8_t>),
-                          std::variant<Trace, TextError> from_text(std::string_view)) {
+inline std::optional<Loaded> Load(const std::string& file, const std::string& wanted = "") {
   std::error_code error;
   std::ifstream stream(file, std::ios::binary);
   if (!stream || std::filesystem::is_directory(file, error)) {
@@ -61,16 +80,18 @@ std::optional<Trace> Load(const std::string& file, Trace from_bytes(std::span<co
     return std::nullopt;
   }
   const std::string content{std::istreambuf_iterator<char>(stream), {}};
-  if (!LooksLikeText(file, content)) {
-    // Safe because a char object may be read as unsigned char.
-    return from_bytes({reinterpret_cast<const uint8_t*>(content.data()), content.size()});
-  }
-  auto parsed = from_text(content);
-  if (const auto* refused = std::get_if<TextError>(&parsed)) {
+  const bool text = LooksLikeText(file, content);
+  const std::string name = SortName(file, content, text, wanted);
+  const auto sort = std::find_if(Sorts().begin(), Sorts().end(), [&](const Sort& each) { return each.name == name; });
+  if (sort == Sorts().end()) return Loaded{file, nullptr, {}};
+  // Safe because a char object may be read as unsigned char.
+  if (!text) return Loaded{file, &*sort, sort->from_bytes({reinterpret_cast<const uint8_t*>(content.data()), content.size()})};
+  auto parsed = sort->from_text(content);
+  if (const auto* const refused = std::get_if<reference::trace::TextError>(&parsed)) {
     std::fprintf(stderr, "%s:%d: %s\n", file.c_str(), refused->line, refused->reason.c_str());
     return std::nullopt;
   }
-  return std::get<Trace>(std::move(parsed));
+  return Loaded{file, &*sort, std::get<Bytes>(std::move(parsed))};
 }
 
 }  // namespace fuzz

@@ -1,167 +1,183 @@
-// The trace tool: shows traces as text, runs them against the engine and the model, turns texts into fuzzer inputs.
+// The trace tool, for traces of every sort: shows, runs, encodes, minimises, counts, searches schedules, writes tests. Built twice, as
+// `trace` and as `trace_scheduled`, which `trace` becomes where the traces are concurrent ones.
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <memory>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "fuzz/in_child.h"
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "fuzz/trace_files.h"
-#include "reference/lockstep/engine_subject.h"
-#include "reference/lockstep/lockstep.h"
-#include "reference/lockstep/minimise.h"
-#include "reference/lockstep/trace.h"
-#include "reference/lockstep/trace_gtest.h"
+#include "fuzz/trace_sorts.h"
+
+ABSL_FLAG(std::string, o, "", "encode, minimise, test: the file to write, or for several traces a directory; search: where a failing trace goes");
+ABSL_FLAG(std::string, sort, "", "lockstep, vmm or schedule: what bytes are whose path does not say it (lockstep); a text's first line says it");
+ABSL_FLAG(double, seconds, 10, "search: how long to try random schedules of random traces; bench: how long to measure each");
+ABSL_FLAG(uint64_t, seed, 1, "search, bench: of random traces and schedules");
+ABSL_FLAG(uint64_t, preemptions, 2, "search: of each trace's schedules, those with up to so many");
 
 namespace {
 
-constexpr int kAgree = 0, kDiverge = 1, kBadInput = 2;
+using fuzz::Bytes;
+using fuzz::Loaded;
+using fuzz::Sort;
+using Path = std::filesystem::path;
+
+constexpr int kRight = 0, kWrong = 1, kBadInput = 2;
 
 constexpr char kHelp[] =
-    "usage: trace COMMAND FILE... [-o OUT]\n"
+    "trace COMMAND [FILE...] [FLAG...]\n"
     "\n"
-    "  show      print each trace as text (decode is the same)\n"
-    "  run       run each trace on the engine and on the model, and say where they first differ\n"
-    "  encode    write each trace as a fuzzer input to OUT: a file, or for several traces a directory\n"
-    "  minimise  write the smallest trace found that diverges, crashes or hangs like FILE to OUT, as text\n"
-    "  test      write each trace as a C++ test (GoogleTest, the engine's public headers) to OUT or to standard output\n"
+    "  show FILE...        print each trace as text\n"
+    "  run FILE...         run each; where the engine and its judge differ, print where they first do\n"
+    "  encode FILE... -o   write each as a fuzzer input\n"
+    "  minimise FILE... -o write the smallest trace found that diverges, crashes or hangs like FILE, as text\n"
+    "  test FILE... -o     write each as a C++ test (GoogleTest, public headers; without -o: print it)\n"
+    "  stats FILE...       run each; print how often each operation came, succeeded, and failed with which error\n"
+    "\n"
+    "  search [FILE...]    run every schedule of each concurrent trace, or of the built-in scenarios, with up to --preemptions; then\n"
+    "                      random ones for --seconds. Stops at the first that is wrong\n"
+    "  bench               print how many schedules of a two-thread, six-op trace run in a second\n"
+    "  scenarios -o DIR    write the built-in scenarios as fuzzer inputs\n"
     "\n"
     "FILE is a trace in either spelling: text (see corpus/seeds) or bytes (a fuzzer's input or crash file).\n"
-    "Exit status: 0 all agree, 1 a divergence, 2 an unusable argument or file.\n";
+    "Exit status: 0 all right, 1 something is wrong with a trace, 2 an unusable argument or file.";
 
-int Complain(const std::string& file, const std::string& what) {
-  std::fprintf(stderr, "%s: %s\n", file.c_str(), what.c_str());
+int Complain(std::string_view what) {
+  absl::FPrintF(stderr, "trace: %s\n", std::string(what));
   return kBadInput;
 }
 
-int Show(const std::string& file, const reference::Trace& trace, bool several) {
-  if (several) std::printf("# %s\n", file.c_str());
-  std::printf("%s", reference::ToText(trace).c_str());
-  return kAgree;
+// Goes on as the program that has the other sorts.
+[[noreturn]] void BecomeTheOther(char** argv) {
+  const Path own = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string other = own.filename() == "trace" ? (own.parent_path() / "trace_scheduled").string() : "";
+  if (!other.empty()) execv(other.c_str(), argv);
+  std::_Exit(Complain(other.empty() ? absl::StrCat("no sort '", absl::GetFlag(FLAGS_sort), "'; see --help") : absl::StrCat(other, " is not there: build it")));
 }
 
-int Run(const std::string& file, const reference::Trace& trace) {
-  const std::unique_ptr<reference::Subject> subject = reference::MakeEngineSubject();
-  const reference::Verdict verdict = reference::Lockstep(*subject).Run(trace);
-  if (!verdict) {
-    std::printf("%s: agree (%zu ops)\n", file.c_str(), trace.ops.size());
-    return kAgree;
+int WriteText(const std::string& out, const std::string& text, int status) {
+  return fuzz::Write(out, {text.begin(), text.end()}) ? status : kBadInput;
+}
+
+int Run(const Loaded& loaded) {
+  const std::string wrong = loaded.sort->run(loaded.trace);
+  if (wrong.empty()) {
+    absl::PrintF("%s: right\n", loaded.file);
+    return kRight;
   }
-  std::printf("%s: diverge\n%s", file.c_str(), reference::Report(trace, *verdict).c_str());
-  return kDiverge;
+  absl::PrintF("%s: wrong\n%s\n", loaded.file, wrong);
+  return kWrong;
 }
 
-int Write(const std::string& file, std::string_view content, const std::filesystem::path& out) {
-  std::ofstream stream(out, std::ios::binary);
-  stream.write(content.data(), static_cast<std::streamsize>(content.size()));
-  stream.close();
-  return stream ? kAgree : Complain(file, "cannot write " + out.string());
-}
-
-int Encode(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
-  const std::vector<uint8_t> bytes = reference::ToBytes(trace);
-  // Safe because any object may be read as char.
-  return Write(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, out);
-}
-
-// What a trace does, seen from outside: it may crash or hang.
-reference::Verdict RunInChild(const reference::Trace& trace) {
-  return fuzz::JudgeInChild<reference::Divergence>(trace.ops.size(), [&] {
-    const std::unique_ptr<reference::Subject> subject = reference::MakeEngineSubject();
-    return reference::Lockstep(*subject).Run(trace);
-  });
-}
-
-int Minimise(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
-  constexpr uint64_t kMostRuns = 4000;
-  const reference::Verdict verdict = RunInChild(trace);
-  if (!verdict) {
-    std::printf("%s: agree (%zu ops)\n", file.c_str(), trace.ops.size());
-    return kAgree;
+int Minimise(const Loaded& loaded, const std::string& out) {
+  const std::optional<fuzz::Minimal> minimal = loaded.sort->minimise(loaded.trace);
+  if (!minimal) {
+    absl::PrintF("%s: right\n", loaded.file);
+    return kRight;
   }
-  const reference::Minimised minimal = reference::Minimise(RunInChild, trace, *verdict, verdict->field == "hang" ? kMostRuns / 20 : kMostRuns);
-  if (verdict->field == "hang" || verdict->field == "crash") {
-    std::printf("%s\nthe process: %s\n", reference::ToText(minimal.trace).c_str(), minimal.divergence.actual.c_str());
-  } else {
-    std::printf("%s", reference::Report(minimal.trace, minimal.divergence).c_str());
-  }
-  const int written = Write(file, reference::ToText(minimal.trace), out);
-  return written == kAgree ? kDiverge : written;
+  absl::PrintF("%s\n", minimal->report);
+  return WriteText(out, loaded.sort->to_text(minimal->trace), kWrong);
 }
 
-int Test(const std::string& file, const reference::Trace& trace, const std::filesystem::path& out) {
-  const reference::TestSource source = reference::ToTestSource(trace, std::filesystem::path(file).stem().string());
-  if (!source.problem.empty()) std::fprintf(stderr, "%s: %s\n", file.c_str(), source.problem.c_str());
-  if (!out.empty()) return Write(file, source.text, out);
-  std::fputs(source.text.c_str(), stdout);
-  return kAgree;
+int Test(const Loaded& loaded, const std::string& out) {
+  const fuzz::TestSource source = loaded.sort->test(loaded.trace, loaded.stem());
+  if (!source.problem.empty()) absl::FPrintF(stderr, "%s: %s\n", loaded.file, source.problem);
+  if (!out.empty()) return WriteText(out, source.text, kRight);
+  absl::PrintF("%s", source.text);
+  return kRight;
 }
 
-struct Arguments {
-  std::string command;
-  std::vector<std::string> files;
-  std::filesystem::path out;
-};
-
-std::optional<Arguments> ParseArguments(int argc, char** argv) {
-  Arguments arguments;
-  if (argc < 3) return std::nullopt;
-  arguments.command = argv[1];
-  for (int i = 2; i < argc; ++i) {
-    if (std::string_view(argv[i]) != "-o") {
-      arguments.files.emplace_back(argv[i]);
-    } else if (++i < argc) {
-      arguments.out = argv[i];
+int Stats(const std::vector<Loaded>& traces) {
+  struct Row {
+    uint64_t count = 0, ok = 0;
+    std::map<std::string, uint64_t> errors;
+  };
+  std::map<std::string, Row> rows;
+  uint64_t all = 0;
+  for (const Loaded& each : traces) {
+    for (const auto& [name, outcome] : each.sort->outcomes(each.trace)) {
+      for (Row* const row : {&rows[name], &rows["all"]}) {
+        ++row->count;
+        if (outcome == "ok") ++row->ok;
+        else ++row->errors[outcome];
+      }
+      ++all;
     }
   }
-  const std::string& command = arguments.command;
-  const bool test = command == "test", writes = command == "encode" || command == "minimise";
-  if (!writes && !test && command != "show" && command != "decode" && command != "run") return std::nullopt;
-  if (arguments.files.empty() || (!test && writes == arguments.out.empty())) return std::nullopt;
-  return arguments;
+  absl::PrintF("%u operations in %u traces\n%-20s %8s %7s %7s  %s\n", all, traces.size(), "operation", "count", "share", "ok", "errors");
+  for (const auto& [name, row] : rows) {
+    const auto error = [&](std::string* out, const auto& each) { absl::StrAppend(out, each.first, " ", each.second); };
+    absl::PrintF("%-20s %8u %6.1f%% %6.1f%%  %s\n", name, row.count, 100.0 * static_cast<double>(row.count) / static_cast<double>(all),
+                 100.0 * static_cast<double>(row.ok) / static_cast<double>(row.count), absl::StrJoin(row.errors, ", ", error));
+  }
+  return kRight;
+}
+
+int ForEach(const std::string& command, const std::vector<Loaded>& traces, const std::string& out) {
+  const bool several = traces.size() > 1;
+  std::error_code error;
+  if (several && !out.empty()) std::filesystem::create_directories(out, error);
+  const bool into = std::filesystem::is_directory(out, error);
+  if (several && !out.empty() && !into) return Complain(absl::StrCat(out, " is not a directory"));
+  int worst = kRight;
+  for (const Loaded& each : traces) {
+    const auto to = [&](const char* ending) { return into ? absl::StrCat(out, "/", each.stem(), ending) : out; };
+    if (command == "show") absl::PrintF("%s%s", several ? absl::StrCat("# ", each.file, "\n") : "", each.sort->to_text(each.trace));
+    if (command == "run") worst = std::max(worst, Run(each));
+    if (command == "encode" && !fuzz::Write(to(""), each.trace)) return kBadInput;
+    if (command == "minimise") worst = std::max(worst, Minimise(each, to(".trace")));
+    if (command == "test") worst = std::max(worst, Test(each, to("_test.cc")));
+  }
+  return worst;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    if (std::string_view(argv[i]) != "--help" && std::string_view(argv[i]) != "-h") continue;
-    std::fputs(kHelp, stdout);
-    return kAgree;
+  const std::vector<char*> given(argv, argv + argc + 1);  // for the other program; parsing moves them about
+  absl::SetProgramUsageMessage(kHelp);
+  absl::FlagsUsageConfig config;
+  config.contains_help_flags = [](absl::string_view file) { return absl::StrContains(file, "trace_tool"); };
+  absl::SetFlagsUsageConfig(config);
+  const std::vector<char*> words = absl::ParseCommandLine(argc, argv);
+  if (words.size() < 2) return Complain("no command; see --help");
+  const std::string command = words[1], out = absl::GetFlag(FLAGS_o), sort = absl::GetFlag(FLAGS_sort);
+  const bool writes = command == "encode" || command == "minimise";
+  const bool each = writes || command == "show" || command == "run" || command == "test" || command == "stats";
+  if (each && words.size() < 3) return Complain(absl::StrCat(command, " wants files; see --help"));
+  if (writes && out.empty()) return Complain(absl::StrCat(command, " wants -o; see --help"));
+  char** const other = const_cast<char**>(given.data());
+  const bool known = std::any_of(fuzz::Sorts().begin(), fuzz::Sorts().end(), [&](const Sort& s) { return sort.empty() || sort == s.name; });
+  if (!known) BecomeTheOther(other);
+  std::vector<Loaded> traces;
+  for (size_t i = 2; i < words.size(); ++i) {
+    std::optional<Loaded> loaded = fuzz::Load(words[i], sort);
+    if (!loaded) return kBadInput;
+    if (loaded->sort == nullptr) BecomeTheOther(other);
+    traces.push_back(*std::move(loaded));
   }
-  const std::optional<Arguments> arguments = ParseArguments(argc, argv);
-  if (!arguments) {
-    std::fputs(kHelp, stderr);
-    return kBadInput;
-  }
-  const bool several = arguments->files.size() > 1;
-  std::error_code error;
-  if (several && !arguments->out.empty()) std::filesystem::create_directories(arguments->out, error);
-  const bool into_directory = std::filesystem::is_directory(arguments->out, error);
-  if (several && !arguments->out.empty() && !into_directory) return Complain(arguments->out, "not a directory");
-  int worst = kAgree;
-  for (const std::string& file : arguments->files) {
-    const std::optional<reference::Trace> trace = fuzz::Load(file, reference::FromBytes, reference::FromText);
-    int status = kBadInput;
-    if (trace && arguments->command == "run") {
-      status = Run(file, *trace);
-    } else if (trace && arguments->command == "encode") {
-      status = Encode(file, *trace, into_directory ? arguments->out / std::filesystem::path(file).stem() : arguments->out);
-    } else if (trace && arguments->command == "minimise") {
-      status = Minimise(file, *trace, into_directory ? arguments->out / (std::filesystem::path(file).stem().string() + ".trace") : arguments->out);
-    } else if (trace && arguments->command == "test") {
-      const std::string name = std::filesystem::path(file).stem().string() + "_test.cc";
-      status = Test(file, *trace, into_directory ? arguments->out / name : arguments->out);
-    } else if (trace) {
-      status = Show(file, *trace, several);
-    }
-    worst = std::max(worst, status);
-  }
-  return worst;
+  if (command == "stats") return Stats(traces);
+  if (each) return ForEach(command, traces, out);
+  if (command != "search" && command != "bench" && command != "scenarios") return Complain(absl::StrCat("no command '", command, "'; see --help"));
+  std::vector<std::pair<std::string, Bytes>> named;
+  for (const Loaded& trace : traces) named.emplace_back(trace.file, trace.trace);
+  const std::optional<int> status =
+      fuzz::RunOwnCommand(command, named, {absl::GetFlag(FLAGS_seconds), absl::GetFlag(FLAGS_seed), absl::GetFlag(FLAGS_preemptions), out});
+  if (!status) BecomeTheOther(other);
+  return *status;
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from fuzz_common import dictionary, fuzzer_arguments, input_folders, merged, merged_environment, options_file, options_of
 
 GRACE = 300  # seconds past its time after which a process counts as hung; a corpus on a busy machine takes its time
-TOOLS = {"concurrent_fuzzer": "schedule", "vmm_fuzzer": "vmm"}  # for traces of their own kind; else: trace
+SORTS = {"concurrent_fuzzer": "schedule", "vmm_fuzzer": "vmm"}  # of traces; else: lockstep
 LEAST_STABILITY = 99.0  # percent of edges that the same input reaches every time
 
 
@@ -49,9 +49,9 @@ class Turn:
         if kept.exists():
             return
         fuzz = self.build / "fuzz"
-        tool = fuzz / TOOLS.get(self.target, "trace")
-        # The targets of the trace tool run a trace that they have edited, and save that one.
-        first = [tool, "show", artifact] if self.target in TOOLS else [fuzz / self.target, artifact]
+        tool = fuzz / "trace"
+        # The targets in lockstep run a trace that they have edited, and save that one.
+        first = [tool, "show", artifact, f"--sort={SORTS[self.target]}"] if self.target in SORTS else [fuzz / self.target, artifact]
         environment = {**merged_environment(self.build, self.target), "GUESTMEM_SAVE_TRACE": str(self.trace)}
         for command in (first, [tool, "minimise", self.trace, "-o", kept]):
             try:

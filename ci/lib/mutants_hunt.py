@@ -46,7 +46,7 @@ def build(name, options):
     """What the hunts need; raises BadPatch with the compiler's words."""
     log = WORK / "logs" / f"{name}.build.log"
     tests = [*unit_tests(), "lockstep_property_test", "exhaustive_test"] if options.tests else []
-    folders = [(FUZZ_BUILD, "fuzz-plain", [*fuzz_targets(), "seeds"]), (TEST_BUILD, "default", ["trace", "schedule", "vmm", *tests])]
+    folders = [(FUZZ_BUILD, "fuzz-plain", [*fuzz_targets(), "seeds"]), (TEST_BUILD, "default", ["trace", *tests])]
     if options.ablation:
         folders.append((ASAN_BUILD, "fuzz", [*fuzz_targets(), "seeds"]))
     with open(log, "wb") as file:
@@ -201,7 +201,7 @@ def hunt_exhaustive(hunt, _):
 
 
 def hunt_schedule(hunt, _):
-    hunt.command([str(TEST_BUILD / "fuzz" / "schedule"), "search", "--seconds", "10"])
+    hunt.command([str(TEST_BUILD / "fuzz" / "trace"), "search", "--seconds=10"])
     hunt.executions = hunt.count(SCHEDULES)
     hunt.how = hunt.how or "".join(re.findall(r"^verdict: (.{0,60})", hunt.text(), re.M)[:1])
 

@@ -187,7 +187,7 @@ class Place:
             launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
             self.run(["cmake", "--preset", "default", "-S", str(self.folder), "-B", str(self.build), "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1",
                       "-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld", *launcher], 600)
-        tests = [*self.unit_tests, "trap_sweep_test", "lockstep_property_test", "schedule", "vmm"]
+        tests = [*self.unit_tests, "trap_sweep_test", "lockstep_property_test"]
         if not self.make("trace", *tests):
             raise mutants_patches.BadPatch("the unchanged engine doesn't build:\n" + self.tail())
         for judge in self.judges("/trap/rcu.cc"):  # all of them
@@ -214,18 +214,18 @@ class Place:
             return self.run([str(self.build / "proptest" / "lockstep_property_test"), "--gtest_filter=*EngineAndModelAgree*"],
                             env={**os.environ, "RC_PARAMS": "seed=1 max_success=300"})
 
-        def corpus(tool, traces):
-            return lambda: self.run([str(self.build / "fuzz" / tool), "run", *map(str, traces)])
+        def corpus(traces):
+            return lambda: self.run([str(self.build / "fuzz" / "trace"), "run", *map(str, traces)])
 
         def schedules():
-            return self.run([str(self.build / "fuzz" / "schedule"), "search", "--seconds", "2"])
+            return self.run([str(self.build / "fuzz" / "trace"), "search", "--seconds=2"])
 
-        judges = [("corpus", ["trace"], corpus("trace", self.traces)), ("corpus", ["vmm"], corpus("vmm", vmm_traces())),
+        judges = [("corpus", ["trace"], corpus(self.traces)), ("corpus", ["trace"], corpus(vmm_traces())),
                   ("unit tests", self.unit_tests, unit), ("properties", ["lockstep_property_test"], properties)]
         if "/trap/" in file or "trap_inline" in file:
             judges.append(("every byte before a fault", ["trap_sweep_test"], lambda: self.run([str(self.build / "lib" / "trap_sweep_test"), "--gtest_fail_fast"], 300)))
         if re.search(SCHEDULED, file):
-            judges.append(("schedules", ["schedule"], schedules))
+            judges.append(("schedules", ["trace"], schedules))
         return judges
 
     def hunt(self, mutant):
