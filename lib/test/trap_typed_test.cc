@@ -342,14 +342,16 @@ TEST(Recovery, PreservesTheSignalMask) {
   }
 }
 
-// Fence A: a handler that may be looking at a table keeps it, here one that only says so.
-TEST(TrapTable, IsKeptWhileAHandlerLooks) {
-  std::optional<detail::TrapTable> table(std::in_place, nullptr, nullptr);
+// Fence A: a handler that may be looking at a table keeps it, here one that only says so. A table on the stack is that of an object
+// that is gone; the next object's registration takes it out.
+TEST(TrapTable, OfAGoneObjectIsKeptWhileAHandlerLooks) {
+  detail::TrapTable table(nullptr, nullptr);
+  table.Close();
   trap::g_table_readers.fetch_add(1);
   std::atomic<bool> begun = false, gone = false;
-  std::thread unloads([&] {
+  std::thread loads([&] {
     begun = true;
-    table.reset();
+    detail::TrapTable(nullptr, nullptr).Close();
     gone = true;
   });
   for (int i = 0; i < 200'000 || !begun.load(); ++i) {  // time enough to go
@@ -357,7 +359,26 @@ TEST(TrapTable, IsKeptWhileAHandlerLooks) {
   }
   EXPECT_FALSE(gone.load());
   trap::g_table_readers.fetch_sub(1);
-  unloads.join();
+  loads.join();
+}
+
+size_t CountTables() {
+  size_t count = 0;
+  for (const trap::RecoveryTable* table = trap::g_tables; table != nullptr; table = table->next) {
+    ++count;
+  }
+  return count;
+}
+
+TEST(TrapTable, OfAnObjectThatIsStillThereIsKept) {
+  static detail::TrapTable here(nullptr, nullptr);
+  here.Close();
+  detail::TrapTable(nullptr, nullptr).Close();  // one more that is gone
+  const size_t before = CountTables();
+  for (int i = 0; i < 10; ++i) {
+    detail::TrapTable(nullptr, nullptr).Close();
+    EXPECT_EQ(CountTables(), before);
+  }
 }
 
 }  // namespace
