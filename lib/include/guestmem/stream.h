@@ -45,6 +45,9 @@
 
 namespace guestmem {
 
+class LimitedReader;
+class LimitedWriter;
+
 // The error for asking for `want` bytes of a stream that has `have` left; for implementations of the interfaces.
 Status PastStreamEnd(Operation operation, uint64_t want, uint64_t have);
 
@@ -75,6 +78,10 @@ class MemoryReader {
   MemoryReader() = default;
   MemoryReader(const MemoryReader&) = default;
   MemoryReader& operator=(const MemoryReader&) = default;
+
+ private:
+  friend class LimitedReader;
+  virtual LimitedReader* AsLimit() { return nullptr; }
 };
 
 // Where bytes go to. To implement: as MemoryReader.
@@ -97,6 +104,10 @@ class MemoryWriter {
   MemoryWriter() = default;
   MemoryWriter(const MemoryWriter&) = default;
   MemoryWriter& operator=(const MemoryWriter&) = default;
+
+ private:
+  friend class LimitedWriter;
+  virtual LimitedWriter* AsLimit() { return nullptr; }
 };
 
 // Over host bytes.
@@ -157,30 +168,66 @@ class BasicPagedWriter final : public MemoryWriter {
 using PagedWriter = BasicPagedWriter<PagedRange>;
 using PagedRangesWriter = BasicPagedWriter<PagedRanges>;
 
+namespace detail {
+
+// What LimitedReader and LimitedWriter have in common: limits within limits are a list, walked and not descended into, since a
+// guest may choose how deep it is.
+template <typename Stream>
+class LimitOf : public Stream {
+ public:
+  uint64_t remaining() const final {
+    uint64_t least = stream_.remaining();
+    for (const LimitOf* limit = this; limit != nullptr; limit = limit->within_) {
+      least = std::min(least, limit->left_);
+    }
+    return least;
+  }
+
+ protected:
+  LimitOf(Stream& stream, LimitOf* within, uint64_t limit)
+      : stream_(within == nullptr ? stream : within->stream_), within_(within), left_(limit) {}
+
+  // Lets `call` have `length` bytes of the stream.
+  template <typename Call>
+  Status Pass(Operation operation, uint64_t length, Call call) {
+    if (const uint64_t have = remaining(); length > have) {
+      return PastStreamEnd(operation, length, have);
+    }
+    Status status = call(stream_);
+    for (LimitOf* limit = this; status.ok() && limit != nullptr; limit = limit->within_) {
+      limit->left_ -= length;
+    }
+    return status;
+  }
+
+ private:
+  Stream& stream_;         // which is no limit
+  LimitOf* const within_;  // null: this is the innermost
+  uint64_t left_;
+};
+
+}  // namespace detail
+
 // At most `limit` bytes of another stream, which advances along and may be used again afterwards (or meanwhile: what
 // remains is then the smaller of both). Limits nest. A limit beyond the inner stream's end is none.
-class LimitedReader final : public MemoryReader {
+class LimitedReader final : public detail::LimitOf<MemoryReader> {
  public:
-  LimitedReader(MemoryReader& inner, uint64_t limit) : inner_(inner), limit_(limit) {}
-  uint64_t remaining() const override { return std::min(limit_, inner_.remaining()); }
+  LimitedReader(MemoryReader& inner, uint64_t limit) : LimitOf(inner, inner.AsLimit(), limit) {}
   Status Read(std::span<std::byte> destination) override;
   Status Skip(uint64_t length) override;
 
  private:
-  MemoryReader& inner_;
-  uint64_t limit_;
+  LimitedReader* AsLimit() override { return this; }
 };
 
-class LimitedWriter final : public MemoryWriter {
+class LimitedWriter final : public detail::LimitOf<MemoryWriter> {
  public:
-  LimitedWriter(MemoryWriter& inner, uint64_t limit) : inner_(inner), limit_(limit) {}
-  uint64_t remaining() const override { return std::min(limit_, inner_.remaining()); }
+  LimitedWriter(MemoryWriter& inner, uint64_t limit) : LimitOf(inner, inner.AsLimit(), limit) {}
   Status Write(std::span<const std::byte> source) override;
   Status Fill(uint8_t value, uint64_t length) override;
 
  private:
-  MemoryWriter& inner_;
-  uint64_t limit_;
+  LimitedWriter* AsLimit() override { return this; }
 };
 
 namespace detail {

@@ -124,37 +124,20 @@ template class BasicPagedReader<PagedRanges>;
 template class BasicPagedWriter<PagedRange>;
 template class BasicPagedWriter<PagedRanges>;
 
-namespace {
-
-// As Advance, for what passes a limit on to the stream within.
-template <typename Call>
-Status Pass(uint64_t& limit, uint64_t have, Operation operation, uint64_t length, Call call) {
-  if (length > have) {
-    return PastStreamEnd(operation, length, have);
-  }
-  Status status = call();
-  if (status.ok()) [[likely]] {
-    limit -= length;
-  }
-  return status;
-}
-
-}  // namespace
-
 Status LimitedReader::Read(std::span<std::byte> destination) {
-  return Pass(limit_, remaining(), Operation::kRead, destination.size(), [&] { return inner_.Read(destination); });
+  return Pass(Operation::kRead, destination.size(), [&](MemoryReader& stream) { return stream.Read(destination); });
 }
 
 Status LimitedReader::Skip(uint64_t length) {
-  return Pass(limit_, remaining(), Operation::kRead, length, [&] { return inner_.Skip(length); });
+  return Pass(Operation::kRead, length, [&](MemoryReader& stream) { return stream.Skip(length); });
 }
 
 Status LimitedWriter::Write(std::span<const std::byte> source) {
-  return Pass(limit_, remaining(), Operation::kWrite, source.size(), [&] { return inner_.Write(source); });
+  return Pass(Operation::kWrite, source.size(), [&](MemoryWriter& stream) { return stream.Write(source); });
 }
 
 Status LimitedWriter::Fill(uint8_t value, uint64_t length) {
-  return Pass(limit_, remaining(), Operation::kFill, length, [&] { return inner_.Fill(value, length); });
+  return Pass(Operation::kFill, length, [&](MemoryWriter& stream) { return stream.Fill(value, length); });
 }
 
 }  // namespace guestmem
