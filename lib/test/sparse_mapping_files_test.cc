@@ -136,6 +136,20 @@ TEST(SparseMapping, DecommitGivesTheMemoryBack) {
   EXPECT_EQ(count(), 8);
 }
 
+TEST(SparseMapping, DecommitGivesBackLockedInMemoryToo) {
+  const Ram ram(3 * kPage);
+  ASSERT_TRUE(ram.mapping->Allocate(0, 3 * kPage).ok());
+  ASSERT_TRUE(ram.memory.FillAt(0, 7, 3 * kPage).ok());
+  if (mlock(ram.mapping->mapping() + kPage, kPage) != 0) {
+    GTEST_SKIP() << "mlock: " << std::strerror(errno);
+  }
+  const Status status = ram.mapping->Decommit(0, 3 * kPage);
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  for (uint64_t page = 0; page < 3; ++page) {
+    EXPECT_EQ(ram.At(page * kPage), 0) << page;
+  }
+}
+
 using Change = Status (*)(SparseMapping&, uint64_t offset, uint64_t length);
 constexpr Change kChanges[] = {
     [](SparseMapping& m, uint64_t o, uint64_t l) { return m.Allocate(o, l); },

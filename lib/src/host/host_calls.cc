@@ -67,6 +67,15 @@ int Advise(void* address, size_t length, int advice) {
   return FailsNow(detail::HostCall::kMadvise) ? -1 : madvise(address, length, advice);
 }
 
+int Discard(void* address, size_t length) {
+  if (FailsNow(detail::HostCall::kMadvise)) {
+    return -1;
+  }
+  // MADV_DONTNEED stops at the first mlocked page, with what is before it discarded. An older kernel knows nothing else.
+  const int done = madvise(address, length, MADV_DONTNEED_LOCKED);
+  return done != 0 && errno == EINVAL ? madvise(address, length, MADV_DONTNEED) : done;
+}
+
 int BindToNode(void* address, size_t length, unsigned node) {
   if (FailsNow(detail::HostCall::kMbind)) {
     return -1;

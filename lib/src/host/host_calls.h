@@ -18,6 +18,8 @@ void* Map(void* address, size_t length, int protection, int flags, int file, off
           detail::HostCall call = detail::HostCall::kMmap);
 int Protect(void* address, size_t length, int protection);
 int Advise(void* address, size_t length, int advice);
+// Gives back what the pages hold; of mlocked ones too, from Linux 5.18 on.
+int Discard(void* address, size_t length);
 // Binds what is mapped there to one NUMA node and moves what is populated; `node` is below kMaxNodes.
 inline constexpr unsigned kMaxNodes = 1024;
 int BindToNode(void* address, size_t length, unsigned node);

@@ -155,7 +155,7 @@ Status SparseMapping::Protect(uint64_t offset, uint64_t length, Protection prote
 
 Status SparseMapping::Decommit(uint64_t offset, uint64_t length) {
   return Change(
-      offset, length, "madvise", [&](std::byte* start) { return host::Advise(start, length, MADV_DONTNEED) == 0; }, [](Part&) {});
+      offset, length, "madvise", [&](std::byte* start) { return host::Discard(start, length) == 0; }, [](Part&) {});
 }
 
 Status SparseMapping::WaitUnlocked(uint64_t offset, uint64_t length, std::chrono::steady_clock::time_point deadline) {
