@@ -41,6 +41,7 @@ declare -A header_layer=(
   [sharing.h]=types
   [fault.h]=trap
   [detail/trap_inline.h]=trap
+  [detail/x86_64/access.h]=trap
   [detail/host_side.h]=trap
   [rcu.h]=rcu
   [detail/read_section.h]=rcu

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "guestmem/detail/schedule_sync.h"
+#include "trap/arch.h"
 #include "trap/trap_outside.h"
 #include "types/error_rep.h"
 
@@ -174,7 +175,7 @@ bool Wait(int round) {
   constexpr int kSpins = 64;
   constexpr int kYields = 64;
   if (round < kSpins) {
-    __builtin_ia32_pause();
+    trap::Pause();
   } else if (round < kSpins + kYields) {
     sched_yield();
   } else {
