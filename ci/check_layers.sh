@@ -117,7 +117,7 @@ rule_model() {
       reference/vmm/trace.h | reference/vmm/machine.h | reference/vmm/model.h | reference/trace/*) ;;
       *[/.]*) offend "$where" "$what" "the model of the VMM interfaces knows only its traces" ;;
     esac
-  done < <(includes reference/vmm | grep -E '^reference/vmm/(trace|machine|model)\.')
+  done < <(includes reference/vmm | grep -E '^reference/vmm/(trace|machine|model[a-z_]*)\.')
   while read -r where what; do
     case $what in
       reference/trace/*) ;;

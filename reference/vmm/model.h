@@ -23,6 +23,8 @@ class Model final : public Machine {
   std::string End() override { return ""; }
 
  private:
+  static constexpr char kGuest[] = "vm";  // the debug name of its memory
+
   using Bytes = std::vector<uint8_t>;
 
   struct FilePage {
