@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -108,7 +109,10 @@ class Compiler:
             if flags not in self.libraries:
                 folder = self.work / ("library" + "".join(flags).replace("=", "-").replace(",", "-"))
                 folder.mkdir(parents=True, exist_ok=True)
-                sources = sorted((*(ROOT / "lib/src").rglob("*.cc"), *(ROOT / "lib/src").rglob("*.S")))
+                trap = ROOT / "lib/src/trap"  # what differs by architecture stands in folders below it
+                sources = [source for source in sorted((ROOT / "lib/src").rglob("*"))
+                           if source.suffix in (".cc", ".S") and source.parent.parent in (ROOT / "lib/src", trap) and
+                           (source.parent.parent != trap or source.parent.name == platform.machine())]
                 objects = [folder / f"{source.parent.name}_{source.stem}.o" for source in sources]
                 commands = [[*self.compile(flags), "-I", ROOT / "lib/src", "-c", source, "-o", object]
                             for source, object in zip(sources, objects)]
