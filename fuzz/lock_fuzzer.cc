@@ -14,6 +14,7 @@ using reference::StepKind;
 void AboutLocks(reference::Trace& trace) {
   for (reference::Backing& backing : trace.world.backings) {
     backing.managed = backing.has_bitmap && backing.bit_offset % 2 == 0;
+    backing.sparse |= backing.sharing == reference::Sharing::kWhole;
   }
   trace.world = reference::Normal(trace.world);
   constexpr StepKind kLocks[] = {StepKind::kLockGpns, StepKind::kLockRange, StepKind::kLockedCopy, StepKind::kUnlock};

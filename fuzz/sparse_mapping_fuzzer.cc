@@ -13,6 +13,7 @@ void MappingsChange(reference::Trace& trace) {
   for (reference::Backing& backing : trace.world.backings) {
     backing.mapped = true;
     backing.has_bitmap = false;
+    backing.sparse |= backing.has_iova;  // and its locks are honoured
   }
   trace.world = reference::Normal(trace.world);
   constexpr StepKind kChanges[] = {StepKind::kMapFile, StepKind::kDecommit, StepKind::kMapFile, StepKind::kAllocate,

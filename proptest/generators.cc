@@ -80,6 +80,7 @@ rc::Gen<Backing> Backings() {
       rc::gen::set(&Backing::has_iova, OnceIn(4)),
       rc::gen::set(&Backing::lockable, rc::gen::map(OnceIn(8), [](bool unlockable) { return !unlockable; })),
       rc::gen::set(&Backing::fickle, OnceIn(4)), rc::gen::set(&Backing::wrapped, OnceIn(4)), rc::gen::set(&Backing::managed, OnceIn(3)),
+      rc::gen::set(&Backing::sparse, OnceIn(5)),
       rc::gen::set(&Backing::sharing, Mostly(Sharing::kNone, Any<Sharing>(reference::kSharings))),
       rc::gen::set(&Backing::page, rc::gen::container<std::array<PageSetup, reference::kMaxPages>>(Pages())));
 }

@@ -316,6 +316,18 @@ TEST(LockedPages, OneBackingInSeveralSlotsIsOneRun) {
   EXPECT_EQ(ram->Locked(), 0);
 }
 
+TEST(LockedRange, TheListIsReadOnce) {
+  auto ram = std::make_shared<OneCallAtATime>(4);
+  const GuestMemory memory = GuestMemory::Create("ram", ram).value();
+  Gpns list = {2, 3, 0};
+  ram->list = &list;
+  const auto locked = LockRange(memory, AccessType::kRead, 100, 3 * kPageSize - 100, list).value();
+  EXPECT_EQ(ram->calls, (std::vector<Gpns>{{2, 3, 0}}));
+  ASSERT_EQ(locked.spans().size(), 2u);
+  EXPECT_EQ(locked.spans()[0].gpa(), 2 * kPageSize + 100);
+  EXPECT_EQ(locked.spans()[1].ToIovec().iov_base, ram->mapping());
+}
+
 // The list may be the guest's own memory.
 TEST(LockedPages, TheListIsReadOnce) {
   auto ram = std::make_shared<OneCallAtATime>(4);

@@ -354,6 +354,11 @@ class EngineSubject final : public Subject {
     if (!backing.present) {
       return nullptr;
     }
+    if (backing.sparse) {
+      const std::shared_ptr<guestmem::SparseMapping>& arena = pool_[i]->arena();
+      return backing.wrapped ? std::make_shared<guestmem::SharedBacking<guestmem::SparseMapping>>(arena)
+                             : std::shared_ptr<guestmem::GuestMemoryAccess>(arena);
+    }
     if (decorate_) {
       return decorate_(pool_[i]);
     }

@@ -104,6 +104,7 @@ class Minimiser {
       smaller |= with([](Backing& b) { b.fickle = false; });
       smaller |= with([](Backing& b) { b.wrapped = false; });
       smaller |= with([](Backing& b) { b.managed = false; });
+      smaller |= with([](Backing& b) { b.sparse = false; });
       smaller |= with([](Backing& b) { b.sharing = Sharing::kNone; });
       smaller |= with([](Backing& b) { b.pages = static_cast<uint8_t>(std::max(b.pages - 1, 1)); });
       for (size_t page = 0; page < kMaxPages; ++page) {

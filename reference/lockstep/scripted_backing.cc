@@ -289,7 +289,8 @@ Status ScriptedBacking::Advise(const Step& step) {
     status = arena_->AdviseHugePages(offset, length, step.choice == 0 ? SparseMapping::HugePages::kAdvised : SparseMapping::HugePages::kRefused);
   }
   const bool good = offset + length <= kArenaSize && (step.kind == StepKind::kAdviseHugePages || step.choice == 0);
-  const bool wanted = good && g_failed_host_calls == failed_before;
+  const bool locked = step.kind == StepKind::kBindToNode && !arena_->WaitUnlocked(offset, length, {}).ok();
+  const bool wanted = good && !locked && g_failed_host_calls == failed_before;
   return wanted && !status.ok() && HostRefuses(step.kind) ? Status() : status;
 }
 

@@ -61,6 +61,8 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   // Where in the mapping a host address lies; nullopt: elsewhere.
   std::optional<uint64_t> AddressOf(const void* host) const;
   bool IsRam(uint64_t page) const { return state_[page] == PageState::kRam; }
+  // What is handed over where the backing is sparse.
+  const std::shared_ptr<guestmem::SparseMapping>& arena() const { return arena_; }
   std::byte* Arena(uint64_t page) const { return arena_->mapping() + page * kPageSize; }
   // Bytes of the mapping, if all of them are kRam and not the file's; else null.
   uint8_t* PlainRam(uint64_t address, uint64_t length) const;

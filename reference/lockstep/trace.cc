@@ -144,6 +144,13 @@ Backing Normal(const Backing& backing, uint8_t region_pages) {
   normal.pages = fits(normal.pages);
   normal.present = backing.present || single;
   if (!normal.present) return normal;
+  normal.wrapped = backing.wrapped;
+  if (backing.sparse && fits(kMaxPages) == kMaxPages) {
+    normal.sparse = true;
+    normal.pages = kMaxPages;
+    for (size_t i = 0; i < kMaxPages; ++i) normal.page[i].state = static_cast<PageState>(static_cast<int>(backing.page[i].state) % kPageStates);
+    return normal;
+  }
   normal.mapped = backing.mapped;
   normal.pages = fits(static_cast<uint8_t>(1 + (backing.pages + kMaxPages - 1) % kMaxPages));
   normal.trim = backing.trim % kPageSize;
@@ -151,7 +158,6 @@ Backing Normal(const Backing& backing, uint8_t region_pages) {
   normal.has_iova = backing.has_iova;
   normal.lockable = backing.lockable;
   normal.fickle = backing.fickle;
-  normal.wrapped = backing.wrapped;
   normal.managed = backing.managed && backing.has_bitmap;
   normal.sharing = static_cast<Sharing>(static_cast<int>(backing.sharing) % kSharings);
   if (normal.has_bitmap && !normal.managed) {

@@ -24,7 +24,7 @@
 //    2..3   trim, little endian
 //    4      bit offset (low three bits), null bitmaps (next three)
 //    5..8   pages: state (low two bits), refused accesses (next three)
-//    9      sharing (low two bits)
+//    9      sharing (low two bits); 8: sparse, where bytes 0 to 4 say four pages and, but for `wrapped`, nothing else
 
 #include <algorithm>
 #include <utility>
@@ -53,6 +53,7 @@ static_assert(kGpnsAt + kMaxGpns <= 32 && 39 < kOpBytes);
 
 constexpr uint8_t kFlagAbsent = 1, kFlagNotMapped = 2, kFlagBitmap = 4, kFlagIova = 8, kFlagNotLockable = 16, kFlagFickle = 32,
                   kFlagWrapped = 64, kFlagManaged = 128;
+constexpr uint8_t kSparse = 8;
 // Added to a byte before it is taken modulo kMaxPages and counted from 1: makes byte 0 mean 3 pages.
 constexpr uint8_t kPagesShift = 2;
 
@@ -81,6 +82,7 @@ Backing DecodeBacking(const uint8_t* b) {
   backing.trim = static_cast<uint16_t>(b[2] | b[3] << 8);
   backing.bit_offset = b[4] & 7;
   for (size_t i = 0; i < 3; ++i) backing.null_bitmap[i] = (b[4] >> (3 + i) & 1) != 0;
+  backing.sparse = b[9] == kSparse && (b[0] & ~kFlagWrapped) == 0 && backing.pages == kMaxPages && backing.trim == 0 && b[4] == 0;
   for (size_t i = 0; i < kMaxPages; ++i) {
     const uint8_t setup = b[5 + i];
     backing.page[i] = {static_cast<PageState>(setup & 3), (setup & 4) == 0, (setup & 8) == 0, (setup & 16) == 0};
@@ -103,7 +105,7 @@ void EncodeBacking(const Backing& backing, uint8_t* b) {
     b[5 + i] = static_cast<uint8_t>((static_cast<unsigned>(page.state) & 3) | (page.readable ? 0 : 4) |
                                     (page.writable ? 0 : 8) | (page.executable ? 0 : 16));
   }
-  b[9] = static_cast<uint8_t>(backing.sharing);
+  b[9] = backing.sparse ? kSparse : static_cast<uint8_t>(backing.sharing);
 }
 
 World DecodeWorld(const uint8_t* b) {

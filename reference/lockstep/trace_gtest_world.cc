@@ -155,8 +155,10 @@ void BuildWorld(const Facts& facts, Source& out) {
       list += "nullptr";
       continue;
     }
-    list += world.backings[i].wrapped ? "std::make_shared<SharedBacking<Backing>>(" + Variable("backing", i) + ")"
-                                      : Variable("backing", i);
+    const Backing& backing = world.backings[i];
+    const std::string handed = Variable("backing", i) + (backing.sparse ? "->ram" : "");
+    const std::string_view type = backing.sparse ? "SparseMapping" : "Backing";
+    list += backing.wrapped ? "std::make_shared<SharedBacking<" + std::string(type) + ">>(" + handed + ")" : handed;
   }
   const std::string memory = facts.changes_memory ? "GuestMemory memory" : "const GuestMemory memory";
   if (world.region_pages != 0 || facts.creates) {

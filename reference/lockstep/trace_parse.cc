@@ -285,7 +285,8 @@ bool Parser::BackingWord(Backing& backing, const Pair& pair) {
     static constexpr Flag kFlags[] = {{"absent", &Backing::present, false}, {"unmapped", &Backing::mapped, false},
                                       {"iova", &Backing::has_iova, true}, {"bitmap", &Backing::has_bitmap, true},
                                       {"unlockable", &Backing::lockable, false}, {"fickle", &Backing::fickle, true},
-                                      {"wrapped", &Backing::wrapped, true}, {"managed", &Backing::managed, true}};
+                                      {"wrapped", &Backing::wrapped, true}, {"managed", &Backing::managed, true},
+                                      {"sparse", &Backing::sparse, true}};
     for (const Flag& flag : kFlags) {
       if (pair.key != flag.name) continue;
       backing.*flag.member = flag.value;
@@ -301,7 +302,7 @@ bool Parser::BackingWord(Backing& backing, const Pair& pair) {
     if (pair.key.starts_with("page")) return PageWord(backing, pair);
   }
   return Fail(Cat({"a backing has no ", Quoted(Cat({pair.key, pair.value ? "=" : ""})),
-                   "; it has: absent, unmapped, iova, unlockable, fickle, wrapped, bitmap, managed, pages=, trim=, offset=, null=rwx, sharing=, page0=state:rwx to page3="}));
+                   "; it has: absent, unmapped, iova, unlockable, fickle, wrapped, bitmap, managed, sparse, pages=, trim=, offset=, null=rwx, sharing=, page0=state:rwx to page3="}));
 }
 
 bool Parser::BackingLine(const Words& words) {

@@ -113,6 +113,7 @@ std::string BackingText(const Backing& backing, size_t index) {
   if (!backing.lockable) out += " unlockable";
   if (backing.fickle) out += " fickle";
   if (backing.wrapped) out += " wrapped";
+  if (backing.sparse) out += " sparse";
   if (backing.has_bitmap) out += " bitmap";
   if (backing.managed) out += " managed";
   if (backing.bit_offset != 0) Append(out, {" offset=", DecimalText(backing.bit_offset)});

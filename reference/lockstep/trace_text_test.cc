@@ -169,7 +169,7 @@ TEST(TraceTextRefuses, BackingsOutOfOrder) {
 
 TEST(TraceTextRefuses, WordsOfABackingThatMeanNothing) {
   EXPECT_EQ(WorldRefusal("backing 0 size=3"),
-            "2: a backing has no 'size='; it has: absent, unmapped, iova, unlockable, fickle, wrapped, bitmap, managed, pages=, trim=, offset=, null=rwx, sharing=, "
+            "2: a backing has no 'size='; it has: absent, unmapped, iova, unlockable, fickle, wrapped, bitmap, managed, sparse, pages=, trim=, offset=, null=rwx, sharing=, "
             "page0=state:rwx to page3=");
   EXPECT_EQ(WorldRefusal("backing 0 pages=5"), "2: pages 5 is too large: the largest is 4");
   EXPECT_EQ(WorldRefusal("backing 0 pages=0"), "2: pages 0 is too small: the smallest is 1");

@@ -240,7 +240,7 @@ void Model::RunStep(const Step& step, Outcome& outcome) {
       break;
   }
   if (outcome.ok) return;
-  outcome.operation = operation;
+  outcome.operation = outcome.kind == ErrorKind::kLocked ? Operation::kRevoke : operation;
   outcome.range = range;
   const char* name = step.kind == StepKind::kLockedCopy ? locks_[step.object].name : handle.name;
   Describe(outcome, operation == Operation::kCreate ? kSparseName : name);
@@ -325,7 +325,7 @@ bool Model::CallFallback(const Request& request, const Piece& piece) {
   if (request.kind == StepKind::kProbeWritable) call.kind = CallKind::kCompareExchangeFallback;
   if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback) call.value = request.value;
   if (call.kind == CallKind::kCompareExchangeFallback) call.desired = request.desired;
-  if (memories_[piece.backing].made)
+  if (!IsScripted(memories_[piece.backing]))
     return Fail(request.outcome, ErrorKind::kNoFallback, piece.gpa, IsProbe(request.kind) ? 0 : piece.gpa - request.gpa);
   request.outcome.calls.push_back(call);
 
@@ -361,7 +361,7 @@ Model::Answer Model::AskHandler(Outcome& outcome, Access access, uint64_t backin
   const int host_code = HostFailure() == ErrorKind::kResourceExhausted ? kExhaustedCode : kInvalidCode;
   const Answer exhausted = {Action::kFail, ErrorKind::kBackend, host_code, {}};
   const Answer usual = {Action::kFail, refused ? ErrorKind::kAccessDenied : ErrorKind::kNotMapped, 0, {}};
-  if (memories_[backing].made) return usual;
+  if (!IsScripted(memories_[backing])) return usual;
   outcome.calls.push_back({CallKind::kPageFault, static_cast<uint8_t>(backing), address, length, access, refused, 0, 0});
   const Handling handling = HandlingOf(handler_.Next(backing, address / kPageSize), address, length);
   switch (handling.ends) {

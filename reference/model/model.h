@@ -65,7 +65,7 @@ class Model {
     Bytes slow;
     std::array<PageState, kMaxPages> state = {};
     std::array<std::array<bool, kMaxPages>, 3> allowed = {};  // by Access, then page
-    std::array<uint64_t, kMaxPages> locks = {};          // of a managed bitmap
+    std::array<uint64_t, kMaxPages> locks = {};          // of a managed bitmap, or of a sparse mapping
     std::optional<Made> made = {};                       // memory that a step has made: nobody records what it is called with
     std::optional<uint64_t> refused_page = {};           // of it: every access
   };
@@ -187,6 +187,7 @@ class Model {
   ErrorKind HostFailure() const;
   static bool Allows(const Memory& memory, uint64_t page, Access access);
   static PageState StateOf(const Memory& memory, uint64_t page);
+  static bool IsScripted(const Memory& memory) { return !memory.made && !memory.setup.sparse; }
   void ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome);
   void Subrange(const Handle& handle, const Step& step, Outcome& outcome);
   bool AskHook(Part& view, const Step& step, Outcome& outcome);

@@ -24,6 +24,13 @@ void Model::ChangeMapping(const Step& step, Range range, Outcome& outcome) {
     Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
     return;
   }
+  Memory& memory = memories_[step.backing % backings_];
+  for (uint64_t page = range.start / kPageSize; page < (range.start + range.length) / kPageSize; ++page) {
+    if (!memory.setup.sparse || memory.locks[page] == 0 || step.kind == StepKind::kAdviseHugePages) continue;
+    outcome.gpn = page;
+    Fail(outcome, ErrorKind::kLocked, std::nullopt);
+    return;
+  }
   if (!HostCall()) {
     Fail(outcome, HostFailure(), std::nullopt);
     return;
@@ -32,7 +39,6 @@ void Model::ChangeMapping(const Step& step, Range range, Outcome& outcome) {
     Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
     return;
   }
-  Memory& memory = memories_[step.backing % backings_];
   for (uint64_t i = 0; i < range.length / kPageSize; ++i) ChangePage(memory, range.start / kPageSize + i, step);
 }
 

@@ -98,7 +98,10 @@ bool Model::TryLock(Lock& lock, bool expose, Outcome& outcome, bool& again) {
 
 bool Model::LockCall(Call call, std::span<const Piece> pages, Outcome& outcome) {
   Memory& memory = memories_[call.backing];
-  if (memory.made) return true;
+  if (!IsScripted(memory)) {
+    if (memory.setup.sparse) Hold(memory, call.gpns);
+    return true;
+  }
   outcome.calls.push_back(call);
   const LockAnswer answer = lock_.Next(call.backing, pages[0].address / kPageSize);
   const Reply reply = call.gpns.empty() ? ReplyOf(answer, call.address, call.length) : ReplyOf(answer, call.gpns);
@@ -126,7 +129,7 @@ void Model::Unlock(const Lock& lock, size_t pages, Outcome& outcome) {
     std::reverse(call.gpns.begin(), call.gpns.end());
     if (memories_[call.backing].made) continue;
     Release(memories_[call.backing], call.gpns);
-    outcome.calls.push_back(call);
+    if (IsScripted(memories_[call.backing])) outcome.calls.push_back(call);
   }
 }
 
@@ -209,7 +212,7 @@ void Model::Subrange(const Handle& handle, const Step& step, Outcome& outcome) {
 }
 
 bool Model::AskHook(Part& view, const Step& step, Outcome& outcome) {
-  if (memories_[view.backing].made) return true;
+  if (!IsScripted(memories_[view.backing])) return true;
   Call call = {};
   call.kind = CallKind::kSubrange;
   call.backing = static_cast<uint8_t>(view.backing);

@@ -130,5 +130,30 @@ TEST_F(ModelLocksTest, AViewOfTheBackingsOwnHasItsSlowBytesAndName) {
   EXPECT_EQ(Run(view).code, 13);
 }
 
+TEST_F(ModelLocksTest, LockedPagesOfASparseMappingStay) {
+  world_.region_pages = 0;
+  world_.backings.resize(1);
+  world_.backings[0].pages = 4;
+  world_.backings[0].sparse = true;
+  model_.Start(world_);
+  EXPECT_TRUE(Lock({3, 1}, Access::kWrite, true).ok);
+  EXPECT_TRUE(outcome_.calls.empty()) << "nobody records what it is called with";
+  for (const StepKind kind : {StepKind::kAllocate, StepKind::kMapZero, StepKind::kProtect, StepKind::kUnmap, StepKind::kMapFile,
+                              StepKind::kDecommit, StepKind::kBindToNode}) {
+    EXPECT_EQ(Run({.kind = kind, .page = 0, .count = 4}).kind, ErrorKind::kLocked);
+    EXPECT_EQ(outcome_.gpn, 1u);
+    EXPECT_EQ(outcome_.operation, Operation::kRevoke);
+    EXPECT_EQ(outcome_.range, (Range{0, 4 * kPageSize}));
+    EXPECT_EQ(outcome_.text, "guest memory 'sparse mapping': revoke error: failed to access 0x0-0x4000");
+    EXPECT_EQ(Run({.kind = kind, .page = 2, .count = 2}).gpn, 3u);
+    EXPECT_EQ(model_.State(0, 1), PageState::kRam);
+    EXPECT_EQ(model_.MappedPage(0, 1)[0], MappedPattern(0, kPageSize));
+  }
+  EXPECT_TRUE(Run({.kind = StepKind::kAdviseHugePages, .page = 0, .count = 4}).ok);
+  EXPECT_TRUE(Run({.kind = StepKind::kUnmap, .page = 2, .count = 1}).ok);
+  EXPECT_TRUE(Run({.kind = StepKind::kUnlock}).ok);
+  EXPECT_TRUE(Run({.kind = StepKind::kUnmap, .page = 0, .count = 4}).ok);
+}
+
 }  // namespace
 }  // namespace reference

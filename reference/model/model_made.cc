@@ -159,7 +159,8 @@ void Model::Create(const Step& step, Outcome& outcome) {
   for (uint64_t b = 0; b < backings_; ++b) {
     if (!several && b != step.backing) continue;
     const Backing& setup = memories_[b].setup;
-    const Promise here = b == step.backing ? broken : Promise::kNone;
+    const bool breaks = b == step.backing && (!setup.sparse || broken == Promise::kNull);
+    const Promise here = breaks ? broken : Promise::kNone;
     const bool null = !setup.present || here == Promise::kNull;
     if (null && !several) ok = false;
     if (null) continue;

@@ -68,6 +68,8 @@ struct Backing {
   bool fickle = false;   // once the memory is made, the methods that must be stable say something else: nobody may notice
   bool wrapped = false;  // handed over inside a wrapper that forwards every method: nobody may notice
   bool managed = false;  // the bits are an AccessBitmap's, of no offset and with no null pointer: a locked page's bit stays set
+  bool sparse = false;   // the library's own SparseMapping of kMaxPages pages, nothing scripted: what it is called with is not
+                         // recorded, its locked pages stay as they are. Of the rest only `wrapped` and the pages' states count
   Sharing sharing = Sharing::kNone;
   std::array<PageSetup, kMaxPages> page = {};
   bool operator==(const Backing&) const = default;
@@ -181,7 +183,8 @@ enum class StepKind : uint8_t {
                       // managed and the page is locked
   // SparseMapping calls on pages [page, page + count) of a mapping that is kMaxPages long whatever the backing shows of it:
   // beyond it kInvalidArgument, count 0 OK without a host call, else one host call, which may fail (kResourceExhausted, and
-  // nothing changed). Errors have operation kCreate and the range in bytes.
+  // nothing changed). Errors have operation kCreate and the range in bytes. Before the host call: kLocked of operation kRevoke,
+  // and nothing changed, if a page of the range is locked and the backing is `sparse`.
   kAllocate,          // fresh zeroed kRam
   kMapZero,           // zeroed kReadOnly
   kProtect,           // choice: 0 none, 1 read, 2 read and write; keeps the bytes

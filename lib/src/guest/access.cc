@@ -128,7 +128,8 @@ concept CopiesHostBytes = requires(Transfer t) { t.host; };
 [[gnu::cold]] bool OverlapsAny(const Memory& memory, const PagedRange& range, std::span<const std::byte> host) {
   uint64_t in_page = range.offset();
   uint64_t left = range.length();
-  for (const uint64_t gpn : range.gpns()) {
+  for (const uint64_t& listed : range.gpns()) {
+    const uint64_t gpn = detail::ListedGpn(listed);
     const uint64_t here = std::min(left, kPageSize - in_page);
     if (gpn < kFirstInvalidGpn && OverlapsAny(memory, gpn * kPageSize + in_page, here, host)) {
       return true;
@@ -255,7 +256,8 @@ template <typename Transfer>
 Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done) const {
   uint64_t in_page = range.offset();
   uint64_t left = range.length();
-  for (const uint64_t gpn : range.gpns()) {
+  for (const uint64_t& listed : range.gpns()) {
+    const uint64_t gpn = detail::ListedGpn(listed);
     if (gpn >= kFirstInvalidGpn) [[unlikely]] {
       return GpnError(*memory_, Transfer::kOperation, gpn, done);
     }
@@ -356,16 +358,17 @@ Status GuestMemory::ProbeExecutable(uint64_t gpa, uint64_t length) const {
 Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
   while (true) {
     gpns = gpns.subspan(detail::ProbePages<AccessType::kRead>(gpns, [&](size_t i) {
-      const Region& region = RegionOf(std::min(gpns[i], kFirstInvalidGpn - 1) * kPageSize);  // an invalid GPN is not in it
+      const Region& region = RegionOf(std::min(detail::ListedGpn(gpns[i]), kFirstInvalidGpn - 1) * kPageSize);  // an invalid GPN is not in it
       return detail::ListedPage{&region, region.start / kPageSize, gpns.size()};
     }));
     if (gpns.empty()) {
       return {};
     }
-    if (gpns[0] >= kFirstInvalidGpn) {
-      return GpnError(*memory_, Operation::kProbe, gpns[0], 0);
+    const uint64_t gpn = detail::ListedGpn(gpns[0]);
+    if (gpn >= kFirstInvalidGpn) {
+      return GpnError(*memory_, Operation::kProbe, gpn, 0);
     }
-    Status status = RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpns[0] * kPageSize, kPageSize, std::nullopt);
+    Status status = RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpn * kPageSize, kPageSize, std::nullopt);
     if (!status.ok()) {
       return status;
     }

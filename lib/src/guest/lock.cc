@@ -135,7 +135,7 @@ LockState* LockState::New(std::shared_ptr<const Memory> memory, const LockReques
   // The caller's list is read once: somebody else may change it at any moment.
   const uint64_t pages_of_one = several ? 0 : state->memory->regions[0].size / kPageSize;
   for (size_t i = 0; i < count; ++i) {
-    const uint64_t gpn = __atomic_load_n(&request.gpns[i], __ATOMIC_RELAXED);
+    const uint64_t gpn = ListedGpn(request.gpns[i]);
     state->pages[i] = gpn;
     state->all_inside &= gpn < pages_of_one;
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "guest/listed_gpn.h"
+
 namespace guestmem {
 namespace {
 
@@ -72,18 +74,19 @@ void PagedRange::Iterator::Advance() noexcept {
     return;
   }
   const std::span<const uint64_t> gpns = rest_.gpns();
-  if (gpns[0] >= kFirstInvalidGpn) {
-    current_ = {{}, gpns[0]};
+  const uint64_t first = detail::ListedGpn(gpns[0]);
+  if (first >= kFirstInvalidGpn) {
+    current_ = {{}, first};
     rest_ = PagedRange();
     return;
   }
   size_t pages = 1;
-  while (pages < gpns.size() && gpns[pages] < kFirstInvalidGpn && gpns[pages] == gpns[pages - 1] + 1) {
+  while (pages < gpns.size() && first + pages < kFirstInvalidGpn && detail::ListedGpn(gpns[pages]) == first + pages) {
     ++pages;
   }
   // No overflow: all of the pages end at 64-bit addresses, so the run is shorter than 2^64.
   const uint64_t length = std::min(rest_.length_, pages * kPageSize - rest_.offset_);
-  current_ = {{gpns[0] * kPageSize + rest_.offset_, length}, std::nullopt};
+  current_ = {{first * kPageSize + rest_.offset_, length}, std::nullopt};
   rest_ = *rest_.Subrange(length, rest_.length_ - length);
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 
+#include "guest/listed_gpn.h"
 #include "guest/piece.h"
 #include "guestmem/backing.h"
 #include "guestmem/detail/host_side.h"
@@ -278,7 +279,7 @@ bool ProbeRun(const Window& shared, uint64_t first, std::span<const uint64_t> pa
   const uint8_t* const bitmap = window.Bitmap(Access);
   for (; done < end; ++done) {
     uint64_t page;
-    (void)__builtin_sub_overflow(pages[done], first, &page);  // below the window is far above it
+    (void)__builtin_sub_overflow(ListedGpn(pages[done]), first, &page);  // below the window is far above it
     if (!Below(limit, page)) {
       break;
     }
