@@ -235,6 +235,50 @@ void OwnHandlerRecovers() {
   CHILD_CHECK(g_recovered == 3 && g_refused == 2);
 }
 
+// --- tables of objects whose destructors have run ---
+
+// An "object" of its own: a load that may fault, with an entry whose landing returns true.
+struct CodePage {
+  CodePage() {
+    code = static_cast<unsigned char*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    CHILD_CHECK(code != MAP_FAILED);
+    const unsigned char load[] = {0x8b, 0x07, 0x31, 0xc0, 0xc3};             // mov (%rdi),%eax; xor %eax,%eax; ret
+    const unsigned char landing[] = {0xb8, 0x01, 0x00, 0x00, 0x00, 0xc3};  // mov $1,%eax; ret
+    std::memcpy(code, load, sizeof load);
+    std::memcpy(code + 32, landing, sizeof landing);
+    auto* const entry = reinterpret_cast<detail::TrapEntry*>(code + 64);
+    *entry = {-64, 2 - 68, 32 - 72, 4 << detail::kTrapSizeShift | detail::kTrapRead};
+    table = new detail::TrapTable(entry, entry + 1);
+  }
+  // Safe because of what the constructor wrote there.
+  bool Load(const void* from) const { return reinterpret_cast<int (*)(const void*)>(code)(from) != 0; }
+
+  unsigned char* code;
+  detail::TrapTable* table;
+};
+
+void ClosedTableRecoversItsOwnCode() {
+  CHILD_CHECK(InstallFaultHandler().ok());
+  const Pages pages(1, 1, Hole::kInaccessible);
+  const CodePage page;
+  CHILD_CHECK(page.Load(pages.hole()) && !page.Load(pages.begin()));
+  page.table->Close();
+  CHILD_CHECK(page.Load(pages.hole()));  // the process ends, and this thread still runs
+}
+
+void ClosedTableIsNotBelievedAboutOtherCode() {
+  Set(SIGSEGV, Action(SIG_DFL));
+  CHILD_CHECK(InstallFaultHandler().ok());
+  const Pages pages(1, 1, Hole::kInaccessible);
+  const CodePage page;
+  CHILD_CHECK(page.Load(pages.hole()));
+  page.table->Close();
+  page.code[0] = 0x8a;  // mov (%rdi),%al: another object's, where the first was
+  Say("now:");
+  page.Load(pages.hole());
+  Say("survived");
+}
+
 // --- chaining ---
 
 void ChainsWithInfo() {
@@ -440,6 +484,8 @@ constexpr NamedMode kModes[] = {
     {"AProgramsOwnHandlerRecoversAndRefuses", 0, OwnHandlerRecovers},
     {"AMachineCheckBelowTheAccessIsRecovered", 0, MachineCheckBelowTheAccessIsRecovered},
     {"OnlyAddressFaultsAreRecovered", 0, OnlyAddressFaultsAreRecovered},
+    {"AClosedTableRecoversItsOwnCode", 0, ClosedTableRecoversItsOwnCode},
+    {"AClosedTableIsNotBelievedAboutOtherCode", SIGSEGV, ClosedTableIsNotBelievedAboutOtherCode},
     {"D19_ChainsWithAddressAndContext", 0, ChainsWithInfo},
     {"ChainsToAHandlerThatJumpsAway", 0, ChainsToAHandlerThatJumpsAway},
     {"ChainsWithTheMaskOfASimpleHandler", 0, ChainsWithItsMask<false, false>},

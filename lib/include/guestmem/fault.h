@@ -10,7 +10,26 @@
 //
 // When not: a host buffer of your own (a fault there is reported as the crash it is), a pointer outside the
 // canonical address range (the kernel does not say where such an access faulted, so it is not recovered), a thread that
-// blocks SIGSEGV or SIGBUS (the kernel ends the process at the first fault).
+// blocks SIGSEGV or SIGBUS: the kernel ends the process at its first fault, whatever handler there is. Threads are often
+// started with all signals blocked; PrepareThread() puts that right.
+//
+// Stacks: the handler runs on the thread's alternate signal stack where it has one, else on its stack. It needs
+// kFaultHandlerStackBytes below what the kernel puts there for a signal (getauxval(AT_MINSIGSTKSZ): 2 to 12 KiB, by
+// processor), and for a fault that is not ours what the previous handler needs.
+//
+// The previous handler is called as the kernel would have called it: with the signal's own siginfo_t and ucontext_t, its mask, its own
+// signal blocked unless it has SA_NODEFER, once if it has SA_RESETHAND, and on the interrupted stack if it was installed
+// without SA_ONSTACK (if that stack takes no frame, because it has overflowed, the process ends). SA_RESTART is taken over when
+// installing. What cannot be had: where user-space shadow stacks are on, or where another handler called ours, a handler
+// without SA_ONSTACK runs on the alternate stack; and sigaction() shows our handler, also where it would show that a one-shot
+// handler is used up.
+//
+// System calls, for seccomp filters (lib/test/handler_limits_test.cc runs with these alone):
+//   accesses, recovered faults, sections and Rcu::Synchronize: rt_sigreturn, membarrier, futex, sched_yield, clock_nanosleep;
+//   where an error is described or a thread accesses for the first time, malloc's too: brk, mmap, munmap, mprotect, madvise
+//   a fault that is passed on: rt_sigprocmask, rt_sigaction, getpid, gettid, tgkill
+//   loading the library and installing: membarrier, rt_sigaction
+//   PrepareThread: rt_sigprocmask, sigaltstack
 //
 // Objects that come and go: a program and its plugins may each have a static copy of the library, share one (a shared library,
 // or a program that exports its copy's symbols), or mix these, and be loaded and unloaded in any order. An object that has a
@@ -38,17 +57,30 @@
 
 namespace guestmem {
 
-// Installs the SIGSEGV and SIGBUS handler of this process, once; later calls do nothing and succeed. What was
-// installed before is called for faults that are not ours. GuestMemory::Create does this.
-// Errors: kResourceExhausted if the kernel refused; kInvalidArgument if it was accepted but is not in force afterwards
-// (a sanitizer run with handle_segv=2 does that: use handle_segv=1). After a failure it may be called again.
+// Puts this library's SIGSEGV and SIGBUS handler in force. What was in force before is called for faults that are not ours. Where
+// ours is in force already, nothing happens. Where another library has taken the handler over since, ours is installed again on
+// top of it, and it is asked first; if it then calls what it found (ours), or puts that back, the one before it is next, so
+// nobody is asked twice about a fault. GuestMemory::Create calls this, but only until it has succeeded once.
+// Errors: kResourceExhausted if the kernel refused or there was no memory; kInvalidArgument if it was accepted but is not in
+// force afterwards (a sanitizer run with handle_segv=2 does that: use handle_segv=1). After a failure it may be called again.
+// Threads: any. Signal context: no.
 Status InstallFaultHandler();
 
 // Whether the handler in force for both signals is this library's, read back from the kernel.
 bool FaultHandlerIsInstalled();
 
+// What the handler needs of the stack that it runs on, beside the kernel's signal frame.
+inline constexpr size_t kFaultHandlerStackBytes = 1024;
+
+// Makes the calling thread fit for guest accesses: unblocks SIGSEGV and SIGBUS, and checks that its alternate signal stack,
+// if it has one, takes a signal. Call it where a thread begins whose creator may have blocked signals (as VMMs do for vCPUs).
+// Errors: kInvalidArgument if that stack is smaller than the kernel's frame and the handler need; the signals are unblocked all
+// the same. Signal context: no.
+Status PrepareThread();
+
 // For programs that own their signal handlers: call this first in them. True: the fault was a Try access's own and the
-// context now resumes past it; return at once. False: not ours, nothing was changed. Signal context: made for it.
+// context now resumes past it; return at once. False: not ours, nothing was changed. Signal context: made for it; in a program that
+// links a shared library lazily, the first call is bound by the dynamic linker, so link with -z now, or call it once before.
 bool TryHandleFault(int signal, siginfo_t* info, void* ucontext) noexcept;
 
 // How many faults have been recovered in this process. For tests and metrics.

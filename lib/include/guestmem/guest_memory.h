@@ -9,8 +9,9 @@
 //   guestmem::Result<uint32_t> flags = memory.ReadPlain<uint32_t>(gpa + 4);
 //   s = memory.WritePlain<uint16_t>(gpa + 8, 1);
 //
-// Addresses are the guest's and may be anything: what does not lie in memory is an error, never a crash. A host buffer is
-// the caller's and must be valid: a fault there is the crash it always was.
+// Addresses are the guest's and may be anything: what does not lie in memory is an error, never a crash, provided that SIGSEGV
+// and SIGBUS are not blocked in the thread (the kernel ends the process then; PrepareThread() unblocks them, see fault.h). A host
+// buffer is the caller's and must be valid: a fault there is the crash it always was.
 //
 // What an access does, in order: nothing at all if its length is 0; the range check (kOutOfRange); then for each backing
 // it touches: the access bits of all its pages, then the transfer, ascending. Where a bit or the mapping refuses, the

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "guestmem/heap_memory.h"
+#include "trap/trap_outside.h"
 #include "types/error_rep.h"
 
 namespace guestmem {
@@ -62,7 +63,7 @@ Status MakeRegion(const DebugName& name, GuestMemoryAccess& backing, Region& reg
 }
 
 Status PrepareFaultHandler(const CreateOptions& options) {
-  return options.install_fault_handler ? InstallFaultHandler() : Status();
+  return options.install_fault_handler ? trap::InstallFaultHandlerOnce() : Status();
 }
 
 }  // namespace

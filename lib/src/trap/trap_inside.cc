@@ -1,7 +1,6 @@
 #include "trap/trap_inside.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <ucontext.h>
 
@@ -10,22 +9,16 @@
 
 #include "guestmem/detail/trap_inline.h"
 #include "guestmem/fault.h"
+#include "trap/arch.h"
 #include "trap/trap_table.h"
 
 namespace guestmem::trap {
 
-PreviousAction g_previous_segv;
-PreviousAction g_previous_bus;
 std::atomic<RecoveryTable*> g_tables{nullptr};
 std::atomic<uint32_t> g_table_readers{0};
 std::atomic<uint64_t> g_recovered_faults{0};
 
 namespace {
-
-// Tells of something elsewhere: returning from its handler does not meet it again.
-GUESTMEM_IN_SIGNAL_CONTEXT bool WasSent(int signal, int code) {
-  return code <= 0 || (signal == SIGBUS && code == BUS_MCEERR_AO);
-}
 
 // Only faults that the kernel raised for an address it names. A general protection fault (SI_KERNEL, no address: a
 // non-canonical pointer) cannot be checked against the guest range, and anything with si_code <= 0 was sent, not raised.
@@ -71,89 +64,54 @@ GUESTMEM_IN_SIGNAL_CONTEXT bool FindRecovery(uint64_t instruction, Recovery& fou
   return ok;
 }
 
-constexpr int kPageFaultVector = 14;       // x86 exception 14, #PF (Intel SDM volume 3)
-constexpr greg_t kPageFaultWrite = 1 << 1;  // its error code's W/R bit
-
 // A chain of refusals; each says why the fault is not ours.
 GUESTMEM_IN_SIGNAL_CONTEXT bool Recover(int signal, const siginfo_t* info, ucontext_t* context) {
   if (!IsAddressFault(signal, info->si_code)) {
     return false;
   }
-  greg_t* registers = context->uc_mcontext.gregs;
   Recovery recovery;
-  if (!FindRecovery(static_cast<uint64_t>(registers[REG_RIP]), recovery)) {
+  if (!FindRecovery(InstructionOf(*context), recovery)) {
     return false;  // an instruction that no table promises to recover: somebody's bug
   }
-  const auto address = reinterpret_cast<uint64_t>(info->si_addr);
-  const uint64_t size = recovery.flags >> detail::kTrapSizeShift;
-  const uint64_t begin = static_cast<uint64_t>(registers[size != 0 ? REG_RDI : REG_R10]);
-  const uint64_t end = size != 0 ? begin + size : static_cast<uint64_t>(registers[REG_R11]);
-  // A machine check names only the page it is in.
-  const uint64_t lowest = info->si_code == BUS_MCEERR_AR ? begin & ~(kPageSize - 1) : begin;
-  if (address < lowest || address >= end) {
+  const bool write = (recovery.flags & detail::kTrapWrite) != 0;
+  const GuestRange guest = GuestSideOf(*context, recovery);
+  auto address = reinterpret_cast<uint64_t>(info->si_addr);
+  uint64_t lowest = guest.begin;
+  // A memory error names the memory that is lost, a block of 2^lsb bytes, and its frame has the error code of another fault.
+  const bool memory_error = signal == SIGBUS && info->si_code == BUS_MCEERR_AR;
+  if (memory_error) {
+    constexpr int kPageBits = 12;
+    const int lsb = info->si_addr_lsb > 0 && info->si_addr_lsb < 64 ? info->si_addr_lsb : kPageBits;
+    const uint64_t within_block = (uint64_t{1} << lsb) - 1;
+    address &= ~within_block;
+    lowest &= ~within_block;
+  }
+  if (address < lowest || address >= guest.end) {
     return false;  // the host side of the access, or an instruction fetch
   }
-  const bool write = (registers[REG_ERR] & kPageFaultWrite) != 0;
-  if (registers[REG_TRAPNO] == kPageFaultVector && write != ((recovery.flags & detail::kTrapWrite) != 0)) {
+  if (!memory_error && WasInDirection(*context, !write)) {
     return false;  // the other operand of the instruction
   }
-  registers[REG_RIP] = static_cast<greg_t>(recovery.landing);
-  registers[REG_RAX] = static_cast<greg_t>(address);
-  registers[REG_RDX] = static_cast<greg_t>(static_cast<uint64_t>(signal) | static_cast<uint64_t>(info->si_code) << 8 |
-                                           ((recovery.flags & detail::kTrapWrite) != 0 ? detail::kTrapInfoWrite : 0));
+  const auto what = static_cast<uint64_t>(signal) | static_cast<uint64_t>(info->si_code) << 8;
+  ResumeAt(recovery.landing, {address, what | (write ? detail::kTrapInfoWrite : 0)}, *context);
   g_recovered_faults.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
-// Puts the default action back. A fault happens again on return, where it happened; a sent signal must be raised again.
-GUESTMEM_IN_SIGNAL_CONTEXT void ChainToDefault(int signal, const siginfo_t* info) {
-  struct sigaction action = {};
-  action.sa_handler = SIG_DFL;
-  sigaction(signal, &action, nullptr);
-  if (WasSent(signal, info->si_code)) {
-    raise(signal);
+template <int Entry>
+GUESTMEM_IN_SIGNAL_CONTEXT void HandleSignal(int signal, siginfo_t* info, void* context) {
+  const int saved_errno = errno;
+  // Safe because the kernel passes a ucontext_t to a handler installed with SA_SIGINFO (sigaction(2)).
+  auto* const ucontext = static_cast<ucontext_t*>(context);
+  if (!Recover(signal, info, ucontext)) {
+    PassOn(signal, info, ucontext, Entry, static_cast<const char*>(__builtin_frame_address(0)));
   }
-}
-
-GUESTMEM_IN_SIGNAL_CONTEXT void Chain(int signal, siginfo_t* info, void* context) {
-  PreviousAction& remembered = signal == SIGSEGV ? g_previous_segv : g_previous_bus;
-  const struct sigaction& previous = remembered.action;
-  const bool has_info = (previous.sa_flags & SA_SIGINFO) != 0;
-  if (!has_info && previous.sa_handler == SIG_IGN && WasSent(signal, info->si_code)) {
-    return;
-  }
-  const bool one_shot = (previous.sa_flags & static_cast<int>(SA_RESETHAND)) != 0;
-  if ((!has_info && (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN)) ||
-      (one_shot && remembered.used.exchange(true, std::memory_order_relaxed))) {
-    // The kernel does not let a fault be ignored either.
-    ChainToDefault(signal, info);
-    return;
-  }
-  // What the kernel would have done for the previous handler: its mask, its own signal blocked.
-  sigset_t mask = previous.sa_mask;
-  if ((previous.sa_flags & SA_NODEFER) == 0) {
-    sigaddset(&mask, signal);
-  }
-  sigset_t restore;
-  pthread_sigmask(SIG_BLOCK, &mask, &restore);
-  if (has_info) {
-    previous.sa_sigaction(signal, info, context);
-  } else {
-    previous.sa_handler(signal);
-  }
-  pthread_sigmask(SIG_SETMASK, &restore, nullptr);
+  errno = saved_errno;
 }
 
 }  // namespace
 
-GUESTMEM_IN_SIGNAL_CONTEXT void HandleSignal(int signal, siginfo_t* info, void* context) {
-  const int saved_errno = errno;
-  // Safe because the kernel passes a ucontext_t to a handler installed with SA_SIGINFO (sigaction(2)).
-  if (!Recover(signal, info, static_cast<ucontext_t*>(context))) {
-    Chain(signal, info, context);
-  }
-  errno = saved_errno;
-}
+const Handler kHandlers[2] = {HandleSignal<0>, HandleSignal<1>};
 
 }  // namespace guestmem::trap
 

@@ -1,25 +1,20 @@
-// Ordinary context: registering tables, installing the handler, the Try functions' out-of-line parts.
+// Ordinary context: registering tables, staying loaded, the Try functions' out-of-line parts.
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <link.h>
 #include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
-#include <string>
 #include <thread>
 #include <utility>
 
 #include "guestmem/detail/host_side.h"
 #include "guestmem/fault.h"
 #include "trap/kernels_outside.h"
-#include "trap/trap_inside.h"
 #include "trap/trap_outside.h"
 #include "trap/trap_table.h"
 #include "types/error_rep.h"
@@ -258,65 +253,6 @@ std::optional<Fault> TryFill(void* guest, uint8_t value, size_t length) noexcept
   }
   return detail::FinishFill(guest, value, length, result);
 }
-
-namespace {
-
-bool IsOurs(int signal) {
-  struct sigaction action = {};
-  return sigaction(signal, nullptr, &action) == 0 && (action.sa_flags & SA_SIGINFO) != 0 &&
-         action.sa_sigaction == trap::HandleSignal;
-}
-
-Status InstallError(ErrorKind kind, std::string message) {
-  ErrorInfo info;
-  info.kind = kind;
-  info.operation = Operation::kCreate;
-  const detail::DebugName name("fault handler");
-  return detail::MakeError(&name, std::move(info), std::move(message));
-}
-
-Status Install(int signal, trap::PreviousAction& previous) {
-  // Remember what was there first: a fault on another thread may come as soon as ours is in force.
-  struct sigaction ours = {};
-  ours.sa_sigaction = trap::HandleSignal;
-  ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-  sigemptyset(&ours.sa_mask);
-  // After an installation that went half-way it is ours, and what was there before is remembered already.
-  bool done = IsOurs(signal) || sigaction(signal, nullptr, &previous.action) == 0;
-  ours.sa_flags |= previous.action.sa_flags & SA_RESTART;  // what interrupts a system call is as it was
-  done = done && sigaction(signal, &ours, nullptr) == 0;
-  if (!done) {
-    return InstallError(ErrorKind::kResourceExhausted, std::string("sigaction: ") + std::strerror(errno));
-  }
-  if (!IsOurs(signal)) {
-    return InstallError(ErrorKind::kInvalidArgument,
-                        "the handler was not accepted; under a sanitizer, run with handle_segv=1:handle_sigbus=1");
-  }
-  return {};
-}
-
-}  // namespace
-
-Status InstallFaultHandler() {
-  static constinit std::mutex mutex;
-  static constinit std::atomic<bool> installed{false};
-  if (installed.load(std::memory_order_acquire)) {
-    return {};
-  }
-  const std::lock_guard lock(mutex);
-  if (!installed.load(std::memory_order_relaxed)) {
-    if (Status status = Install(SIGSEGV, trap::g_previous_segv); !status.ok()) {
-      return status;
-    }
-    if (Status status = Install(SIGBUS, trap::g_previous_bus); !status.ok()) {
-      return status;
-    }
-    installed.store(true, std::memory_order_release);
-  }
-  return {};
-}
-
-bool FaultHandlerIsInstalled() { return IsOurs(SIGSEGV) && IsOurs(SIGBUS); }
 
 uint64_t RecoveredFaults() noexcept { return trap::g_recovered_faults.load(std::memory_order_relaxed); }
 

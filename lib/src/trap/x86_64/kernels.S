@@ -45,13 +45,16 @@
 #define GUEST_LOAD_PAST_HEAD(moved, ...) GUEST_ACCESS(TRAP_READ, fault_past_head, moved, __VA_ARGS__)
 #define GUEST_STORE_PAST_HEAD(moved, ...) GUEST_ACCESS(TRAP_WRITE, fault_past_head, moved, __VA_ARGS__)
 
-// Returns the handler's rax and rdx, and in rdx how far the faulting address lies above what was moved (detail::MovedUpTo).
+// Returns the handler's rax and rdx, and in rdx how far the faulting address lies above what was moved (detail::MovedUpTo). A
+// memory error's address may lie below that: then it counts as there.
 #define FAULT_LANDING        \
   L(fault_past_head):        \
   lea     W(%r10), %r8;      \
   cmp     %r8, %rcx;         \
   cmovb   %r8, %rcx;         \
   L(fault):                  \
+  cmp     %rcx, %rax;        \
+  cmovb   %rcx, %rax;        \
   mov     %rax, %r8;         \
   sub     %rcx, %r8;         \
   shl     $41, %r8;          \
