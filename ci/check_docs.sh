@@ -11,6 +11,7 @@
 #   tree       the rooms in ARCHITECTURE.md and README.md are the folders that are there; what is marked "(next)", or stands
 #              under "Next", isn't
 #   names      no two scripts of ci/ or programs of fuzz/ differ by one letter or a hyphen
+#   words      README.md, ARCHITECTURE.md and the public headers are free of some riddles that they once had
 #
 # Each offence is a line: file:line: what is wrong. Exit status 1 if there is any. Works from any directory.
 set -euo pipefail

@@ -307,7 +307,17 @@ def check_names(tree):
                     tree.offend(path, 1, f"its name is too close to that of {folder}/")
 
 
-RULES = {"citations": check_citations, "links": check_links, "commands": check_commands, "tree": check_tree, "names": check_names}
+RIDDLES = re.compile(r"\b(?:one's own|vanish\w*|(?:broke|keeps?) its word|the news|what gets|tells of)\b", re.I)
+
+
+def check_words(tree):
+    """A reader's first pages, for turns of phrase that had to be read twice."""
+    for path, number, line in tree.texts("README.md", "ARCHITECTURE.md", ".h"):
+        if (path.endswith(".md") or path.startswith("lib/include/")) and (found := RIDDLES.search(line)):
+            tree.offend(path, number, f"'{found[0]}': say who does what")
+
+
+RULES = {"citations": check_citations, "links": check_links, "commands": check_commands, "tree": check_tree, "names": check_names, "words": check_words}
 
 
 def main(arguments):

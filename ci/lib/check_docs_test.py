@@ -159,6 +159,10 @@ class CheckDocs(unittest.TestCase):
                 self.assert_found("names", path, SCRIPT, says="too close to that of")
         self.assert_found("names", "ci/g_o/a.patch", "", says="too close to that of ci/g_o/")
 
+    def test_words(self):
+        self.assert_found("words", "lib/include/guestmem/a.h", "// It may vanish.\n", says="vanish")
+        self.assert_found("words", "README.md", "Memory of one's own.\n", says="one's own")
+
     def test_what_was_next_and_came(self):
         status, said = self.check("tree", [("reference/later/a.cc", "")])
         self.assertEqual(status, 1)

@@ -1,4 +1,4 @@
-// AccessBitmap: the access bits of a backing, with the waiting that nobody may forget built in.
+// AccessBitmap: the access bits of a backing. Taking a bit away waits for the accesses that it allowed: no caller can forget.
 //
 //   class Ram : public guestmem::GuestMemoryAccess {
 //     std::optional<guestmem::BitmapInfo> access_bitmap() const override { return bits_->info(); }

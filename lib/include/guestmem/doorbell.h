@@ -1,4 +1,4 @@
-// DoorbellRegistration: an event for a guest's write to an address, without anyone parsing the write.
+// DoorbellRegistration: signals an event when the guest writes to an address.
 //
 //   auto bell = doorbells->RegisterDoorbell(notify_gpa, std::nullopt, 2, queue_event).value();
 //   // a 2-byte write to notify_gpa now signals queue_event; dropping `bell` ends that

@@ -4,7 +4,7 @@
 //   (void)doorbells->RegisterDoorbell(gpa, std::nullopt, 4, event);
 //   while (event.Wait().ok()) ServiceQueue();
 //
-// Signals that nobody has waited for yet are one. Each signal wakes one waiter.
+// Signals merge into one until a waiter takes it. Each signal wakes one waiter.
 //
 // When not: counting (signals merge), or handing over data.
 //

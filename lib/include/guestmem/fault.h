@@ -2,7 +2,7 @@
 //
 // A guest pointer here is host virtual memory that may fault at any time: reserved but not populated, unmapped by
 // another thread, behind a truncated file. The Try functions access it and report a fault as a value. Everything else that
-// faults in the process goes to whoever handled it before: crashes stay crashes, where they happened.
+// faults in the process goes to the handler that was installed before: a crash is still reported, where it happened.
 //
 //   (void)guestmem::InstallFaultHandler();
 //   uint32_t flags;
@@ -123,7 +123,7 @@ inline constexpr bool kIsPlain =
 [[gnu::cold]] Fault MakeFault(const void* start, size_t length, TrapResult result) noexcept;
 
 // After a kernel met a fault: makes the prefix below it exact, and describes it. In the section of the kernel's call, if that
-// had one: it moves bytes that the bits allowed then. Sanitizers are told of what a host buffer got.
+// had one: it moves bytes that the bits allowed then. Tells sanitizers which bytes of a host buffer were written.
 [[gnu::cold]] Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length, TrapResult result,
                                HostSide::Sharing sharing) noexcept;
 [[gnu::cold]] Fault FinishFill(void* guest, uint8_t value, size_t length, TrapResult result) noexcept;

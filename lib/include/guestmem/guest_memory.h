@@ -11,13 +11,13 @@
 //
 // Addresses are the guest's and may be anything: what does not lie in memory is an error, never a crash, provided that SIGSEGV
 // and SIGBUS are not blocked in the thread (the kernel ends the process then; PrepareThread() unblocks them, see fault.h). A host
-// buffer is the caller's and must be valid: a fault there is the crash it always was.
+// buffer is the caller's and must be valid: a fault there is reported as the crash that it is.
 //
 // What an access does, in order: nothing at all if its length is 0; the range check (kOutOfRange); then for each backing
 // it touches: the access bits of all its pages, then the transfer, ascending. Where a bit or the mapping refuses, the
 // backing's PageFault decides: fail, go on, or take the fallback. A failed bulk access has transferred exactly the bytes
 // below ErrorInfo::fault_address, as counted by ErrorInfo::transferred; a failed plain access or compare-exchange nothing.
-// That address is the start of a page, or of the access; inside a page where that vanished while its bytes were moved.
+// That address is the start of a page or of the access. It is inside a page only if the page went away while its bytes were moved.
 //
 // Atomicity: a naturally aligned plain access of 1, 2, 4 or 8 bytes is never torn and is ordered by
 // std::atomic_thread_fence as a relaxed atomic. Bulk accesses are not atomic; a bulk write may store a byte twice.
@@ -85,7 +85,7 @@ class GuestMemory {
  public:
   // Memory that refuses everything, named "empty".
   GuestMemory();
-  // Copying is cheap (shared ownership). What was moved from is the empty memory.
+  // Copying is cheap (shared ownership). A handle that was moved from is the empty memory.
   GuestMemory(const GuestMemory&) = default;
   GuestMemory(GuestMemory&& other) noexcept;
   GuestMemory& operator=(const GuestMemory&) = default;

@@ -1,5 +1,5 @@
 // InProcessGuest: a whole guest's memory in one process, with RAM, device regions, ROMs and doorbells. What a hypervisor's
-// memory slots do, done with mmap; for user-mode devices, emulators, and tests of code that speaks the interfaces.
+// memory slots do, done with mmap; for user-mode devices, emulators, and tests of code that uses the interfaces.
 //
 //   auto guest = guestmem::InProcessGuest::Create("vm", uint64_t{1} << 32).value();
 //   (void)guest->AddRam(0, 512 << 20);

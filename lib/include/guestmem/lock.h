@@ -1,8 +1,8 @@
-// Locked guest memory: host addresses that stay good for a while. What GuestMemory::LockGpns and LockRange return.
+// Locked guest memory: host addresses that stay valid while the lock lives. What GuestMemory::LockGpns and LockRange return.
 //
 //   auto locked = memory.LockGpns(guestmem::AccessType::kWrite, /*kernel_access=*/true, gpns);
 //   if (!locked.ok()) return locked.status();
-//   ssize_t n = preadv(file, locked->iovecs().data(), static_cast<int>(locked->iovecs().size()), 0);   // DMA of a sort
+//   ssize_t n = preadv(file, locked->iovecs().data(), static_cast<int>(locked->iovecs().size()), 0);
 //   // unlocked here, whatever happened
 //
 // While a page is locked, its backing does not unmap, move or refuse it: no access bit is checked and no handler asked
@@ -81,7 +81,7 @@ class GuestSpan {
 
   // Copies destination.size() bytes from `offset` on, ascending, at the speed of a bulk access and with its promises
   // (not atomic; each byte as it was at some moment). Errors: kInvalidArgument if they do not lie in the span;
-  // kNotMapped if the backing broke its word and the memory is gone: then exactly the bytes below
+  // kNotMapped if the backing broke its promise and the memory is gone: then exactly the bytes below
   // ErrorInfo::fault_address were transferred. The host buffer may be locked memory itself: where it overlaps the span this is
   // memmove, and after a failure the bytes of both are unspecified; kResourceExhausted, and nothing changed, if there is no
   // memory for that.
@@ -149,7 +149,7 @@ class GuestSpans {
 
 namespace detail {
 
-// What both sorts of lock are: pages of one memory, unlocked when dropped.
+// The common part of both kinds of lock: pages of one memory, unlocked when dropped.
 class Lock {
  public:
   Lock() = default;  // holds nothing

@@ -1,4 +1,4 @@
-// MemoryMapper: memory that a device gives the guest after the fact (a PCI BAR over a file, shared memory of a GPU).
+// MemoryMapper: memory that a device adds to a running guest (a PCI BAR over a file, shared memory of a GPU).
 //
 //   auto bar = mapper->NewRegion(1 << 20, "bar 2").value();
 //   (void)bar.region->Map(0, file, 0, 1 << 20, true);      // what the region holds

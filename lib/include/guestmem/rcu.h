@@ -36,7 +36,7 @@ class Rcu {
   // Whether the calling thread is in a section.
   static bool InSection();
 
-  // A section of one's own, for reading what a writer retires after Synchronize. Nests. Keep it short, do not block in it.
+  // A section of the caller's own, for reading what a writer retires after Synchronize. Nests. Keep it short, do not block in it.
   using Section = detail::ReadSection;
 };
 

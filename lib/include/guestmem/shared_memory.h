@@ -5,8 +5,8 @@
 //   send(socket, ram->sharing());   // fd by SCM_RIGHTS; the other process: mmap(MAP_SHARED, fd, file_offset)
 //   auto huge = guestmem::SharedMemory::Create(uint64_t{4} << 30, {.page_size = 2 << 20});   // on huge pages of 2 MiB
 //
-// The file is sealed: nobody who gets the descriptor can shrink it, and so make this process's accesses fault, or grow
-// it, or add seals. It can still punch holes (the bytes there become zero). Memory is taken when a page is first touched
+// The file is sealed: a holder of the descriptor cannot shrink it (which would make this process's accesses fault), grow it, or
+// add seals. It can still punch holes (the bytes there become zero). Memory is taken when a page is first touched
 // (huge pages: at creation).
 //
 // When not: memory that only this process uses (SparseMapping costs less); memory that must be taken away from a device:
@@ -41,7 +41,7 @@ class SharedMemory final : public GuestMemoryAccess {
   static constexpr bool kLinear = true;
 
   // `size` bytes, rounded up to pages of that size, zeroed, mapped at a multiple of 1 GiB or 2 MiB where it is that large.
-  // Errors: kInvalidArgument (0, or 2^47 and more; huge pages of a size that this machine has not), kResourceExhausted (address
+  // Errors: kInvalidArgument (0, or 2^47 and more; huge pages of a size that this machine does not have), kResourceExhausted (address
   // space, file descriptors, huge pages).
   static Result<std::shared_ptr<SharedMemory>> Create(uint64_t size, SharedMemoryOptions options = {});
 

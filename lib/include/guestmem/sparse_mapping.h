@@ -20,7 +20,7 @@
 // the order, allocate all at once, since what is not touched costs nothing, and let an AccessBitmap say what is there; or
 // allocate 2 MiB at a time. Memory is made in place; a file is mapped elsewhere first, and takes as much address space again
 // for that moment. (So does memory before Linux 6.12.)
-// When not: to take memory away from running accesses without their noticing. They fail as at any missing page; where
+// When not: to take memory away while accesses run, unnoticed by them. They fail as at any missing page; where
 // they must not even begin, clear the access bits first (access_bitmap.h, rcu.h).
 // Threads: every method from any thread; a page that is being changed may be seen as it was or as it will be. Calls that change
 // pages, lock and unlock them take turns: none may be made on a thread that the kernel waits for while another one runs (a

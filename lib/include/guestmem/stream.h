@@ -1,7 +1,7 @@
-// MemoryReader and MemoryWriter: a buffer used from front to back, wherever it is.
+// MemoryReader and MemoryWriter: a buffer used from front to back, in host or guest memory.
 //
 // A device that parses a request or writes a reply takes one of these and does not care whether the bytes are in a host
-// buffer, in pages that the guest listed, or come from something of your own.
+// buffer, in pages that the guest listed, or behind an implementation of yours.
 //
 //   guestmem::Status Parse(guestmem::MemoryReader& reader) {
 //     guestmem::Result<Header> header = reader.ReadPlain<Header>();
@@ -13,8 +13,8 @@
 //   guestmem::PagedReader reader(memory, *guestmem::PagedRange::Create(offset, length, gpns));
 //   guestmem::Status s = Parse(reader);
 //
-// Errors: whoever asks for more than remaining() gets kOutOfRange, whose text says how much was wanted and is left, and
-// nothing was moved. Otherwise what GuestMemory says of the access. After any failed call the position, and so
+// Errors: a call that asks for more than remaining() fails with kOutOfRange, whose text says how much was wanted and is left, and
+// moves nothing. Other errors are those of GuestMemory. After any failed call the position, and so
 // remaining(), is where it was, through every limit: the call may be repeated or another tried. (What a failed access had moved
 // by then, as ErrorInfo::transferred counts it, has been moved: into the caller's buffer, or into the guest.)
 //
@@ -209,7 +209,7 @@ class LimitOf : public Stream {
 }  // namespace detail
 
 // At most `limit` bytes of another stream, which advances along and may be used again afterwards (or meanwhile: what
-// remains is then the smaller of both). Limits nest. A limit beyond the inner stream's end is none.
+// remains is then the smaller of both). Limits nest. A limit beyond the inner stream's end has no effect.
 class LimitedReader final : public detail::LimitOf<MemoryReader> {
  public:
   LimitedReader(MemoryReader& inner, uint64_t limit) : LimitOf(inner, inner.AsLimit(), limit) {}

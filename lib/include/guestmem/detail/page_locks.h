@@ -2,7 +2,7 @@
 // pages away each have one.
 //
 // A lock and a change of the same pages exclude each other: a change looks at the counts and is carried out under the mutex that
-// Lock counts under. Whoever locks probes the pages after Lock has returned, so what a change did before that is seen.
+// Lock counts under. A caller that locks probes the pages after Lock has returned, so it sees what a change did before.
 //
 // Nothing is allocated before the first lock: 8 bytes of address space for 128 pages then, and 4 bytes for each page of a group of 128
 // in which one is locked. Threads: every method from any thread. Lock order: the mutex is the innermost.
@@ -58,7 +58,7 @@ class PageLocks {
   // Waits until no page of the range is locked. Errors: kLocked at the deadline, kInvalidArgument.
   Status WaitUnlocked(PageRange pages, Deadline deadline);
 
-  // For whoever has more to say about these pages: an error about something that was asked for, and whether they are there.
+  // For callers that have more to say about these pages: an error about something that was asked for, and whether they are there.
   Status Misuse(Operation operation) const;
   bool Contains(PageRange pages) const { return pages.first <= pages_ && pages.count <= pages_ - pages.first; }
 
