@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # usage: ci/check_layers.sh [RULE...]
 #
-# Checks by include lines that nobody knows whom they must not know (ARCHITECTURE.md). ctest runs each rule as layers.RULE.
+# Checks by include lines that no part includes what it must not (ARCHITECTURE.md). ctest runs each rule as layers.RULE.
 #
 #   model     reference/model includes the C++ library, itself and reference/world, nothing else; so do reference/trace and the model
 #             of reference/vmm; reference/world, which the model shares with its subjects, the C++ library and itself alone
 #   trap      lib/src/trap, which may run in a signal handler or fault, includes only what the list below allows; files
-#             named *_outside.* run in neither context (installing, reporting) and are free, but nobody inside includes them
+#             named *_outside.* run in neither context (installing, reporting) and are free, but no file that does includes them
 #   order     lib's layers: types, trap, rcu, host, guest: each includes itself and those before it; lib includes no
 #             harness and no Abseil (its own absl_status.h excepted)
 #   harness   lib <- reference/lockstep <- {fuzz, proptest}; neither of the last two knows the other
@@ -171,7 +171,7 @@ rule_harness() {
 
 rule_folders() {
   local folder
-  # What git ignores (build/) is nobody's business; without git, build/ alone.
+  # What git ignores (build/) does not count; without git, build/ alone.
   while read -r folder; do
     case $folder in
       ci | corpus | fuzz | lib | proptest | reference) ;;

@@ -70,7 +70,7 @@ size_t VirtualFunctionCount() {
   return (encoded - 1) / sizeof(void*);
 }
 
-// D13: locking, unlocking and exposure through the seed's shared-pointer wrappers don't reach the backing.
+// D13: locking, unlocking and exposure through OpenVMM's shared-pointer wrappers don't reach the backing.
 TEST(D13_WrappersForward, EveryVirtualFunctionThatThereIs) {
   const size_t count = VirtualFunctionCount();
   ASSERT_GE(count, 17u) << "2 destructors and 15 methods when this was written";

@@ -224,7 +224,7 @@ TEST(GuestSpan, APageThatABackingTakesAwayAllTheSameIsAnErrorWithItsPrefix) {
   EXPECT_EQ(memory.ReadPlain<uint8_t>(kPageSize - 1).value(), 1);
 }
 
-// D2: the seed panics when the pages can be read but the write bitmap refuses.
+// D2: OpenVMM panics when the pages can be read but the write bitmap refuses.
 TEST(D2_LockTakesTheAccessType, AWriteLockOfAReadOnlyPageIsAnError) {
   class ReadOnly : public Counting {
    public:
@@ -244,7 +244,7 @@ TEST(D2_LockTakesTheAccessType, AWriteLockOfAReadOnlyPageIsAnError) {
   EXPECT_EQ(ram->Locked(), 0);
 }
 
-// D15: the seed leaks the locks already taken when a multi-region lock fails half-way.
+// D15: OpenVMM leaks the locks already taken when a multi-region lock fails half-way.
 TEST(D15_AllOrNothing, ALockThatFailsInTheSecondRegionUnlocksTheFirst) {
   auto good = std::make_shared<Counting>(1), bad = std::make_shared<Counting>(1);
   const GuestMemory memory = GuestMemory::CreateMultiRegion("two", kPageSize, {good, bad}).value();
@@ -261,7 +261,7 @@ TEST(D15_AllOrNothing, ALockThatFailsInTheSecondRegionUnlocksTheFirst) {
   EXPECT_EQ(good->Locked() + bad->Locked(), 0);
 }
 
-// D17: the seed hands out the whole last page of a backing that ends inside it.
+// D17: OpenVMM hands out the whole last page of a backing that ends inside it.
 TEST(D17_PartialLastPage, IsRefusedWholeAndCoveredWhereTheRangeUsesIt) {
   class Trimmed : public Counting {
    public:

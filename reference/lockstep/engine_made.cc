@@ -204,7 +204,7 @@ void EngineMade::Create(const Step& step, std::optional<GuestMemory>& slot, Outc
   } else {
     (*scripted_)[step.backing]->Break(promise);
   }
-  // The handler is installed already, so that nobody may notice.
+  // The handler is installed already, so this must make no difference.
   const guestmem::CreateOptions options = {.install_fault_handler = step.slot != 1};
   auto memory = ValueOf(step.form == 1 ? GuestMemory::CreateMultiRegion(kMadeName, step.bytes, backings, options)
                                        : GuestMemory::Create(kMadeName, backings[step.backing], options),

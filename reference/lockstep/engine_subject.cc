@@ -190,7 +190,7 @@ class EngineSubject final : public Subject {
   void Start(const World& world) override {
     g_calls_to_failure = 0;
     guestmem::detail::SetErrorMemory(true);
-    // A run that ended early may have left locks: what unlocking them calls is nobody's.
+    // A run that ended early may have left locks: the calls that unlocking makes are not recorded.
     script_.outcome = &stray_;
     for (auto& lock : locks_) {
       lock = {};

@@ -38,7 +38,7 @@ std::string Text(const Call& call) {
   if (call.kind == CallKind::kSubrange) {
     text += call.value == 1 ? " preemptive locking" : "";
   }
-  // A field that its kind has no use for is shown where it is set: then that is the news.
+  // A field that the kind does not use is printed if it is set: then it is what is wrong.
   if (call.kind == CallKind::kPageFault || (call.access != Access::kRead && !lists) || call.bitmap_failure) {
     text += " access=" + std::string(Name(call.access)) + (call.bitmap_failure ? " by the bitmap" : " by the mapping");
   }

@@ -1,4 +1,4 @@
-// A memory that calls its backings as nobody may is a verdict that names the call and the argument, never a crash of the
+// A memory that calls its backings in a way that the contract forbids is a verdict that names the call and the argument, never a crash of the
 // harness: relays between the engine and its backings spoil one argument each. And of the answers: a call more shifts nothing.
 
 #include <functional>

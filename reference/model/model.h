@@ -66,7 +66,7 @@ class Model {
     std::array<PageState, kMaxPages> state = {};
     std::array<std::array<bool, kMaxPages>, 3> allowed = {};  // by Access, then page
     std::array<uint64_t, kMaxPages> locks = {};          // of a managed bitmap, or of a sparse mapping
-    std::optional<Made> made = {};                       // memory that a step has made: nobody records what it is called with
+    std::optional<Made> made = {};                       // memory that a step has made: calls of it are not recorded
     std::optional<uint64_t> refused_page = {};           // of it: every access
   };
   // Bytes [start, start + length) of a handle are bytes [offset, offset + length) of a backing.

@@ -65,8 +65,8 @@ struct Backing {
   std::array<bool, 3> null_bitmap = {};         // by Access: the pointer is null, everything allowed
   bool has_iova = false;                        // base_iova() = kIovaBase
   bool lockable = true;                         // supports_locking()
-  bool fickle = false;   // once the memory is made, the methods that must be stable say something else: nobody may notice
-  bool wrapped = false;  // handed over inside a wrapper that forwards every method: nobody may notice
+  bool fickle = false;   // once the memory is made, the methods that must be stable say something else, which must make no difference
+  bool wrapped = false;  // handed over inside a wrapper that forwards every method, which must make no difference
   bool managed = false;  // the bits are an AccessBitmap's, of no offset and with no null pointer: a locked page's bit stays set
   bool sparse = false;   // the library's own SparseMapping of kMaxPages pages, nothing scripted: what it is called with is not
                          // recorded, its locked pages stay as they are. Of the rest only `wrapped` and the pages' states count

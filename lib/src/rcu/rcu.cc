@@ -82,7 +82,7 @@ void ChildAfterFork() {
     slot->taken = slot == t_reader_slot || IsSpare(slot);
   }
   g_registry.unlock();
-  new (&g_writer) Mutex;  // whoever had it does not exist here
+  new (&g_writer) Mutex;  // the thread that held it does not exist in the child
   if (!ReadersFence()) {
     Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
   }

@@ -71,7 +71,7 @@ GUESTMEM_IN_SIGNAL_CONTEXT bool Recover(int signal, const siginfo_t* info, ucont
   }
   Recovery recovery;
   if (!FindRecovery(InstructionOf(*context), recovery)) {
-    return false;  // an instruction that no table promises to recover: somebody's bug
+    return false;  // an instruction that no table promises to recover: a bug elsewhere
   }
   const bool write = (recovery.flags & detail::kTrapWrite) != 0;
   const GuestRange guest = GuestSideOf(*context, recovery);

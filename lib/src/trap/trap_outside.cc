@@ -177,7 +177,7 @@ Fault MakeFault(const void* start, size_t length, TrapResult result) noexcept {
 namespace {
 
 // A kernel faulted at or somewhat above the end of what it moved. Moves what lies between that and the fault's page, so that
-// the prefix is exact. A page below may have vanished meanwhile: then the fault is there, or where moving stopped.
+// the prefix is exact. A page below may be gone by then: the fault is there then, or where moving stopped.
 template <typename Move>
 Fault FinishPrefix(const void* guest, size_t length, TrapResult result, Move move) noexcept {
   const auto begin = reinterpret_cast<uint64_t>(guest);
