@@ -115,7 +115,7 @@ TEST(PageLocks, MisuseChangesNothing) {
 }
 
 TEST(PageLocks, TakeMemoryOnlyForWhatIsLocked) {
-  constexpr uint64_t kMany = uint64_t{1} << 35;  // of the largest mapping
+  constexpr uint64_t kMany = uint64_t{1} << 30;  // of a mapping of 4 TiB
   const HostState before;
   {
     PageLocks locks("pages", kMany);
