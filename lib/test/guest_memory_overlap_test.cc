@@ -21,10 +21,6 @@ using test::ScriptedBacking;
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
-GuestMemory Over(std::shared_ptr<ScriptedBacking> backing) {
-  return GuestMemory::Create("ram", std::move(backing)).value();
-}
-
 TEST(Overlap, IsMemmoveInBothDirections) {
   for (const size_t length : {size_t{1}, size_t{8}, size_t{100}, size_t{5000}, size_t{kMiB} + 5000}) {
     for (const int64_t shift : {int64_t{-4096}, int64_t{-100}, int64_t{-1}, int64_t{0}, int64_t{1}, int64_t{31},

@@ -26,10 +26,6 @@ using test::ScriptedBacking;
 
 constexpr uint64_t kMax = std::numeric_limits<uint64_t>::max();
 
-GuestMemory Over(std::shared_ptr<ScriptedBacking> backing) {
-  return GuestMemory::Create("ram", std::move(backing)).value();
-}
-
 // --- creation ---
 
 TEST(Create, RefusesANullBacking) {

@@ -22,10 +22,6 @@ using test::ScriptedBacking;
 
 constexpr uint64_t kMax = std::numeric_limits<uint64_t>::max();
 
-GuestMemory Over(std::shared_ptr<ScriptedBacking> backing) {
-  return GuestMemory::Create("ram", std::move(backing)).value();
-}
-
 TEST(Views, ShowTheirPartAndNothingElse) {
   auto backing = std::make_shared<ScriptedBacking>(2, 2);
   const GuestMemory view = Over(backing).Subrange(100, 50).value();

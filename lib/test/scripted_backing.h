@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "guestmem/backing.h"
+#include "guestmem/guest_memory.h"
 #include "guestmem/sparse_mapping.h"
 
 namespace guestmem::test {
@@ -95,6 +96,11 @@ class ScriptedBacking : public GuestMemoryAccess {
     return &bits[static_cast<size_t>(access)][(bitmap->bit_offset + page) / 8];
   }
 };
+
+// Memory named "ram" over it.
+inline GuestMemory Over(std::shared_ptr<ScriptedBacking> backing) {
+  return GuestMemory::Create("ram", std::move(backing)).value();
+}
 
 }  // namespace guestmem::test
 
