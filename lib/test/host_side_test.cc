@@ -96,11 +96,13 @@ class Ram final : public GuestMemoryAccess {
 struct World {
   explicit World(bool bitmap) : first(std::make_shared<Ram>(bitmap, true)) {
     one = GuestMemory::Create("one", first).value();
+    view = one.Subrange(kPageSize / 2, kRegion - kPageSize).value();
     // The hole's region stands behind the other, so that a range may run into it.
     two = GuestMemory::CreateMultiRegion("two", kRegion, {std::make_shared<Ram>(bitmap, false), first}).value();
   }
   std::shared_ptr<Ram> first;
   GuestMemory one, two;
+  GuestMemory view;  // its pages are halves of two of the backing's: a hole may begin in the middle of a listed page
 };
 
 enum class Direction { kIntoBuffer, kOutOfBuffer };
@@ -163,21 +165,23 @@ const Form kForms[] = {
 // Where a call goes, and how much of it is done there.
 struct Place {
   const char* name;
-  bool second_region;  // `address` counts from its start
-  int64_t address;
+  GuestMemory World::* memory;
+  uint64_t address;
   size_t length, moved;
 };
 constexpr Place kPlaces[] = {
-    {"in a page", false, 100, 64, 64},
-    {"across pages", false, 4000, 5000, 5000},
-    {"longer than a section", false, 77, (3 << 19) + 5, (3 << 19) + 5},
-    {"over pages that come when asked for", false, kLazy - 5000, 5 * kPageSize, 5 * kPageSize},
-    {"into a hole", false, kHole - 6000, 10000, 6000},
-    {"from a page's end into a hole", false, kHole - 100, 200, 100},
-    {"in a hole", false, kHole + 5, 100, 0},
-    {"in the second region", true, 100, 64, 64},
-    {"into the second region", true, -300, 5000, 5000},
-    {"into the hole of the second region", true, kHole - 6000, 10000, 6000},
+    {"in a page", &World::one, 100, 64, 64},
+    {"across pages", &World::one, 4000, 5000, 5000},
+    {"longer than a section", &World::one, 77, (3 << 19) + 5, (3 << 19) + 5},
+    {"over pages that come when asked for", &World::one, kLazy - 5000, 5 * kPageSize, 5 * kPageSize},
+    {"into a hole", &World::one, kHole - 6000, 10000, 6000},
+    {"from a page's end into a hole", &World::one, kHole - 100, 200, 100},
+    {"in a hole", &World::one, kHole + 5, 100, 0},
+    {"in the second region", &World::two, kRegion + 100, 64, 64},
+    {"into the second region", &World::two, kRegion - 300, 5000, 5000},
+    {"into the hole of the second region", &World::two, kRegion + kHole - 6000, 10000, 6000},
+    {"in the pages of a view", &World::view, 100, 5000, 5000},
+    {"into a hole of a view", &World::view, kHole - kPageSize / 2 - 6000, 10000, 6000},
 };
 
 // What was told of [0, moved) and of the rest of the buffer must be what `wanted` says.
@@ -233,8 +237,7 @@ TEST(HostSide, EveryCallWithABufferTellsEverySanitizerWhatItMoves) {
         SCOPED_TRACE(std::string(form.name) + (bitmap ? " with bitmap, " : ", ") + place.name);
         World world(bitmap);
         Watched watched(place.length);
-        const uint64_t address = static_cast<uint64_t>(place.address) + (place.second_region ? kRegion : 0);
-        const Status status = form.run(place.second_region ? world.two : world.one, address, watched.buffer());
+        const Status status = form.run(world.*place.memory, place.address, watched.buffer());
         ASSERT_EQ(status.ok(), place.moved == place.length) << status.ToString();
         if (!status.ok()) {
           ASSERT_EQ(status.info().transferred, place.moved);
