@@ -2,6 +2,8 @@
 // its range, every access type and every way to lock.
 
 #include <gtest/gtest.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -14,9 +16,11 @@
 
 #include "guestmem/access_bitmap.h"
 #include "guestmem/guest_memory.h"
+#include "guestmem/heap_memory.h"
 #include "guestmem/in_process_guest.h"
 #include "guestmem/lock.h"
 #include "guestmem/shared_backing.h"
+#include "guestmem/shared_memory.h"
 #include "guestmem/sparse_mapping.h"
 #include "host_state.h"
 #include "status_matchers.h"
@@ -204,6 +208,45 @@ TEST_P(ChangesOfLockedPages, AreRefusedNamingTheLowestAndChangeNothing) {
 INSTANTIATE_TEST_SUITE_P(Calls, ChangesOfLockedPages, testing::ValuesIn(kCalls),
                          [](const auto& test) { return std::string(test.param.name); });
 
+// Heap and shared memory have no call that takes a page away. Whoever gives them one lets it honour locks, and adds it above.
+template <typename T>
+concept TakesPages = requires(T t) { t.Unmap(0, 0); } || requires(T t) { t.Decommit(0, 0); } || requires(T t) { t.Allocate(0, 0); } ||
+                     requires(T t) { t.MapZero(0, 0); } || requires(T t) { t.Protect(0, 0, Protection::kNone); } ||
+                     requires(T t) { t.Discard(0, 0); };
+static_assert(TakesPages<SparseMapping> && !TakesPages<SharedMemory> && !TakesPages<AlignedHeapMemory>);
+
+// A region's calls, wherever in it the locked page lies; the lock is the guest's.
+TEST(LockedPages, OfARegionInTheGuestStayAsTheyAre) {
+  constexpr uint64_t kRegion = 16, kLength = 4;
+  const File file(kLength * kPageSize);
+  for (const AccessType access : kAccess) {
+    for (uint64_t place = 0; place < kLength; ++place) {
+      const auto guest = InProcessGuest::Create("vm", 32 * kPageSize).value();
+      const GuestMemory memory = GuestMemory::Create("vm", guest).value();
+      const auto [shown, region] = guest->NewRegion(kLength * kPageSize, "bar").value();
+      ASSERT_TRUE(Ok(region->Map(0, file.fd(), 0, kLength * kPageSize, true)));
+      ASSERT_TRUE(Ok(shown->MapToGuest(kRegion * kPageSize, true)));
+      const Event event = Event::Create().value();
+      {
+        const Held held = LockOf(memory, access, {kRegion + place});
+        for (const Status& status :
+             {region->Map(0, file.fd(), 0, kLength * kPageSize, false), region->Unmap(0, kLength * kPageSize), shown->UnmapFromGuest(),
+              guest->RegisterDoorbell((kRegion + place) * kPageSize, std::nullopt, 4, event).status()}) {
+          ASSERT_FALSE(status.ok());
+          EXPECT_EQ(status.kind(), ErrorKind::kLocked);
+          EXPECT_EQ(status.info().gpn, kRegion + place);
+        }
+        for (uint64_t page = 0; page < kLength; ++page) {
+          EXPECT_TRUE(Ok(memory.ProbeWritable((kRegion + page) * kPageSize, kPageSize)));
+          EXPECT_EQ(memory.ReadPlain<uint8_t>((kRegion + page) * kPageSize).value(), File::Byte(page * kPageSize));
+        }
+      }
+      EXPECT_TRUE(Ok(region->Unmap(0, kLength * kPageSize)));
+      EXPECT_TRUE(Ok(shown->UnmapFromGuest()));
+    }
+  }
+}
+
 // Arguments are looked at first, and advice takes nothing away.
 TEST(LockedPages, WrongArgumentsAreNoQuestionOfLocks) {
   Ram ram;
@@ -307,6 +350,17 @@ TEST(LockedPages, AreThereWhileOthersTryToTakeThem) {
   }
   stop = true;
   changer.join();
+}
+
+// The kernel was given the page, and every call then tried to take it away.
+TEST(LockedPages, AreThereForTheKernelThatWasGivenThem) {
+  Ram ram;
+  const auto locked = ram.memory.LockGpns(AccessType::kWrite, true, Gpns{3}).value();
+  for (const Call& call : kCalls) {
+    (void)call.run(ram, 3 * kPageSize, kPageSize);
+    ASSERT_EQ(preadv(ram.file.fd(), locked.iovecs().data(), 1, kPageSize), static_cast<ssize_t>(kPageSize)) << call.name;
+    EXPECT_EQ(ram.memory.ReadPlain<uint8_t>(3 * kPageSize + 5).value(), File::Byte(kPageSize + 5)) << call.name;
+  }
 }
 
 // What a lock holds outlives every handle.
