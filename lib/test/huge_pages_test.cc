@@ -195,6 +195,20 @@ TEST_P(HugeFile, WhereItIsMappedEveryCallGoesByItsPages) {
   EXPECT_TRUE(Ok(ram.mapping->MapZero(kHugePage + kPageSize, kHugePage)));
 }
 
+TEST_P(HugeFile, MappedPrivatelyGoesByItsPagesToo) {
+  const Ram ram(3 * kHugePage);
+  constexpr auto kPrivate = SparseMapping::FileMapping::kPrivate;
+  ExpectRefused(ram.mapping->MapFile(0, kPageSize, fd_, 0, true, kPrivate));
+  ASSERT_TRUE(Ok(ram.mapping->MapFile(kHugePage, kHugePage, fd_, 0, true, kPrivate)));
+  ASSERT_TRUE(Ok(ram.memory.FillAt(kHugePage, 7, kHugePage)));
+  ExpectRefused(ram.mapping->Decommit(kHugePage, kPageSize));
+  EXPECT_EQ(ram.memory.ReadPlain<uint8_t>(kHugePage).value(), 7);
+  ASSERT_TRUE(Ok(ram.mapping->Decommit(kHugePage, kHugePage)));
+  EXPECT_EQ(ram.memory.ReadPlain<uint8_t>(kHugePage).value(), 0);  // the file's
+  ram.ExpectBytes(0, kHugePage);
+  ram.ExpectBytes(2 * kHugePage, 3 * kHugePage);
+}
+
 TEST_P(HugeFile, InARegionGoesByItsPages) {
   const auto guest = InProcessGuest::Create("vm", 8 * kHugePage).value();
   const GuestMemory vm = GuestMemory::Create("vm", guest).value();

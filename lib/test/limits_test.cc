@@ -38,19 +38,25 @@ std::atomic<int64_t> g_heap_bytes{0};  // that operator new has given and not go
 
 }  // namespace
 
-void* operator new(size_t size) {
-  void* const memory = std::malloc(size);
+void* operator new(size_t size, std::align_val_t alignment) {
+  const auto multiple = std::max(static_cast<size_t>(alignment), sizeof(void*));
+  void* const memory = std::aligned_alloc(multiple, (size + multiple - 1) / multiple * multiple);
   if (memory == nullptr) {
     std::abort();
   }
   g_heap_bytes += static_cast<int64_t>(malloc_usable_size(memory));
   return memory;
 }
+void* operator new(size_t size) { return operator new(size, std::align_val_t{__STDCPP_DEFAULT_NEW_ALIGNMENT__}); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept { return operator new(size); }
 void operator delete(void* memory) noexcept {
   g_heap_bytes -= static_cast<int64_t>(malloc_usable_size(memory));
   std::free(memory);
 }
 void operator delete(void* memory, size_t) noexcept { operator delete(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { operator delete(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { operator delete(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { operator delete(memory); }
 
 namespace guestmem {
 namespace {
@@ -201,7 +207,8 @@ void MakeUseDrop(uint64_t round) {
 TEST(Limits, WhatComesAndGoesLeavesNothingBehind) {
   MakeUseDrop(0);  // makes what a process makes once
   const test::HostState before;
-  const int keys = FreeKeys(), mappings = Mappings();
+  const int keys = FreeKeys();
+  [[maybe_unused]] const int mappings = Mappings();
   const int64_t heap = g_heap_bytes;
   for (uint64_t round = 0; round < 3000; ++round) {
     MakeUseDrop(round);

@@ -82,6 +82,25 @@ TEST(SparseMapping, AFileIsReadAndWrittenThroughItsPages) {
   EXPECT_EQ(ram.ReadKind(4 * kPage), ErrorKind::kNotMapped);
 }
 
+TEST(SparseMapping, AStoreToAPrivateMappingStaysOutOfTheFile) {
+  const File file(2 * kPage);
+  const int read_only = open(("/proc/self/fd/" + std::to_string(file.fd())).c_str(), O_RDONLY | O_CLOEXEC);
+  const Ram ram(4 * kPage);
+  ASSERT_TRUE(ram.mapping->MapFile(kPage, 2 * kPage, read_only, 0, true, SparseMapping::FileMapping::kPrivate).ok());
+  close(read_only);
+  ASSERT_TRUE(ram.memory.WritePlain<uint8_t>(kPage + 5, 0xee).ok());
+  EXPECT_EQ(ram.At(kPage + 5), 0xee);
+  EXPECT_EQ(ram.At(kPage + 6), file.At(6));
+  EXPECT_EQ(file.At(5), File::Byte(5));
+  ASSERT_TRUE(ram.mapping->Decommit(kPage, 2 * kPage).ok());
+  EXPECT_EQ(ram.At(kPage + 5), file.At(5));
+  ASSERT_TRUE(ram.mapping->MapFile(0, kPage, file.fd(), kPage, false, SparseMapping::FileMapping::kPrivate).ok());
+  EXPECT_EQ(ram.WriteKind(0), ErrorKind::kNotMapped);
+  ASSERT_TRUE(ram.mapping->Protect(0, kPage, SparseMapping::Protection::kReadWrite).ok());
+  EXPECT_TRUE(ram.memory.WritePlain<uint8_t>(7, 1).ok());
+  EXPECT_EQ(file.At(kPage + 7), File::Byte(kPage + 7));
+}
+
 TEST(SparseMapping, PagesBehindTheEndOfAFileAreNotMapped) {
   const File file(kPage);
   const Ram ram(4 * kPage);

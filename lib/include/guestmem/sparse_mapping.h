@@ -54,6 +54,12 @@ class SparseMapping final : public GuestMemoryAccess {
 
   enum class HugePages : uint8_t { kAdvised, kRefused };
 
+  enum class FileMapping : uint8_t {
+    kShared,   // with all who map it: a store goes to the file
+    kPrivate,  // a page is ours from the first store on (copy-on-write), which takes memory as Commit::kOvercommit; the file may be
+               // one that was opened for reading only. Decommit makes it the file's again
+  };
+
   // Whether memory is set aside when it is allocated.
   enum class Commit : uint8_t {
     // Not: any amount can be had, as of SharedMemory, and the kernel looks for a page when it is first touched. Where
@@ -75,11 +81,11 @@ class SparseMapping final : public GuestMemoryAccess {
   Status Allocate(uint64_t offset, uint64_t length, Commit commit = Commit::kOvercommit);
   // Zeroes that can be read but not written; costs no memory.
   Status MapZero(uint64_t offset, uint64_t length);
-  // Bytes [file_offset, file_offset + length) of an open file, shared with all who map it: a store goes to the file. Pages
-  // beyond the file's end fault. `fd` may be closed afterwards. Errors: also kInvalidArgument (file_offset, or for
+  // Bytes [file_offset, file_offset + length) of an open file. Pages beyond the file's end fault. `fd` may be closed afterwards. Errors: also kInvalidArgument (file_offset, or for
   // a file of huge pages the host address or the length, is not a multiple of the file's page size; the descriptor is bad, does
   // not allow it, or is of nothing that can be mapped).
-  Status MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable);
+  Status MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable,
+                 FileMapping mapping = FileMapping::kShared);
   // Changes what may be done; keeps the bytes. A page never populated becomes zeroed memory, as Commit::kOvercommit. Errors: also
   // kInvalidArgument (to write a file opened for reading only).
   Status Protect(uint64_t offset, uint64_t length, Protection protection);

@@ -115,7 +115,7 @@ Status SparseMapping::Unmap(uint64_t offset, uint64_t length) {
                [&](std::byte* start) { return host::ReplaceByMemory(start, length, PROT_NONE, host::kReservedFlags); });
 }
 
-Status SparseMapping::MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable) {
+Status SparseMapping::MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable, FileMapping mapping) {
   Status status = Check(offset, length);
   if (!status.ok() || length == 0) {
     return status;
@@ -130,8 +130,10 @@ Status SparseMapping::MapFile(uint64_t offset, uint64_t length, int fd, uint64_t
     return NotWholePages(page, {offset, length});
   }
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  // Huge pages that are not reserved may not be there at the first store.
+  const int flags = mapping == FileMapping::kShared ? MAP_SHARED : page == kPageSize ? MAP_PRIVATE | MAP_NORESERVE : MAP_PRIVATE;
   return Remap(offset, length, "mmap of a file", protection, page, [&](std::byte* start) {
-    return host::Replace(start, length, protection, MAP_SHARED, fd, static_cast<off_t>(file_offset));
+    return host::Replace(start, length, protection, flags, fd, static_cast<off_t>(file_offset));
   });
 }
 
