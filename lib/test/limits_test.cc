@@ -25,6 +25,7 @@
 #include "guestmem/heap_memory.h"
 #include "guestmem/in_process_guest.h"
 #include "guestmem/paged_range.h"
+#include "guestmem/shared_backing.h"
 #include "guestmem/shared_memory.h"
 #include "guestmem/sparse_mapping.h"
 #include "guestmem/stream.h"
@@ -145,6 +146,37 @@ TEST(Limits, AChainOfLimitsTakesTheStackOfOne) {
     EXPECT_EQ(readers.back().remaining(), 8U);
     EXPECT_EQ(readers[kDepth / 2].remaining(), 61U);
   });
+}
+
+// A list of pages that a handler makes one by one costs two locks of it, not one a page.
+TEST(Limits, AListOfPagesThatAreNotThereIsLockedTwice) {
+  static constexpr uint64_t kPages = 3000;
+  struct Lazy : SharedBacking<SparseMapping> {
+    Lazy() : SharedBacking(SparseMapping::Create(kPages * kPageSize).value()) {}
+    std::optional<BitmapInfo> access_bitmap() const override { return bits->info(); }
+    Status LockGpns(AccessType access, std::span<const uint64_t> gpns) override {
+      ++locks;
+      return SharedBacking::LockGpns(access, gpns);
+    }
+    PageFaultAction PageFault(const PageFaultInfo& fault) override {
+      ++asked;
+      const Status status = fault.bitmap_failure ? bits->Grant({fault.address / kPageSize, 1}, kAllAccess)
+                                                 : inner()->Allocate(fault.address, kPageSize);
+      return status.ok() ? PageFaultAction::Retry() : PageFaultAction::Fail(status);
+    }
+    const std::shared_ptr<AccessBitmap> bits = AccessBitmap::Create("bits", kPages, false).value();
+    int locks = 0;
+    uint64_t asked = 0;
+  };
+  const auto lazy = std::make_shared<Lazy>();
+  const GuestMemory memory = GuestMemory::Create("lazy", lazy).value();
+  std::vector<uint64_t> gpns(kPages);
+  for (uint64_t i = 0; i < gpns.size(); ++i) {
+    gpns[i] = i * 7 % kPages;
+  }
+  EXPECT_TRUE(Ok(memory.LockGpns(AccessType::kWrite, true, gpns).status()));
+  EXPECT_EQ(lazy->asked, 2 * kPages);  // for the bit and for the page
+  EXPECT_EQ(lazy->locks, 2);
 }
 
 // How many thread-specific keys can still be had.

@@ -82,16 +82,19 @@ bool Model::TryLock(Lock& lock, bool expose, Outcome& outcome, bool& again) {
       return false;
     }
   }
-  for (const Piece& page : pages) {
+  for (size_t i = 0; i < pages.size();) {
+    const Piece& page = pages[i];
     const Memory& memory = memories_[page.backing];
     const bool refused = FirstRefused(memory, page, lock.access).has_value();
-    if (!refused && !FirstFaulting(memory, page, lock.access == Access::kWrite)) continue;
-    Unlock(lock, pages.size(), outcome);
+    if (!refused && !FirstFaulting(memory, page, lock.access == Access::kWrite)) {
+      ++i;
+      continue;
+    }
+    if (!again) Unlock(lock, pages.size(), outcome);
+    again = true;
     const Answer answer = AskHandler(outcome, lock.access, page.backing, page.address, page.length, refused);
     if (answer.action == Action::kFallback) return Fail(outcome, ErrorKind::kNotLockable, page.gpa);
     if (answer.action == Action::kFail) return Fail(outcome, answer.kind, page.gpa, 0, answer.code);
-    again = true;
-    return true;
   }
   return true;
 }

@@ -164,7 +164,8 @@ class GuestMemory {
 
   // Locks whole pages for as long as the result lives (guestmem/lock.h): all of them, or none and an error. Pages are locked
   // first and probed then, for `access`; where a probe is refused, everything is unlocked, the backing's PageFault is asked,
-  // and Retry starts over. `kernel_access`: they may be handed to the kernel. A GPN listed twice is locked twice. No GPNs:
+  // likewise for what else is refused behind that page, and the lock starts over if each answer is Retry.
+  // `kernel_access`: they may be handed to the kernel. A GPN listed twice is locked twice. No GPNs:
   // a lock of nothing. Errors: kNotLockable, kInvalidGpn, kOutOfRange (a page not wholly inside one backing), kAccessDenied,
   // kNotMapped, kResourceExhausted, kBackend. In the first three nothing was called, nor where memory for the list ran out, which is
   // copied before it is looked at.

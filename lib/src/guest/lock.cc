@@ -100,6 +100,7 @@ struct LockState {
   Progress LockAndProbe(Status& status, Stop& stop, size_t& refused);
   Stop Probe(const Entry& entry) const;
   size_t ProbeFrom(size_t i) const;
+  bool FindRefused(size_t from, Stop& stop, size_t& refused) const;
   Status Error(ErrorKind kind, uint64_t fault_address) const;
   Status Error(Status cause, uint64_t fault_address, bool write_refused) const;
   Status CallbackError(size_t first, size_t end, Status cause) const;
@@ -238,6 +239,18 @@ size_t LockState::ProbeFrom(size_t i) const {
          });
 }
 
+// Whether a probe of an entry from `from` on is refused: which, and where.
+bool LockState::FindRefused(size_t from, Stop& stop, size_t& refused) const {
+  for (refused = ProbeFrom(from); refused < count; refused = ProbeFrom(refused + 1)) {
+    const Entry entry = At(refused);
+    stop = Probe(entry);
+    if (stop.offset != entry.length) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // Locks every run, exposes and probes every entry. Not kDone: what is locked stays so until the caller unlocks it.
 LockState::Progress LockState::LockAndProbe(Status& status, Stop& stop, size_t& refused) {
   while (locked < count) {
@@ -258,15 +271,7 @@ LockState::Progress LockState::LockAndProbe(Status& status, Stop& stop, size_t& 
       return Progress::kFailed;
     }
   }
-  for (size_t i = ProbeFrom(0); i < count; i = ProbeFrom(i + 1)) {
-    const Entry entry = At(i);
-    stop = Probe(entry);
-    if (stop.offset != entry.length) {
-      refused = i;
-      return Progress::kRefused;
-    }
-  }
-  return Progress::kDone;
+  return FindRefused(0, stop, refused) ? Progress::kRefused : Progress::kDone;
 }
 
 Status LockState::Acquire() {
@@ -282,15 +287,19 @@ Status LockState::Acquire() {
     if (progress == Progress::kFailed) {
       return status;
     }
-    const Entry entry = At(refused);
-    const PageFaultAction action = BackingOf(refused).PageFault(
-        {entry.address() + stop.offset, entry.length - stop.offset, request.access, stop.bitmap_failure});
-    if (action.kind() == PageFaultAction::Kind::kFallback) {
-      return Error(ErrorKind::kNotLockable, entry.gpa() + stop.offset);
-    }
-    if (action.kind() == PageFaultAction::Kind::kFail) {
-      return Error(action.status(), entry.gpa() + stop.offset, stop.write_refused);
-    }
+    // What else is refused from there on is asked for before the lock starts over: a guest may list many pages that are not there,
+    // and each would cost a lock of all of them.
+    do {
+      const Entry entry = At(refused);
+      const PageFaultAction action = BackingOf(refused).PageFault(
+          {entry.address() + stop.offset, entry.length - stop.offset, request.access, stop.bitmap_failure});
+      if (action.kind() == PageFaultAction::Kind::kFallback) {
+        return Error(ErrorKind::kNotLockable, entry.gpa() + stop.offset);
+      }
+      if (action.kind() == PageFaultAction::Kind::kFail) {
+        return Error(action.status(), entry.gpa() + stop.offset, stop.write_refused);
+      }
+    } while (FindRefused(refused, stop, refused));
   }
 }
 
