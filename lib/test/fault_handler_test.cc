@@ -240,8 +240,9 @@ void OwnHandlerRecovers() {
 // An "object" of its own: a load that may fault, with an entry whose landing returns true.
 struct CodePage {
   CodePage() {
-    code = static_cast<unsigned char*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    CHILD_CHECK(code != MAP_FAILED);
+    void* const page = mmap(nullptr, kPage, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHILD_CHECK(page != MAP_FAILED);
+    code = static_cast<unsigned char*>(page) + 128;  // UBSan looks at what stands before a function
     const unsigned char load[] = {0x8b, 0x07, 0x31, 0xc0, 0xc3};             // mov (%rdi),%eax; xor %eax,%eax; ret
     const unsigned char landing[] = {0xb8, 0x01, 0x00, 0x00, 0x00, 0xc3};  // mov $1,%eax; ret
     std::memcpy(code, load, sizeof load);

@@ -147,7 +147,7 @@ void SetErrno(int, siginfo_t*, void*) { errno = ERANGE; }
 void ErrnoIsKept() {
   struct sigaction action = {};
   action.sa_sigaction = SetErrno;
-  action.sa_flags = SA_SIGINFO;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   CHILD_CHECK(sigaction(SIGSEGV, &action, nullptr) == 0 && InstallFaultHandler().ok());
   const Pages pages(1, 1, Hole::kInaccessible);
   uint64_t value = 0;
