@@ -38,7 +38,8 @@ struct Divergence {
   std::string expected;    // as text; bytes as a hex window around the first difference
   std::string actual;
 };
-// nullopt: they agree.
+// nullopt: they agree. What differs is named at the step that made it differ, whether or not the step was to touch it; bytes that cannot
+// be seen just then, at the end.
 using Verdict = std::optional<Divergence>;
 
 class Lockstep {

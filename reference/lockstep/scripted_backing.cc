@@ -15,6 +15,7 @@
 #include "guestmem/guest_memory.h"
 #include "reference/lockstep/call_check.h"
 #include "reference/lockstep/reply_status.h"
+#include "reference/setup.h"
 
 namespace reference {
 namespace {
@@ -26,11 +27,10 @@ using guestmem::Status;
 constexpr uint64_t kArenaSize = kMaxPages * kPageSize;
 constexpr Reply kWrong = {Reply::Says::kScripted};  // to a call that may not be
 
-void Require(bool ok, const char* what) {
-  if (!ok) {
-    std::perror(what);
-    std::abort();
-  }
+template <typename T>
+T Had(guestmem::Result<T> result, const char* what) {
+  Require(result.ok(), what);
+  return *std::move(result);
 }
 
 // The starting bytes of every backing, made once.
@@ -70,6 +70,7 @@ class WorldFile {
 
  private:
   WorldFile() : fd_(memfd_create("world file", MFD_CLOEXEC)) {
+    Require(fd_ >= 0, "memfd_create");
     for (uint64_t i = 0; i < bytes_.size(); ++i) {
       bytes_[i] = FilePattern(i);
     }
@@ -144,9 +145,9 @@ uint64_t g_failed_host_calls = 0;
 
 ScriptedBacking::ScriptedBacking(uint8_t index, Script& script)
     : index_(index), script_(script), slow_(Template<SlowPattern>(index)) {
-  arena_ = SparseMapping::Create(kArenaSize).value();
+  arena_ = Had(SparseMapping::Create(kArenaSize), "arena");
   Require(arena_->Allocate(0, kArenaSize).ok(), "arena");
-  bitmap_pages_ = SparseMapping::Create(6 * kPageSize).value();
+  bitmap_pages_ = Had(SparseMapping::Create(6 * kPageSize), "bitmap");
   for (uint64_t i = 0; i < 3; ++i) {
     Require(bitmap_pages_->Allocate(i * 2 * kPageSize, kPageSize).ok(), "bitmap");
   }
@@ -195,7 +196,7 @@ void ScriptedBacking::Reset(const Backing& setup) {
     const bool all = std::all_of(setup_.page.begin(), end, [](const PageSetup& bits) {
       return bits.readable && bits.writable && bits.executable;
     });
-    bits_ = guestmem::AccessBitmap::Create(kBitmapName, pages, all).value();
+    bits_ = Had(guestmem::AccessBitmap::Create(kBitmapName, pages, all), "bitmap");
   }
   for (uint64_t page = 0; page < setup_.pages; ++page) {
     const PageSetup& bits = setup_.page[page];

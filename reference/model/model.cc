@@ -91,6 +91,7 @@ void Model::Start(const World& world) {
     Memory& memory = memories_[b];
     const Backing& setup = world.backings[b];
     memory.setup = setup;
+    for (Bytes* bytes : {&memory.mapped, &memory.slow}) bytes->watch = nullptr;
     memory.mapped.StartAs(kMapped[b]);
     memory.slow.StartAs(kSlow[b]);
     for (uint64_t page = 0; page < kMaxPages; ++page) {
@@ -103,6 +104,11 @@ void Model::Start(const World& world) {
       }
     }
     memory.locks = {};
+    for (Bytes* bytes : {&memory.mapped, &memory.slow}) {
+      bytes->watch = watch_;
+      bytes->backing = b;
+      bytes->slow = bytes == &memory.slow;
+    }
     if (setup.present && (world.region_pages != 0 || b == 0))
       handles_[0].parts.push_back({b, b * world.region_pages * kPageSize, 0, setup.max_address()});
   }
@@ -123,6 +129,7 @@ void Model::Run(const Step& step, Outcome& outcome) {
   Clear(outcome);
   touched_.clear();
   unspecified_.clear();
+  for (uint64_t b = 0; b < backings_; ++b) memories_[b].mapped.announced = memories_[b].slow.announced = {};
   if (step.kind == StepKind::kStarve) starved_ = step.choice == 1;
   RunStep(step, outcome);
   if (!starved_ || outcome.ok || step.kind == StepKind::kTry) return;
@@ -477,7 +484,9 @@ void Model::MoveOnPage(const Request& request, uint64_t done, Bytes& bytes, uint
 
 void Model::SetBit(Memory& memory, uint64_t page, Access access, bool bit) {
   const bool stays = memory.setup.managed && !bit && page < kMaxPages && memory.locks[page] != 0;
-  if (BitExists(memory.setup, page, access) && !stays) memory.allowed[static_cast<size_t>(access)][page] = bit;
+  if (!BitExists(memory.setup, page, access) || stays) return;
+  if (watch_) watch_->BeforeBit(memory.mapped.backing, page, access);
+  memory.allowed[static_cast<size_t>(access)][page] = bit;
 }
 
 }  // namespace reference

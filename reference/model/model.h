@@ -16,6 +16,15 @@ namespace reference {
 
 class Model {
  public:
+  // Told where a step is about to change something, before it does: each page once a step, and each bit.
+  class Watch {
+   public:
+    virtual ~Watch() = default;
+    virtual void BeforeStore(uint64_t backing, uint64_t page, bool slow) = 0;
+    virtual void BeforeBit(uint64_t backing, uint64_t page, Access access) = 0;
+  };
+  explicit Model(Watch* watch = nullptr) : watch_(watch) {}
+
   // Forgets everything and builds `world`.
   void Start(const World& world);
   // Carries one step out. `outcome` is overwritten (its vectors keep their capacity).
@@ -45,6 +54,14 @@ class Model {
     std::vector<uint8_t> own;
     std::array<uint8_t*, kMaxPages> shown = {};
     std::array<bool, kMaxPages> stored = {};  // whether the page may be other than at the start
+    Watch* watch = nullptr;
+    uint64_t backing = 0;
+    bool slow = false;
+    std::array<bool, kMaxPages> announced = {};  // in this step
+    void Announce(uint64_t page) {
+      if (watch && !announced[page]) watch->BeforeStore(backing, page, slow);
+      announced[page] = true;
+    }
     uint8_t operator[](uint64_t address) const { return shown[address / kPageSize][address % kPageSize]; }
     void Store(uint64_t address, uint8_t byte) { ToStore(address, 1)[0] = byte; }
     // Bytes [address, address + length), all on one page.
@@ -52,6 +69,7 @@ class Model {
       return {shown[address / kPageSize] + address % kPageSize, length};
     }
     std::span<uint8_t> ToStore(uint64_t address, uint64_t length) {
+      Announce(address / kPageSize);
       stored[address / kPageSize] = true;
       return {shown[address / kPageSize] + address % kPageSize, length};
     }
@@ -207,11 +225,12 @@ class Model {
   static std::optional<uint64_t> FirstFaulting(const Memory& memory, const Piece& piece, bool stores);
   void Move(const Request& request, const Piece& piece, uint64_t count, Bytes& bytes);
   static void MoveOnPage(const Request& request, uint64_t done, Bytes& bytes, uint64_t address, uint64_t count);
-  static void SetBit(Memory& memory, uint64_t page, Access access, bool bit);
+  void SetBit(Memory& memory, uint64_t page, Access access, bool bit);
   static void SetState(Memory& memory, uint64_t page, PageState state);
   void ShowFile(Memory& memory, uint64_t page, uint64_t file_page);
   static void ZeroPage(Memory& memory, uint64_t page);
 
+  Watch* const watch_;
   std::vector<Memory> memories_;  // of the backings; from kMaxBackings on, what steps have made
   uint64_t backings_ = 0;
   std::array<uint8_t, kFilePages * kPageSize> file_;

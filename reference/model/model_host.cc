@@ -53,6 +53,7 @@ void Model::ChangePage(Memory& memory, uint64_t page, const Step& step) {
     if (memory.mapped.ShowsOwn(page)) ZeroPage(memory, page);
     return;
   }
+  memory.mapped.Announce(page);
   memory.mapped.ShowOwn(page);
   ZeroPage(memory, page);
   switch (step.kind) {

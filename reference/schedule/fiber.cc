@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "reference/setup.h"
+
 #if !defined(__x86_64__)
 #error "fibers: another architecture is one more switch like the one below"
 #endif
@@ -82,9 +84,7 @@ Fiber::~Fiber() {
 void Fiber::Prepare(void (*entry)(void*), void* argument) {
   if (stack_ == nullptr) {
     void* const memory = mmap(nullptr, kStackBytes + kGuardBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE) != 0) {
-      std::abort();
-    }
+    Require(memory != MAP_FAILED && mprotect(memory, kGuardBytes, PROT_NONE) == 0, "a fiber's stack");
     stack_ = static_cast<std::byte*>(memory) + kGuardBytes;
     stack_size_ = kStackBytes;
     bottom_ = stack_;

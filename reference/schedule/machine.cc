@@ -6,6 +6,7 @@
 
 #include "guestmem/fault.h"
 #include "guestmem/rcu.h"
+#include "reference/setup.h"
 
 namespace reference::schedule {
 
@@ -37,7 +38,7 @@ namespace {
 
 void Must(const Status& status) {
   if (!status.ok()) {
-    std::abort();  // the host is out of memory
+    CannotSetUp("memory of the machine", "the host has no more");
   }
 }
 

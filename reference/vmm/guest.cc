@@ -16,6 +16,7 @@
 #include "guestmem/guest_memory.h"
 #include "guestmem/in_process_guest.h"
 #include "guestmem/lock.h"
+#include "reference/setup.h"
 
 namespace reference::vmm {
 namespace {
@@ -49,13 +50,6 @@ class Failing {
   }
   ~Failing() { guestmem::detail::SetHostCallFilter(nullptr); }
 };
-
-void Require(bool done, const char* what) {
-  if (!done) {
-    std::perror(what);
-    std::abort();
-  }
-}
 
 // A file that all runs share, and its bytes.
 struct File {

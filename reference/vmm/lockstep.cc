@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "reference/setup.h"
+
 namespace reference::vmm {
 namespace {
 
@@ -90,6 +92,12 @@ Verdict Lockstep::RunOps(const Trace& trace) {
     const Outcome actual = machine_.Run(trace.ops[i], host_call_failed);
     const Outcome expected = model_.Run(trace.ops[i], host_call_failed);
     if (Verdict verdict = CompareOutcomes(i, expected, actual)) {
+      if (actual.error && !expected.error) {  // on a machine that refuses such things now, it says nothing about the guest
+        const std::string refused = MachineRefuses(0);
+        if (!refused.empty()) {
+          CannotSetUp(OpText(trace.ops[i]).c_str(), refused.c_str());
+        }
+      }
       return verdict;
     }
     if (Verdict verdict = CompareState(trace.world, i, false)) {
