@@ -27,6 +27,4 @@ void OnlyRam(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("access_fuzzer", OnlyRam, data, size);
-}
+GUESTMEM_TARGET(access_fuzzer, OnlyRam);

@@ -26,6 +26,4 @@ void FailingBackings(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("backing_fuzzer", FailingBackings, data, size);
-}
+GUESTMEM_TARGET(backing_fuzzer, FailingBackings);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <optional>
 
+#include "fuzz/save_trace.h"
 #include "reference/schedule/runner.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -14,6 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static_assert(GUESTMEM_MAX_LEN > (kMostWorld + kMaxOps) * kRecordBytes, "max_len in fuzz/CMakeLists.txt: choices follow");
   static Runner runner;
   const Trace trace = WithoutHangs(FromBytes({data, size}));
+  fuzz::SaveTrace(trace);
   static const bool judged = std::getenv("GUESTMEM_UNJUDGED") == nullptr;  // ci/mutants.sh --ablation
   if (const std::optional<Verdict> verdict = runner.Run(trace); verdict && judged) {
     std::fprintf(stderr, "%s\nThe schedule broke a rule. Replay this input with\n  ci/repro.sh concurrent_fuzzer FILE\n",

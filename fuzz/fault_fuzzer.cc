@@ -10,6 +10,4 @@ void Everything(reference::Trace&) {}
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("fault_fuzzer", Everything, data, size);
-}
+GUESTMEM_TARGET(fault_fuzzer, Everything);

@@ -17,6 +17,8 @@
 #include <string>
 #include <string_view>
 
+#include "reference/setup.h"
+
 namespace fuzz {
 
 struct ChildEnd {
@@ -41,11 +43,10 @@ template <typename Work>
 ChildEnd InChild(Work work, int processor_milliseconds = 0) {
   constexpr unsigned kMostSeconds = 5;
   int ends[2];
-  if (pipe(ends) != 0) {
-    std::abort();
-  }
+  reference::Require(pipe(ends) == 0, "pipe");
   std::fflush(nullptr);
   const pid_t child = fork();
+  reference::Require(child >= 0, "fork");
   if (child == 0) {
     const itimerval most = {{0, 0}, {0, processor_milliseconds * 1000}};
     setitimer(ITIMER_PROF, &most, nullptr);
@@ -63,6 +64,9 @@ ChildEnd InChild(Work work, int processor_milliseconds = 0) {
   close(ends[0]);
   int status = 0;
   waitpid(child, &status, 0);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == reference::kCannotSetUp) {
+    reference::CannotSetUp("a run in a process of its own", "the machine has no more memory, mappings or files");
+  }
   end.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   end.hung = end.signal == SIGPROF || end.signal == SIGALRM;
   return end;

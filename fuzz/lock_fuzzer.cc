@@ -31,6 +31,4 @@ void AboutLocks(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("lock_fuzzer", AboutLocks, data, size);
-}
+GUESTMEM_TARGET(lock_fuzzer, AboutLocks);

@@ -32,6 +32,4 @@ void MadeMemory(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("memory_fuzzer", MadeMemory, data, size);
-}
+GUESTMEM_TARGET(memory_fuzzer, MadeMemory);

@@ -32,6 +32,4 @@ void OnlyRanges(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("paged_range_fuzzer", OnlyRanges, data, size);
-}
+GUESTMEM_TARGET(paged_range_fuzzer, OnlyRanges);

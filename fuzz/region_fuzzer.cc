@@ -21,6 +21,4 @@ void SeveralRegions(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("region_fuzzer", SeveralRegions, data, size);
-}
+GUESTMEM_TARGET(region_fuzzer, SeveralRegions);

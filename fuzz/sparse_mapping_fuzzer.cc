@@ -37,6 +37,4 @@ void MappingsChange(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("sparse_mapping_fuzzer", MappingsChange, data, size);
-}
+GUESTMEM_TARGET(sparse_mapping_fuzzer, MappingsChange);

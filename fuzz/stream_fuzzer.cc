@@ -23,6 +23,4 @@ void OnlyStreams(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("stream_fuzzer", OnlyStreams, data, size);
-}
+GUESTMEM_TARGET(stream_fuzzer, OnlyStreams);

@@ -7,9 +7,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
 
+#include "fuzz/profiles.h"
+#include "fuzz/save_trace.h"
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
 #include "reference/lockstep/trace.h"
@@ -18,18 +19,6 @@ namespace fuzz {
 
 static_assert(GUESTMEM_MAX_LEN == reference::kWorldBytes + reference::kMaxOps * reference::kOpBytes,
               "max_len in fuzz/CMakeLists.txt: a fuzzer must be able to make the longest trace, and nothing reads more");
-
-// Keeps a target on its subject by editing the decoded trace; all of them read the same bytes.
-using Profile = void (*)(reference::Trace& trace);
-
-// GUESTMEM_SAVE_TRACE, if set, names a file that gets each trace as text before it runs, so that whatever ends the process leaves
-// it there (ci/repro.sh).
-inline void SaveTrace(const reference::Trace& trace) {
-  static const char* const path = std::getenv("GUESTMEM_SAVE_TRACE");
-  if (path != nullptr) {
-    std::ofstream(path) << reference::ToText(trace);
-  }
-}
 
 // GUESTMEM_UNJUDGED, if set, leaves the model out (ci/mutants.sh --ablation): then only sanitizers and crashes tell.
 inline bool Judged() {
@@ -66,5 +55,16 @@ inline int RunInLockstep(const char* target, Profile profile, const uint8_t* dat
 }
 
 }  // namespace fuzz
+
+// The target: its name, which is its file's, and its profile.
+#ifdef GUESTMEM_PROFILES_ONLY
+#define GUESTMEM_TARGET(name, profile) static const bool name##_is_known = (fuzz::Profiles()[#name] = (profile), true)
+#else
+#define GUESTMEM_TARGET(name, profile)                                            \
+  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) { \
+    return fuzz::RunInLockstep(#name, profile, data, size);                       \
+  }                                                                               \
+  static_assert(true)
+#endif
 
 #endif  // GUESTMEM_FUZZ_TARGET_H_

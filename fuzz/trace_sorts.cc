@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "fuzz/in_child.h"
+#include "fuzz/profiles.h"
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
 #include "reference/lockstep/minimise.h"
@@ -67,6 +68,11 @@ Outcomes OutcomesOf(const Bytes& bytes) {
 constexpr Sort Make() {
   Sort sort = {.name = "lockstep", .header = "guestmem trace 1", .run = Run, .minimise = MinimiseBytes, .test = Test, .outcomes = OutcomesOf};
   Spell<Trace, FromBytes, ToBytes, ToText, FromText>(sort);
+  sort.from_bytes = [](std::span<const uint8_t> bytes, std::string_view target) {
+    Trace trace = FromBytes(bytes);
+    if (const auto profile = Profiles().find(target); profile != Profiles().end()) profile->second(trace);
+    return ToBytes(trace);
+  };
   return sort;
 }
 

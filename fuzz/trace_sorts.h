@@ -30,7 +30,8 @@ using Outcomes = std::vector<std::pair<std::string, std::string>>;
 struct Sort {
   std::string_view name;
   std::string_view header;  // a text's first line
-  Bytes (*from_bytes)(std::span<const uint8_t> bytes) = nullptr;
+  // Of an input, as its target decodes it; `target`: whose, empty: as they come.
+  Bytes (*from_bytes)(std::span<const uint8_t> bytes, std::string_view target) = nullptr;
   std::variant<Bytes, reference::trace::TextError> (*from_text)(std::string_view text) = nullptr;
   std::string (*to_text)(const Bytes& trace) = nullptr;
   std::string (*run)(const Bytes& trace);                     // what is wrong; empty: nothing
@@ -53,7 +54,7 @@ std::optional<int> RunOwnCommand(std::string_view command, const std::vector<std
 // The functions that every sort has in its own namespace, on bytes.
 template <class Trace, Trace kFromBytes(std::span<const uint8_t>), Bytes kToBytes(const Trace&), std::string kToText(const Trace&), auto kFromText>
 constexpr void Spell(Sort& sort) {
-  sort.from_bytes = [](std::span<const uint8_t> bytes) { return kToBytes(kFromBytes(bytes)); };
+  sort.from_bytes = [](std::span<const uint8_t> bytes, std::string_view) { return kToBytes(kFromBytes(bytes)); };
   sort.from_text = [](std::string_view text) -> std::variant<Bytes, reference::trace::TextError> {
     auto parsed = kFromText(text);
     if (auto* const trace = std::get_if<Trace>(&parsed)) return kToBytes(*trace);

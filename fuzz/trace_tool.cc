@@ -1,11 +1,14 @@
 // The trace tool, for traces of every sort: shows, runs, encodes, minimises, counts, searches schedules, writes tests. Built twice, as
 // `trace` and as `trace_scheduled`, which `trace` becomes where the traces are concurrent ones.
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -21,11 +24,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "fuzz/time_limit.h"
 #include "fuzz/trace_files.h"
 #include "fuzz/trace_sorts.h"
 
 ABSL_FLAG(std::string, o, "", "encode, minimise, test: the file to write, or for several traces a directory; search: where a failing trace goes");
 ABSL_FLAG(std::string, sort, "", "lockstep, vmm or schedule: what bytes are whose path does not say it (lockstep); a text's first line says it");
+ABSL_FLAG(std::string, target, "", "the fuzz target whose input FILE is, where no folder of its path says so: bytes are decoded as it does");
+ABSL_FLAG(uint32_t, limit, fuzz::kDefaultSeconds, "show, run, encode, test, stats: the seconds that one trace may take; 0: no limit");
 ABSL_FLAG(double, seconds, 10, "search: how long to try random schedules of random traces; bench: how long to measure each");
 ABSL_FLAG(uint64_t, seed, 1, "search, bench: of random traces and schedules");
 ABSL_FLAG(uint64_t, preemptions, 2, "search: of each trace's schedules, those with up to so many");
@@ -55,7 +61,7 @@ constexpr char kHelp[] =
     "  scenarios -o DIR    write the built-in scenarios as fuzzer inputs\n"
     "\n"
     "FILE is a trace in either spelling: text (see corpus/seeds) or bytes (a fuzzer's input or crash file).\n"
-    "Exit status: 0 all right, 1 something is wrong with a trace, 2 an unusable argument or file.";
+    "Exit status: 0 all right, 1 something is wrong with a trace, 2 an unusable argument or file, 3 the machine has no more memory or files.";
 
 int Complain(std::string_view what) {
   absl::FPrintF(stderr, "trace: %s\n", std::string(what));
@@ -109,7 +115,9 @@ int Stats(const std::vector<Loaded>& traces) {
   };
   std::map<std::string, Row> rows;
   uint64_t all = 0;
+  const fuzz::TimeLimit limit("trace", absl::GetFlag(FLAGS_limit), kWrong);
   for (const Loaded& each : traces) {
+    limit.Start(each.file.c_str());
     for (const auto& [name, outcome] : each.sort->outcomes(each.trace)) {
       for (Row* const row : {&rows[name], &rows["all"]}) {
         ++row->count;
@@ -135,7 +143,9 @@ int ForEach(const std::string& command, const std::vector<Loaded>& traces, const
   const bool into = std::filesystem::is_directory(out, error);
   if (several && !out.empty() && !into) return Complain(absl::StrCat(out, " is not a directory"));
   int worst = kRight;
+  const fuzz::TimeLimit limit("trace", command == "minimise" ? 0 : absl::GetFlag(FLAGS_limit), kWrong);  // minimising ends its runs itself
   for (const Loaded& each : traces) {
+    limit.Start(each.file.c_str());
     const auto to = [&](const char* ending) { return into ? absl::StrCat(out, "/", each.stem(), ending) : out; };
     if (command == "show") absl::PrintF("%s%s", several ? absl::StrCat("# ", each.file, "\n") : "", each.sort->to_text(each.trace));
     if (command == "run") worst = std::max(worst, Run(each));
@@ -146,9 +156,7 @@ int ForEach(const std::string& command, const std::vector<Loaded>& traces, const
   return worst;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int Main(int argc, char** argv) {
   const std::vector<char*> given(argv, argv + argc + 1);  // for the other program; parsing moves them about
   absl::SetProgramUsageMessage(kHelp);
   absl::FlagsUsageConfig config;
@@ -166,7 +174,7 @@ int main(int argc, char** argv) {
   if (!known) BecomeTheOther(other);
   std::vector<Loaded> traces;
   for (size_t i = 2; i < words.size(); ++i) {
-    std::optional<Loaded> loaded = fuzz::Load(words[i], sort);
+    std::optional<Loaded> loaded = fuzz::Load(words[i], sort, absl::GetFlag(FLAGS_target));
     if (!loaded) return kBadInput;
     if (loaded->sort == nullptr) BecomeTheOther(other);
     traces.push_back(*std::move(loaded));
@@ -180,4 +188,13 @@ int main(int argc, char** argv) {
       fuzz::RunOwnCommand(command, named, {absl::GetFlag(FLAGS_seconds), absl::GetFlag(FLAGS_seed), absl::GetFlag(FLAGS_preemptions), out});
   if (!status) BecomeTheOther(other);
   return *status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (fcntl(STDOUT_FILENO, F_GETFD) == -1) return Complain("standard output is closed");  // a file of a trace would take its place
+  const int status = Main(argc, argv);
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+  return Complain(absl::StrCat("standard output cannot be written: ", std::strerror(errno)));
 }

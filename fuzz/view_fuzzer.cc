@@ -24,6 +24,4 @@ void ThroughViews(reference::Trace& trace) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  return fuzz::RunInLockstep("view_fuzzer", ThroughViews, data, size);
-}
+GUESTMEM_TARGET(view_fuzzer, ThroughViews);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "fuzz/save_trace.h"
 #include "reference/vmm/guest.h"
 #include "reference/vmm/lockstep.h"
 
@@ -16,6 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::unique_ptr<Machine> guest = MakeGuest();
   static Lockstep lockstep(*guest);
   const Trace trace = FromBytes({data, size});
+  fuzz::SaveTrace(trace);
   static const bool judged = std::getenv("GUESTMEM_UNJUDGED") == nullptr;  // ci/mutants.sh --ablation
   if (const Verdict verdict = lockstep.Run(trace); verdict && judged) {
     std::fprintf(stderr, "%s\nThe guest and its model disagree. From the saved input to a minimal trace and a test:\n  ci/repro.sh vmm_fuzzer FILE\n",

@@ -129,7 +129,10 @@ void Model::Run(const Step& step, Outcome& outcome) {
   Clear(outcome);
   touched_.clear();
   unspecified_.clear();
-  for (uint64_t b = 0; b < backings_; ++b) memories_[b].mapped.announced = memories_[b].slow.announced = {};
+  for (uint64_t b = 0; b < backings_; ++b) {
+    memories_[b].mapped.announced = memories_[b].slow.announced = {};
+    memories_[b].announced = {};
+  }
   if (step.kind == StepKind::kStarve) starved_ = step.choice == 1;
   RunStep(step, outcome);
   if (!starved_ || outcome.ok || step.kind == StepKind::kTry) return;
@@ -485,7 +488,9 @@ void Model::MoveOnPage(const Request& request, uint64_t done, Bytes& bytes, uint
 void Model::SetBit(Memory& memory, uint64_t page, Access access, bool bit) {
   const bool stays = memory.setup.managed && !bit && page < kMaxPages && memory.locks[page] != 0;
   if (!BitExists(memory.setup, page, access) || stays) return;
-  if (watch_) watch_->BeforeBit(memory.mapped.backing, page, access);
+  bool& announced = memory.announced[static_cast<size_t>(access)][page];
+  if (watch_ && !announced) watch_->BeforeBit(memory.mapped.backing, page, access);
+  announced = true;
   memory.allowed[static_cast<size_t>(access)][page] = bit;
 }
 

@@ -83,6 +83,7 @@ class Model {
     Bytes slow;
     std::array<PageState, kMaxPages> state = {};
     std::array<std::array<bool, kMaxPages>, 3> allowed = {};  // by Access, then page
+    std::array<std::array<bool, kMaxPages>, 3> announced = {};  // in this step
     std::array<uint64_t, kMaxPages> locks = {};          // of a managed bitmap, or of a sparse mapping
     std::optional<Made> made = {};                       // memory that a step has made: calls of it are not recorded
     std::optional<uint64_t> refused_page = {};           // of it: every access
