@@ -121,7 +121,7 @@ bool StayLoaded(const void* inside) noexcept {
   Dl_info object;
   void* found = nullptr;
   if (dladdr1(inside, &object, &found, RTLD_DL_LINKMAP) == 0 || found == nullptr) {
-    return false;
+    return true;  // the dynamic linker does not know the object and cannot unload it: a program linked with -static
   }
   // By the name that the dynamic linker knows it by: that finds it though its file is gone, or relative to another folder.
   const auto* const map = static_cast<const link_map*>(found);

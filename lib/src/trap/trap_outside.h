@@ -12,7 +12,7 @@ Status InstallFaultHandlerOnce();
 
 // Keeps the linked object that `inside` lies in loaded until the process ends, as dlopen's RTLD_NODELETE does. For what the
 // kernel or the C library may call at any time: a signal handler, a thread's last words. In the main program there is
-// nothing to do. False: it could not be found or held.
+// nothing to do. False: it cannot be held.
 bool StayLoaded(const void* inside) noexcept;
 
 }  // namespace guestmem::trap
