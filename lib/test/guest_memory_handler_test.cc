@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "guestmem/guest_memory.h"
+#include "guestmem/rcu.h"
 #include "scripted_backing.h"
 #include "status_matchers.h"
 
@@ -157,6 +158,7 @@ TEST(Retry, ChecksTheBitsOfTheRestAgain) {
     }
     (void)s.backing->ram->Allocate(fault.address, kPageSize);
     s.backing->Clear(AccessType::kRead, 600);
+    Rcu::Synchronize();  // bits cleared without it may be seen later, by the section that moves their page's bytes
     return PageFaultAction::Retry();
   };
   EXPECT_TRUE(Failed(s.Memory().ReadAt(0, s.host), ErrorKind::kAccessDenied, 600 * kPageSize, 100 * kPageSize));
