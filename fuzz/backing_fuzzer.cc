@@ -2,7 +2,7 @@
 // handlers that ask for one more try; stable methods that say something else once the memory is made.
 
 #include "fuzz/target.h"
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace {
 

@@ -10,6 +10,11 @@
 #include "fuzz/save_trace.h"
 #include "reference/schedule/runner.h"
 
+// For mutator.cc.
+namespace fuzz {
+const reference::trace::Schema& TargetRows() { return reference::schedule::Rows(); }
+}  // namespace fuzz
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace reference::schedule;
   static_assert(GUESTMEM_MAX_LEN > (kMostWorld + kMaxOps) * kRecordBytes, "max_len in fuzz/CMakeLists.txt: choices follow");

@@ -4,7 +4,7 @@
 #include <iterator>
 
 #include "fuzz/target.h"
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // reads and writes stay, as do the steps that change what a page allows.
 
 #include "fuzz/target.h"
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // accesses and locks that run from one into the next, each region with its own bitmap, handler and way to fail.
 
 #include "fuzz/target.h"
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // that see what has become of each page and of the file.
 
 #include "fuzz/target.h"
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // and what makes their accesses fail.
 
 #include "fuzz/target.h"
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace {
 

@@ -17,7 +17,12 @@
 
 namespace fuzz {
 
-static_assert(GUESTMEM_MAX_LEN == reference::kWorldBytes + reference::kMaxOps * reference::kOpBytes,
+#ifndef GUESTMEM_PROFILES_ONLY
+// For mutator.cc. A program has one target.
+const reference::trace::Schema& TargetRows() { return reference::Rows(); }
+#endif
+
+static_assert(GUESTMEM_MAX_LEN == (reference::kMostWorld + reference::kMaxOps) * reference::kRecordBytes,
               "max_len in fuzz/CMakeLists.txt: a fuzzer must be able to make the longest trace, and nothing reads more");
 
 // GUESTMEM_UNJUDGED, if set, leaves the model out (ci/mutants.sh --ablation): then only sanitizers and crashes tell.

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 #include "reference/lockstep/trace.h"
 
 namespace {
@@ -68,12 +68,12 @@ class Maker {
     // Near the first page's end: inside three pages, and often across an edge.
     op.at = {reference::Anchor::kPage, 1, static_cast<int8_t>(static_cast<int>(UpTo(254)) - 127)};
     if (op.kind == StepKind::kCompareExchange) op.at.delta = static_cast<int8_t>(op.at.delta & -8);
-    if ((reference::FieldsOf(op.kind).fields & reference::kFieldLength) != 0) bytes_ += reference::kLengths[op.length];
+    if (reference::HasField(op.kind, "length")) bytes_ += reference::kLengths[op.length];
     return reference::Normal(op);
   }
 
   std::mt19937_64 random_{kSeed};
-  std::array<uint64_t, reference::kStepKinds> kinds_ = {};
+  std::array<uint64_t, 256> kinds_ = {};
   uint64_t bytes_ = 0;
 };
 

@@ -2,7 +2,7 @@
 // every access through them, whose errors must be in the view's coordinates.
 
 #include "fuzz/target.h"
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace {
 

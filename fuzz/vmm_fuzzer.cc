@@ -11,6 +11,11 @@
 #include "reference/vmm/guest.h"
 #include "reference/vmm/lockstep.h"
 
+// For mutator.cc.
+namespace fuzz {
+const reference::trace::Schema& TargetRows() { return reference::vmm::Rows(); }
+}  // namespace fuzz
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace reference::vmm;
   static_assert(GUESTMEM_MAX_LEN == (1 + kMaxOps) * kRecordBytes, "max_len in fuzz/CMakeLists.txt");

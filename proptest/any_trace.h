@@ -3,6 +3,7 @@
 #ifndef GUESTMEM_PROPTEST_ANY_TRACE_H_
 #define GUESTMEM_PROPTEST_ANY_TRACE_H_
 
+#include <cstdint>
 #include <vector>
 
 #include <rapidcheck.h>
@@ -11,26 +12,47 @@
 
 namespace proptest {
 
-// Every second byte is 0, its field at its default: operations then meet in the first pages and objects, and few host calls fail.
-// Bytes shrink to zero, and a container to fewer of them: of records. One record in five is of the world.
-template <class Trace>
-rc::Gen<Trace> AnyTrace(const reference::trace::Schema& schema) {
-  using reference::trace::Bytes;
-  std::vector<uint8_t> world, ops;
-  for (const auto& section : schema.sections) {
-    for (const auto& kind : section.kinds) (&section == &schema.ops() ? ops : world).push_back(kind.number);
+using reference::trace::Bytes;
+
+inline std::vector<uint8_t> NumbersOf(std::span<const reference::trace::Section> sections) {
+  std::vector<uint8_t> numbers;
+  for (const auto& section : sections) {
+    for (const auto& kind : section.kinds) numbers.push_back(kind.number);
   }
-  const auto kind = rc::gen::weightedOneOf<uint8_t>({{4, rc::gen::elementOf(ops)}, {1, rc::gen::elementOf(world)}});
+  return numbers;
+}
+
+// Every second byte is 0, its field at its default: operations then meet in the first pages and objects, and few host calls fail.
+// Bytes shrink to zero.
+inline rc::Gen<Bytes> RecordOf(const reference::trace::Schema& schema, rc::Gen<uint8_t> kind) {
   const auto field = rc::gen::weightedOneOf<uint8_t>({{1, rc::gen::just<uint8_t>(0)}, {1, rc::gen::resize(100, rc::gen::arbitrary<uint8_t>())}});
-  const auto record = rc::gen::map(rc::gen::pair(kind, rc::gen::container<Bytes>(schema.record_bytes - 1, field)), [](auto made) {
+  return rc::gen::map(rc::gen::pair(std::move(kind), rc::gen::container<Bytes>(schema.record_bytes - 1, field)), [](auto made) {
     made.second.insert(made.second.begin(), made.first);
     return made.second;
   });
-  return rc::gen::map(rc::gen::container<std::vector<Bytes>>(record), [&schema](const std::vector<Bytes>& records) {
+}
+
+template <class Trace>
+rc::Gen<Trace> TraceOf(const reference::trace::Schema& schema, rc::Gen<std::vector<Bytes>> records) {
+  return rc::gen::map(std::move(records), [&schema](const std::vector<Bytes>& all) {
     Bytes bytes;
-    for (const Bytes& each : records) bytes.insert(bytes.end(), each.begin(), each.end());
+    for (const Bytes& each : all) bytes.insert(bytes.end(), each.begin(), each.end());
     return reference::trace::FromBytes<Trace>(schema, bytes);
   });
+}
+
+inline rc::Gen<Bytes> OpRecord(const reference::trace::Schema& schema) {
+  return RecordOf(schema, rc::gen::elementOf(NumbersOf({&schema.ops(), 1})));
+}
+inline rc::Gen<Bytes> WorldRecord(const reference::trace::Schema& schema) {
+  return RecordOf(schema, rc::gen::elementOf(NumbersOf(schema.sections.first(schema.sections.size() - 1))));
+}
+
+// One record in five is of the world. A container shrinks to fewer of them.
+template <class Trace>
+rc::Gen<Trace> AnyTrace(const reference::trace::Schema& schema) {
+  return TraceOf<Trace>(schema, rc::gen::container<std::vector<Bytes>>(
+                                    rc::gen::weightedOneOf<Bytes>({{4, OpRecord(schema)}, {1, WorldRecord(schema)}})));
 }
 
 }  // namespace proptest

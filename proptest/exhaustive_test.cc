@@ -21,7 +21,7 @@
 #include "lib/test/child.h"
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 #include "reference/lockstep/trace.h"
 
 namespace {

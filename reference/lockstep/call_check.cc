@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "reference/lockstep/trace.h"
-#include "reference/lockstep/trace_words.h"
+#include "reference/trace/words.h"
 
 namespace reference {
 namespace {
@@ -76,10 +76,10 @@ std::string WrongCall(const Backing& setup, const Call& call, std::span<const Ca
   std::string text = std::string(Name(call.kind)) + " of backing " + std::to_string(call.backing) + ": " + wrong + ":";
   if (call.kind == CallKind::kLockGpns || call.kind == CallKind::kUnlockGpns) {
     for (const uint64_t gpn : call.gpns) {
-      text += " " + HexText(gpn);
+      text += " " + trace::HexText(gpn);
     }
   } else {
-    text += " " + HexText(call.address) + "+" + HexText(call.length);
+    text += " " + trace::HexText(call.address) + "+" + trace::HexText(call.length);
   }
   if (call.kind == CallKind::kPageFault || call.kind == CallKind::kLockGpns || call.kind == CallKind::kUnlockGpns) {
     text += " access " + std::string(Name(call.access));

@@ -1,23 +1,14 @@
-// The parts of a trace that neither codec owns: names, what an op means in a world, and the normal form.
+// What an op means in a world, which numbers others make meaningless, and names.
 
 #include "reference/lockstep/trace.h"
 
 #include <algorithm>
 #include <utility>
 
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace reference {
 namespace {
-
-constexpr bool TableIsInOrder() {
-  for (size_t i = 0; i < kStepKinds; ++i) {
-    if (kOpFields[i].kind != static_cast<StepKind>(i)) return false;
-  }
-  return static_cast<size_t>(StepKind::kStarve) + 1 == kStepKinds;
-}
-static_assert(TableIsInOrder());
-static_assert(kLengthCount < 256 && kGpnCount < 256, "an index is a byte");
 
 template <class Enum, size_t N>
 std::string_view NameIn(const std::string_view (&names)[N], Enum value) {
@@ -41,15 +32,6 @@ uint64_t AnchorAddress(const World& world, const Address& at) {
     case Anchor::k2To64: return 0;
   }
   return 0;
-}
-
-// The answers that come after a script's end change nothing at its end.
-template <class Answer>
-std::vector<Answer> NormalScript(std::vector<Answer> script, size_t longest, int answers, Answer after_the_end) {
-  if (script.size() > longest) script.resize(longest);
-  for (Answer& answer : script) answer = static_cast<Answer>(static_cast<int>(answer) % answers);
-  while (!script.empty() && script.back() == after_the_end) script.pop_back();
-  return script;
 }
 
 // Sizes and values that the choice has no use for.
@@ -91,111 +73,78 @@ Step Resolve(const World& world, const Op& op, uint64_t seen) {
 }
 
 uint64_t ValueMask(const Op& op) {
-  const OpFields& uses = FieldsOf(op.kind);
   if (op.kind == StepKind::kFill || op.kind == StepKind::kRangeFill || op.kind == StepKind::kWriterFill) return 0xff;
-  if (uses.Uses(kFieldSize) && op.size % 4 < 3) return (uint64_t{1} << (8u << (op.size % 4))) - 1;
-  return ~uint64_t{0};
+  return HasSize(op.kind) && op.size % 4 < 3 ? (uint64_t{1} << (8u << (op.size % 4))) - 1 : ~uint64_t{0};
+}
+
+void NormalOp(Op& op) {
+  const uint64_t mask = ValueMask(op);
+  if (!HasIndex(op.at.anchor)) op.at.index = 0;
+  if (op.kind == StepKind::kCompareExchange && op.form == 0) op.choice = 0;
+  if ((op.kind == StepKind::kRangeRead || op.kind == StepKind::kRangeWrite) && op.choice != 0) op.within = 0;
+  op.value = op.seen || op.within != 0 ? 0 : op.value & mask;  // the bytes are those that are there
+  op.desired &= mask;
+  if (op.kind == StepKind::kMake) NormalMake(op);
+  if (op.kind == StepKind::kCreate && op.form == 0) op.bytes = 0;
+  if (op.kind == StepKind::kLockedCopy && op.choice > 1) op.form = 0;
+}
+
+void NormalBacking(Backing& backing, uint8_t region_pages) {
+  const bool single = region_pages == 0;
+  const auto fits = [&](uint8_t pages) { return single ? pages : std::min(pages, region_pages); };
+  const Backing given = backing;
+  backing.present |= single;
+  if (!backing.present) {
+    backing = {};
+    backing.present = false;
+    backing.pages = fits(backing.pages);
+    return;
+  }
+  backing.sparse &= fits(kMaxPages) == kMaxPages;
+  if (backing.sparse) {
+    backing = {};
+    backing.sparse = true;
+    backing.wrapped = given.wrapped;
+    backing.pages = kMaxPages;
+    for (size_t i = 0; i < kMaxPages; ++i) backing.page[i].state = given.page[i].state;
+    return;
+  }
+  backing.pages = fits(given.pages);
+  backing.managed &= given.has_bitmap;
+  if (!backing.has_bitmap || backing.managed) {
+    backing.bit_offset = 0;
+    backing.null_bitmap = {};
+  }
+  const auto bit = [&](bool set, Access access) {
+    return set || !backing.has_bitmap || backing.null_bitmap[static_cast<size_t>(access)];
+  };
+  for (size_t i = 0; i < kMaxPages; ++i) {
+    const PageSetup& page = given.page[i];
+    backing.page[i] = i >= backing.pages ? PageSetup()
+                                         : PageSetup{page.state, bit(page.readable, Access::kRead), bit(page.writable, Access::kWrite),
+                                                     bit(page.executable, Access::kExecute)};
+  }
 }
 
 Op Normal(Op op) {
-  const OpFields& uses = FieldsOf(op.kind);
-  Op normal;
-  normal.kind = uses.kind;
-  if (uses.Uses(kFieldTarget)) normal.target = op.target % kHandles;
-  if (uses.Uses(kFieldSlot)) normal.slot = static_cast<uint8_t>(1 + (op.slot + kHandles - 2) % (kHandles - 1));
-  if (uses.Uses(kFieldAt)) {
-    normal.at.anchor = static_cast<Anchor>(static_cast<int>(op.at.anchor) % kAnchors);
-    if (HasIndex(normal.at.anchor)) normal.at.index = op.at.index % (kMaxAddressIndex + 1);
-    normal.at.delta = op.at.delta;
-  }
-  if (uses.Uses(kFieldLength)) normal.length = op.length % uses.lengths;
-  if (uses.Uses(kFieldSize)) normal.size = op.size % 4;
-  if (uses.Uses(kFieldSeen)) normal.seen = op.seen;
-  if (uses.Uses(kFieldValue) && !normal.seen) normal.value = op.value & ValueMask(op);
-  if (uses.Uses(kFieldDesired)) normal.desired = op.desired & ValueMask(op);
-  if (uses.Uses(kFieldGpns)) {
-    normal.gpns = std::move(op.gpns);
-    normal.gpns.resize(std::min(normal.gpns.size(), kMaxGpns));
-    for (uint8_t& i : normal.gpns) i %= kGpnCount;
-  }
-  if (uses.Uses(kFieldBacking)) normal.backing = op.backing % kMaxBackings;
-  if (uses.Uses(kFieldPage)) normal.page = op.page % kMaxPages;
-  if (uses.Uses(kFieldCount)) normal.count = op.count % (kMaxPages + 1);
-  if (uses.Uses(kFieldChoice)) normal.choice = op.choice % uses.choices;
-  if (uses.Uses(kFieldForm)) normal.form = op.form % 2;
-  if (uses.Uses(kFieldOffset)) normal.offset = op.offset % kOffsetCount;
-  if (uses.Uses(kFieldObject)) normal.object = op.object % kObjects;
-  if (uses.Uses(kFieldBytes)) normal.bytes = op.bytes % kSizeCount;
-  if (uses.Uses(kFieldWithin)) normal.within = op.within % (kHostPlaces + 1);
-  if (uses.Uses(kFieldAccess)) normal.access = static_cast<Access>(static_cast<int>(op.access) % kAccesses);
-  if (op.kind == StepKind::kCompareExchange && normal.form == 0) normal.choice = 0;
-  if (normal.within != 0) normal.value = 0;  // the bytes are those that are there
-  if (op.kind >= StepKind::kRangeRead && op.kind <= StepKind::kRangeWrite && normal.choice != 0) normal.within = 0;
-  if (op.kind == StepKind::kMake) NormalMake(normal);
-  if (op.kind == StepKind::kCreate && normal.form == 0) normal.bytes = 0;
-  if (op.kind == StepKind::kLockedCopy && normal.choice > 1) normal.form = 0;
-  return normal;
-}
-
-Backing Normal(const Backing& backing, uint8_t region_pages) {
-  const bool single = region_pages == 0;
-  const auto fits = [&](uint8_t pages) { return single ? pages : std::min(pages, region_pages); };
-  Backing normal;
-  normal.pages = fits(normal.pages);
-  normal.present = backing.present || single;
-  if (!normal.present) return normal;
-  normal.wrapped = backing.wrapped;
-  if (backing.sparse && fits(kMaxPages) == kMaxPages) {
-    normal.sparse = true;
-    normal.pages = kMaxPages;
-    for (size_t i = 0; i < kMaxPages; ++i) normal.page[i].state = static_cast<PageState>(static_cast<int>(backing.page[i].state) % kPageStates);
-    return normal;
-  }
-  normal.mapped = backing.mapped;
-  normal.pages = fits(static_cast<uint8_t>(1 + (backing.pages + kMaxPages - 1) % kMaxPages));
-  normal.trim = backing.trim % kPageSize;
-  normal.has_bitmap = backing.has_bitmap;
-  normal.has_iova = backing.has_iova;
-  normal.lockable = backing.lockable;
-  normal.fickle = backing.fickle;
-  normal.managed = backing.managed && backing.has_bitmap;
-  normal.sharing = static_cast<Sharing>(static_cast<int>(backing.sharing) % kSharings);
-  if (normal.has_bitmap && !normal.managed) {
-    normal.bit_offset = backing.bit_offset % 8;
-    normal.null_bitmap = backing.null_bitmap;
-  }
-  const auto bit = [&](bool set, Access access) {
-    return set || !normal.has_bitmap || normal.null_bitmap[static_cast<size_t>(access)];
-  };
-  for (size_t i = 0; i < normal.pages; ++i) {
-    normal.page[i].state = static_cast<PageState>(static_cast<int>(backing.page[i].state) % kPageStates);
-    normal.page[i].readable = bit(backing.page[i].readable, Access::kRead);
-    normal.page[i].writable = bit(backing.page[i].writable, Access::kWrite);
-    normal.page[i].executable = bit(backing.page[i].executable, Access::kExecute);
-  }
-  return normal;
+  trace::NormaliseObject(Rows().ops(), &op, nullptr);
+  return op;
 }
 
 World Normal(World world) {
-  World normal;
-  for (const uint8_t pages : kRegionPages) {
-    if (pages <= world.region_pages) normal.region_pages = pages;
-  }
-  const size_t most = normal.region_pages == 0 ? 1 : kMaxBackings;
-  normal.backings = std::move(world.backings);
-  normal.backings.resize(std::clamp<size_t>(normal.backings.size(), 1, most));
-  for (Backing& backing : normal.backings) backing = Normal(backing, normal.region_pages);
-  normal.handler = NormalScript(std::move(world.handler), kMaxHandlerAnswers, kHandlerAnswers, HandlerAnswer::kDefault);
-  normal.fallback = NormalScript(std::move(world.fallback), kMaxFallbackAnswers, kFallbackAnswers, FallbackAnswer::kDo);
-  normal.lock = NormalScript(std::move(world.lock), kMaxLockAnswers, kLockAnswers, LockAnswer::kOk);
-  normal.subrange = NormalScript(std::move(world.subrange), kMaxSubrangeAnswers, kSubrangeAnswers, SubrangeAnswer::kDefault);
-  normal.failing_host_call = world.failing_host_call % (kMaxFailingHostCall + 1);
-  if (normal.failing_host_call != 0) normal.host_error = static_cast<HostError>(static_cast<int>(world.host_error) % kHostErrors);
-  return normal;
+  Trace trace = {std::move(world), {}};
+  trace::Normalise(Rows(), &trace);
+  return std::move(trace.world);
 }
 
+Trace FromBytes(std::span<const uint8_t> bytes) { return trace::FromBytes<Trace>(Rows(), bytes); }
+std::vector<uint8_t> ToBytes(const Trace& trace) { return trace::Encode(Rows(), &trace); }
+std::string OpText(const Op& op) { return trace::LineText(Rows().ops(), &op); }
+std::string ToText(const Trace& trace) { return trace::Text(Rows(), &trace); }
+std::variant<Trace, TextError> FromText(std::string_view text) { return trace::FromText<Trace>(Rows(), text); }
+
 std::string_view Name(StepKind kind) {
-  return static_cast<size_t>(kind) < kStepKinds ? FieldsOf(kind).name : "?";
+  return RowOf(kind).name;
 }
 
 std::string_view Name(ErrorKind kind) {
@@ -225,12 +174,6 @@ std::string_view Name(Access access) {
 std::string_view Name(PageState state) {
   static constexpr std::string_view kNames[] = {"ram", "read_only", "hole", "bus"};
   return NameIn(kNames, state);
-}
-
-std::string_view Name(Sharing sharing) {
-  static constexpr std::string_view kNames[] = {"none", "whole", "parts", "wild"};
-  static_assert(std::size(kNames) == kSharings);
-  return NameIn(kNames, sharing);
 }
 
 std::string_view Name(HostError error) {

@@ -1,5 +1,5 @@
-// A trace is the whole experiment: a world and the operations on it, as data. Two spellings, lossless both
-// ways: bytes (for fuzzers; total: every byte string is a legal trace) and text (for people; one op a line).
+// A trace is the whole experiment: a world and the operations on it, as data. Its rows are in trace_rows.cc, and both spellings come
+// from them (reference/trace/schema.h): bytes for fuzzers, text for people (corpus/seeds).
 
 #ifndef GUESTMEM_REFERENCE_LOCKSTEP_TRACE_H_
 #define GUESTMEM_REFERENCE_LOCKSTEP_TRACE_H_
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "reference/model/vocabulary.h"
+#include "reference/trace/schema.h"
 
 namespace reference {
 
@@ -77,8 +78,8 @@ inline constexpr uint64_t kSizes[] = {
 inline constexpr size_t kSizeCount = std::size(kSizes);
 inline constexpr size_t kSmallSizes = 11;
 
-// One operation as the trace spells it. A field its kind does not use (OpFields) is at its default: that makes
-// the two spellings lossless.
+// One operation as the trace spells it. A field its kind does not use is at its default: that
+// makes the two spellings lossless.
 struct Op {
   StepKind kind = StepKind::kRead;
   uint8_t target = 0;   // 0..kHandles-1
@@ -93,7 +94,7 @@ struct Op {
   uint8_t backing = 0;  // 0..kMaxBackings-1
   uint8_t page = 0;     // 0..kMaxPages-1
   uint8_t count = 0;    // 0..kMaxPages
-  uint8_t choice = 0;   // below OpFields::choices
+  uint8_t choice = 0;   // one of the kind's, see its row
   Access access = Access::kRead;
   uint8_t form = 0;     // 0..1
   uint8_t offset = 0;   // index into kOffsets
@@ -113,22 +114,17 @@ inline constexpr size_t kMaxOps = 64;
 // Fills in the numbers. `seen` is the number last yielded.
 Step Resolve(const World& world, const Op& op, uint64_t seen);
 
-// Bytes: a header of kWorldBytes, then kOpBytes an op. Missing header bytes count as zero, and the header of all zeros
-// is a useful world (one backing of RAM); a partial last op is dropped; ops beyond kMaxOps are dropped.
-inline constexpr size_t kWorldBytes = 80;
-inline constexpr size_t kOpBytes = 40;
-Trace FromBytes(std::span<const uint8_t> bytes);
-// The canonical bytes: FromBytes(ToBytes(t)) == t for every trace FromBytes or FromText can return.
-std::vector<uint8_t> ToBytes(const Trace& trace);
+// Bytes: records of kRecordBytes, at most kMostWorld of them before the ops.
+inline constexpr size_t kRecordBytes = 28;
+inline constexpr size_t kMostWorld = 6 + kMaxBackings;
+const trace::Schema& Rows();
 
-struct TextError {
-  int line = 0;        // 1-based
-  std::string reason;  // names the offending word and what would do
-};
+using trace::TextError;
+Trace FromBytes(std::span<const uint8_t> bytes);
+std::vector<uint8_t> ToBytes(const Trace& trace);
+std::string OpText(const Op& op);
 std::string ToText(const Trace& trace);
 std::variant<Trace, TextError> FromText(std::string_view text);
-// One op or world as text without a newline; for reports.
-std::string OpText(const Op& op);
 
 // "read", "compare_exchange", "out_of_range", "page_fault", ...; one name everywhere (text, reports, errors).
 std::string_view Name(StepKind kind);
@@ -137,7 +133,6 @@ std::string_view Name(Operation operation);
 std::string_view Name(CallKind kind);
 std::string_view Name(Access access);
 std::string_view Name(PageState state);
-std::string_view Name(Sharing sharing);
 std::string_view Name(HostError error);
 std::string_view Name(HandlerAnswer answer);
 std::string_view Name(FallbackAnswer answer);

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "reference/lockstep/op_fields.h"
-#include "reference/lockstep/trace_words.h"
+#include "reference/lockstep/trace_rows.h"
+#include "reference/trace/words.h"
 
 namespace reference::gtest {
 namespace {
@@ -154,11 +154,10 @@ bool Facts::Fills(uint8_t slot, StepKind kind) const {
 
 void Facts::LookAtSteps() {
   for (const Ran& ran : steps) {
-    const OpFields& uses = FieldsOf(ran.step.kind);
-    if (uses.Uses(kFieldBacking) && ran.step.backing < used.size()) {
+    if (HasField(ran.step.kind, "backing") && ran.step.backing < used.size()) {
       used[ran.step.backing] = true;
     }
-    if (uses.Uses(kFieldWithin) && ran.step.within != 0 && ran.step.HostBacking() < used.size()) {
+    if (HasField(ran.step.kind, "within") && ran.step.within != 0 && ran.step.HostBacking() < used.size()) {
       used[ran.step.HostBacking()] = true;
     }
     const bool takes = ran.step.kind == StepKind::kInnerBuffer && ran.step.choice != 0;
@@ -182,7 +181,7 @@ void Facts::LookAtWorld() {
   fixes = std::any_of(world.handler.begin(), world.handler.end(), IsFix);
   for (const Ran& ran : steps) {
     tracks |= fixes && (ran.step.kind == StepKind::kMapFileBytes || ran.step.kind == StepKind::kUnmapBytes ||
-                        (FieldsOf(ran.step.kind).Uses(kFieldPage) && ran.step.kind != StepKind::kSetBit));
+                        (HasField(ran.step.kind, "page") && ran.step.kind != StepKind::kSetBit));
   }
   vanishes = Contains(world.handler, HandlerAnswer::kVanishRetry);
   tracks |= vanishes;
@@ -213,7 +212,7 @@ void Facts::NameBytes() {
   uint64_t longest = kPageSize;
   for (const Ran& ran : steps) {
     longest = std::max<uint64_t>(longest, ran.outcome.data.size());
-    if (FieldsOf(ran.step.kind).Uses(kFieldValue)) {
+    if (HasField(ran.step.kind, "value")) {
       seeds.insert(ran.step.value);
     }
   }
@@ -270,7 +269,7 @@ std::string Noted(const Call& call) {
   }
   text += " of backing " + std::to_string(call.backing) + ":";
   for (const uint64_t number : numbers) {
-    text += " " + HexText(number);
+    text += " " + trace::HexText(number);
   }
   return text;
 }

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "reference/lockstep/op_fields.h"
-#include "reference/lockstep/trace_words.h"
+#include "reference/lockstep/trace_rows.h"
+#include "reference/trace/words.h"
 
 namespace reference::gtest {
 namespace {
@@ -47,7 +47,7 @@ std::string Steps::Slot(uint8_t slot) const {
   const bool made = facts_.Fills(slot, StepKind::kMake) || facts_.Fills(slot, StepKind::kCreate);
   return slot == 0 ? "memory" : (made ? "memory" : "view") + std::to_string(slot);
 }
-std::string Steps::Length() const { return NumberText(step().length); }
+std::string Steps::Length() const { return trace::NumberText(step().length); }
 std::string Steps::AccessWord() const { return "AccessType::" + Enumerator(Name(step().access)); }
 
 bool Steps::Has(std::initializer_list<StepKind> kinds, uint8_t object) const {
@@ -67,7 +67,7 @@ void Steps::Declare() {
     bool filled = false;
     for (const Ran& ran : facts_.steps) {
       const bool bitmap = ran.step.kind == StepKind::kMake && static_cast<Made>(ran.step.choice) == Made::kBitmap;
-      filled |= FieldsOf(ran.step.kind).Uses(kFieldSlot) && ran.step.kind != StepKind::kRangeSplit &&
+      filled |= HasField(ran.step.kind, "slot") && ran.step.kind != StepKind::kRangeSplit &&
                 ran.step.slot == slot && ran.outcome.ok && !bitmap;
     }
     if (filled) {
@@ -194,13 +194,13 @@ void Steps::Gpns() {
 void Steps::MakeHost(uint64_t length, bool written) {
   if (Within()) {
     out_.Line({"const std::span<std::byte> ", My("host"), "(backing", std::to_string(step().HostBacking()),
-               "->ram->mapping() + ", Number(step().HostAddress() + step().choice), ", ", NumberText(length), ");"});
+               "->ram->mapping() + ", Number(step().HostAddress() + step().choice), ", ", trace::NumberText(length), ");"});
     return;
   }
   const std::string misaligned =
-      FieldsOf(step().kind).choices == kMisalignments && step().choice != 0 ? ", " + Number(step().choice) : "";
+      (step().kind == StepKind::kRead || step().kind == StepKind::kWrite) && step().choice != 0 ? ", " + Number(step().choice) : "";
   out_.Line({"HostBuffer ", My("host"), "(",
-             written ? "Data(" + Number(step().value) + ", " + NumberText(length) + ")" : NumberText(length),
+             written ? "Data(" + Number(step().value) + ", " + trace::NumberText(length) + ")" : trace::NumberText(length),
              misaligned, ");"});
 }
 

@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "reference/lockstep/trace_gtest_steps.h"
-#include "reference/lockstep/trace_words.h"
+#include "reference/trace/words.h"
 
 namespace reference::gtest {
 

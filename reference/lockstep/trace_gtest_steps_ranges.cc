@@ -1,14 +1,14 @@
 // Paged ranges, and the streams over them.
 
 #include "reference/lockstep/trace_gtest_steps.h"
-#include "reference/lockstep/trace_words.h"
+#include "reference/trace/words.h"
 
 namespace reference::gtest {
 namespace {
 
 bool IsReaderStep(StepKind kind) { return kind >= StepKind::kReaderOpen && kind <= StepKind::kReaderAll; }
 
-std::string HexPlain(uint64_t number) { return HexText(number).substr(2); }
+std::string HexPlain(uint64_t number) { return trace::HexText(number).substr(2); }
 
 // As the test's own Show.
 std::string Shown(const RangePart& part) {

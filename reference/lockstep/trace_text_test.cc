@@ -6,8 +6,9 @@
 
 #include <gtest/gtest.h>
 
-#include "reference/lockstep/op_fields.h"
+#include "reference/lockstep/trace_rows.h"
 #include "reference/lockstep/trace.h"
+#include "reference/trace/spellings.h"
 
 namespace reference {
 namespace {
@@ -36,6 +37,11 @@ Op OneOp(std::string_view line) {
 
 constexpr std::string_view kAddressForms = "pageN, midN, endN (N up to 15), 2^32, 2^63 or 2^64, each with +D or -D (-128..127) if wanted";
 
+TEST(TraceSpellings, KeepEveryTraceThatBytesCanBe) {
+  trace::ExpectEveryByteStringIsATrace<Trace>(Rows());
+  trace::ExpectOpsAreIndependent<Trace>(Rows());
+}
+
 // ------------------------------------------------------------------ what is accepted
 
 TEST(TraceText, AWorldWithEverythingIsReadAndWrittenUnchanged) {
@@ -45,8 +51,8 @@ TEST(TraceText, AWorldWithEverythingIsReadAndWrittenUnchanged) {
       "backing 0 pages=2 trim=16 bitmap offset=5 null=r-x page0=ram:r-x page1=hole\n"
       "backing 1 absent\n"
       "backing 2 pages=1 unmapped iova wrapped bitmap managed sharing=wild\n"
-      "handler fix_retry, default, fallback\n"
-      "fallback do, fail_moved\n"
+      "handler fix_retry default fallback\n"
+      "fallback do fail_moved\n"
       "fail_host_call 2 EINVAL\n"
       "ops\n"
       "read page1-4 length=16 choice=3\n"
@@ -135,31 +141,33 @@ TEST(TraceTextRefuses, ScriptsWithForeignOrTooManyAnswers) {
   EXPECT_EQ(WorldRefusal("fallback retry"),
             "2: unknown answer 'retry'; answers are: do, none, fail, fail_moved, fail_at, fail_outside, fail_blank, fail_foreign, fail_ok_result");
   EXPECT_EQ(WorldRefusal("handler retry, retry, retry, retry, retry, retry, retry, retry, retry"), "2: more than 8 answers");
-  EXPECT_EQ(WorldRefusal("fail_host_call"), "2: expected a number after 'fail_host_call', and perhaps an errno");
+  EXPECT_EQ(WorldRefusal("fail_host_call"), "2: fail_host_call needs a number, and perhaps an errno");
   EXPECT_EQ(WorldRefusal("fail_host_call 1 EWHAT"),
             "2: unknown errno 'EWHAT'; errnos are: ENOMEM, EACCES, EBADF, EFAULT, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM");
   EXPECT_EQ(OpRefusal("read page0 length=1 within=3"), "3: within '3' is not like 0.1: a backing, and a page of it");
   EXPECT_EQ(OpRefusal("read page0 length=1 within=0.0"), "3: within's page 0 is too small: the smallest is 1");
   EXPECT_EQ(OpRefusal("make slot=1 choice=heap"), "3: make needs bytes=");
-  EXPECT_EQ(OpRefusal("make slot=1 bytes=5 choice=heap"), "3: bytes 5 is not in the list of interesting ones (trace.h)");
+  EXPECT_EQ(OpRefusal("make slot=1 bytes=5 choice=heap"), "3: bytes 5 is not in the list of interesting bytes: 0, 1, 4095, 4096, 4097, 8192, 12288, 16383, 16384, 0x7ffffffffffff001, "
+            "0xffffffffffffffff, 2048, 0x200000, 0x40000000, 0x7ffffffff000, 0x7ffffffff001, 0x2000000000000000, 0x4000000000000000, "
+            "0x8000000000000000");
   EXPECT_EQ(WorldRefusal("fail_host_call 16"), "2: fail_host_call 16 is too large: the largest is 15");
 }
 
 // ------------------------------------------------------------------ the world
 
 TEST(TraceTextRefuses, WorldsThatCantBe) {
-  EXPECT_EQ(WorldRefusal("world"), "2: expected 'world single_region' or 'world region_pages=' 1, 2 or 4");
+  EXPECT_EQ(WorldRefusal("world"), "2: world needs single_region, or region_pages= 1, 2 or 4");
   EXPECT_EQ(WorldRefusal("world regions=2"),
-            "2: unknown word 'regions=2'; expected 'world single_region' or 'world region_pages=' 1, 2 or 4");
+            "2: unknown word 'regions=2'; expected 'single_region' or 'region_pages=' 1, 2 or 4");
   EXPECT_EQ(WorldRefusal("world region_pages=3"),
-            "2: region_pages 3 is not a power of two; expected 'world single_region' or 'world region_pages=' 1, 2 or 4");
+            "2: region_pages 3 is not a power of two; expected 'single_region' or 'region_pages=' 1, 2 or 4");
   EXPECT_EQ(WorldRefusal("world region_pages=8"), "2: region_pages 8 is too large: the largest is 4");
   EXPECT_EQ(WorldRefusal("backing 0\nworld region_pages=2"), "3: 'world' comes before the backings");
 }
 
 TEST(TraceTextRefuses, BackingsOutOfOrder) {
   EXPECT_EQ(WorldRefusal("backing"), "2: expected the backing's number after 'backing'");
-  EXPECT_EQ(WorldRefusal("backing 4"), "2: the backing's number 4 is too large: the largest is 3");
+  EXPECT_EQ(WorldRefusal("backing 4"), "2: backing 4 comes too early: next is backing 0");
   EXPECT_EQ(WorldRefusal("world region_pages=1\nbacking 0\nbacking 0"), "4: backing 0 is given twice");
   EXPECT_EQ(WorldRefusal("backing 2"), "2: backing 2 comes too early: next is backing 0");
   EXPECT_EQ(WorldRefusal("backing 0\nbacking 1"),
@@ -169,17 +177,18 @@ TEST(TraceTextRefuses, BackingsOutOfOrder) {
 
 TEST(TraceTextRefuses, WordsOfABackingThatMeanNothing) {
   EXPECT_EQ(WorldRefusal("backing 0 size=3"),
-            "2: a backing has no 'size='; it has: absent, unmapped, iova, unlockable, fickle, wrapped, bitmap, managed, sparse, pages=, trim=, offset=, null=rwx, sharing=, "
-            "page0=state:rwx to page3=");
+            "2: backing has no field 'size'; its fields are: absent, pages=, trim=, unmapped, iova, unlockable, fickle, wrapped, sparse, "
+            "bitmap, managed, offset=, null=, sharing=, page0=, page1=, page2=, page3=");
   EXPECT_EQ(WorldRefusal("backing 0 pages=5"), "2: pages 5 is too large: the largest is 4");
   EXPECT_EQ(WorldRefusal("backing 0 pages=0"), "2: pages 0 is too small: the smallest is 1");
-  EXPECT_EQ(WorldRefusal("world region_pages=2\nbacking 0 pages=3"), "3: pages 3 is too large: the largest is 2");
+  EXPECT_EQ(WorldRefusal("world region_pages=2\nbacking 0 pages=3"), "3: part of this line has no effect; what has is: backing 0 pages=2");
   EXPECT_EQ(WorldRefusal("backing 0 trim=4096"), "2: trim 4096 is too large: the largest is 4095");
   EXPECT_EQ(WorldRefusal("backing 0 trim=many"), "2: trim 'many' is not a number (decimal, or hexadecimal with 0x)");
   EXPECT_EQ(WorldRefusal("backing 0 iova iova"), "2: 'iova' is given twice");
   EXPECT_EQ(WorldRefusal("backing 0 page0=ran"), "2: unknown page state 'ran'; page states are: ram, read_only, hole, bus");
   EXPECT_EQ(WorldRefusal("backing 0 bitmap page0=ram:rxw"), "2: 'rxw' is not like rwx, with - for an access that is not meant");
-  EXPECT_EQ(WorldRefusal("backing 0 page4=ram"), "2: the page's number 4 is too large: the largest is 3");
+  EXPECT_EQ(WorldRefusal("backing 0 page4=ram"), "2: backing has no field 'page4'; its fields are: absent, pages=, trim=, unmapped, iova, unlockable, fickle, wrapped, sparse, "
+            "bitmap, managed, offset=, null=, sharing=, page0=, page1=, page2=, page3=");
 }
 
 TEST(TraceTextRefuses, WordsOfABackingWithoutEffect) {
@@ -193,9 +202,9 @@ TEST(TraceTextRefuses, WordsOfABackingWithoutEffect) {
 
 TEST(TraceTextRefuses, UnknownOperationsAndFields) {
   std::string all;
-  for (const OpFields& op : kOpFields) all += (all.empty() ? "" : ", ") + std::string(op.name);
+  for (const trace::Kind& op : Rows().ops().kinds) all += (all.empty() ? "" : ", ") + std::string(op.name);
   EXPECT_EQ(OpRefusal("raed page0 length=1"), "3: unknown operation 'raed'; operations are: " + all);
-  EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target, form, length, choice, within");
+  EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target=, form=, length=, choice=, within=");
   EXPECT_EQ(OpRefusal("read page0 length=1 length=2"), "3: 'length' is given twice");
   EXPECT_EQ(OpRefusal("read page0 length"), "3: 'length' needs a value: length=...");
   EXPECT_EQ(OpRefusal("read page0"), "3: read needs length=");
@@ -204,7 +213,7 @@ TEST(TraceTextRefuses, UnknownOperationsAndFields) {
 
 TEST(TraceTextRefuses, LengthsThatAreNotInTheList) {
   EXPECT_EQ(OpRefusal("read page0 length=5000"), "3: length 5000 is not in the list of interesting lengths; nearest are 4104 and 6144");
-  EXPECT_EQ(OpRefusal("read page0 length=0x100000000"), "3: length 0x100000000 is too large for a host buffer: read takes up to 16385");
+  EXPECT_EQ(OpRefusal("read page0 length=0x100000000"), "3: length 0x100000000 is too large: read takes up to 16385");
   EXPECT_EQ(OpRefusal("fill page0 length=0x10000000000000000"),
             "3: length '0x10000000000000000' is too large: the largest is 0xffffffffffffffff");
   EXPECT_EQ(OpRefusal("fill page0 length=-1"), "3: length '-1' is not a number (decimal, or hexadecimal with 0x)");
@@ -224,8 +233,8 @@ TEST(TraceTextRefuses, AddressesThatAreNone) {
 TEST(TraceTextRefuses, NumbersThatDontFitTheOperation) {
   EXPECT_EQ(OpRefusal("fill page0 length=1 value=0x100"), "3: value 0x100 is too large: the largest here is 0xff");
   EXPECT_EQ(OpRefusal("compare_exchange page0 size=2 value=0 desired=0x10000"), "3: desired 0x10000 is too large: the largest here is 0xffff");
-  EXPECT_EQ(OpRefusal("read_plain page0 size=3"), "3: size '3' is not 1, 2, 4 or 8");
-  EXPECT_EQ(OpRefusal("compare_exchange page0 size=8 value=1 seen"), "3: 'seen' stands in place of 'value'; drop one");
+  EXPECT_EQ(OpRefusal("read_plain page0 size=3"), "3: size 3 is not in the list of interesting sizes: 1, 2, 4, 8");
+  EXPECT_EQ(OpRefusal("compare_exchange page0 size=8 value=1 seen"), "3: part of this line has no effect; what has is: compare_exchange page0 size=8 seen desired=0x0 choice=exact");
   EXPECT_EQ(OpRefusal("compare_exchange page0 size=8 seen=1"), "3: 'seen' takes no value");
   EXPECT_EQ(OpRefusal("full_mapping target=4"), "3: target 4 is too large: the largest is 3");
   EXPECT_EQ(OpRefusal("subrange page0 slot=0 length=1"), "3: slot 0 is too small: the smallest is 1");
@@ -233,7 +242,7 @@ TEST(TraceTextRefuses, NumbersThatDontFitTheOperation) {
 
 TEST(TraceTextRefuses, ChoicesAndAccessesWithoutMeaning) {
   EXPECT_EQ(OpRefusal("protect page=0 count=1 choice=all"),
-            "3: unknown choice 'all'; choices of protect are: none, read, read_write");
+            "3: unknown choice 'all'; choices are: none, read, read_write");
   EXPECT_EQ(OpRefusal("read page0 length=1 choice=16"), "3: choice 16 is too large: the largest is 15");
   EXPECT_EQ(OpRefusal("set_bit page=0 access=wirte"), "3: unknown access 'wirte'; accesses are: read, write, execute");
 }

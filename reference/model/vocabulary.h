@@ -155,6 +155,7 @@ inline constexpr char kEmptyName[] = "empty";
 inline constexpr char kBitmapName[] = "bitmap";          // of an AccessBitmap
 inline constexpr char kMadeName[] = "made over a backing of the world";  // of memory that a step has made
 
+// The numbers stand in inputs of fuzzers: a new kind takes the next, and none is used again.
 enum class StepKind : uint8_t {
   // on handle `target`
   // form 0: ReadAt, WriteAt; form 1: ReadToAtomic, WriteFromAtomic. `choice` misaligns the host buffer, no more.
@@ -164,85 +165,85 @@ enum class StepKind : uint8_t {
   // a failure has `transferred` 0 and leaves both unspecified: the model takes over what the subject then has there. An access with
   // a piece that overlaps its own part of the host buffer and is longer than a page needs memory for a copy: one host call, before
   // anything moves; failing, kResourceExhausted at the access's start.
-  kRead,              // ReadAt(gpa, length bytes)
-  kWrite,             // WriteAt(gpa, length bytes of DataPattern(value))
-  kFill,              // FillAt(gpa, low byte of value, length)
-  kReadPlain,         // ReadPlain<uintN_t>(gpa), N = 8 * size
-  kWritePlain,        // WritePlain<uintN_t>(gpa, low bytes of value)
-  kCompareExchange,   // (gpa, current = low bytes of value, new = low bytes of desired); form 1: CompareExchangeBytes, with (choice
+  kRead = 0,          // ReadAt(gpa, length bytes)
+  kWrite = 1,         // WriteAt(gpa, length bytes of DataPattern(value))
+  kFill = 2,          // FillAt(gpa, low byte of value, length)
+  kReadPlain = 3,     // ReadPlain<uintN_t>(gpa), N = 8 * size
+  kWritePlain = 4,    // WritePlain<uintN_t>(gpa, low bytes of value)
+  kCompareExchange = 5, // (gpa, current = low bytes of value, new = low bytes of desired); form 1: CompareExchangeBytes, with (choice
                       // 1) a byte more of `current`, (choice 2) 3 bytes of each
-  kProbeReadable,     // (gpa, length)
-  kProbeWritable,
-  kProbeExecutable,
-  kProbeGpns,         // (gpns)
-  kFullMapping,       // outcome.number: the size, if there is one; outcome.spans: where it lies
-  kIova,              // outcome.number: Iova(gpa), if there is one
-  kSubrange,          // handle `slot` (1..3) := Subrange(gpa, length, form == 1); unchanged on failure
+  kProbeReadable = 6, // (gpa, length)
+  kProbeWritable = 7,
+  kProbeExecutable = 8,
+  kProbeGpns = 9,     // (gpns)
+  kFullMapping = 10,  // outcome.number: the size, if there is one; outcome.spans: where it lies
+  kIova = 11,         // outcome.number: Iova(gpa), if there is one
+  kSubrange = 12,     // handle `slot` (1..3) := Subrange(gpa, length, form == 1); unchanged on failure
   // on backing `backing` (index modulo the count), host side
-  kSetBit,            // the bit of `access` on page `page` := choice & 1; nothing if there is no such page or bitmap, or if it is
+  kSetBit = 13,       // the bit of `access` on page `page` := choice & 1; nothing if there is no such page or bitmap, or if it is
                       // managed and the page is locked
   // SparseMapping calls on pages [page, page + count) of a mapping that is kMaxPages long whatever the backing shows of it:
   // beyond it kInvalidArgument, count 0 OK without a host call, else one host call, which may fail (kResourceExhausted, and
   // nothing changed). Errors have operation kCreate and the range in bytes. Before the host call: kLocked of operation kRevoke,
   // and nothing changed, if a page of the range is locked and the backing is `sparse`.
-  kAllocate,          // fresh zeroed kRam
-  kMapZero,           // zeroed kReadOnly
-  kProtect,           // choice: 0 none, 1 read, 2 read and write; keeps the bytes
-  kUnmap,             // kHole, the bytes gone (zero if ever protected back into sight)
+  kAllocate = 14,     // fresh zeroed kRam
+  kMapZero = 15,      // zeroed kReadOnly
+  kProtect = 16,      // choice: 0 none, 1 read, 2 read and write; keeps the bytes
+  kUnmap = 17,        // kHole, the bytes gone (zero if ever protected back into sight)
 
   // Buffer `object` is a paged range or, once something was appended to it, a list of them; at first an empty list. What does not
   // fit is refused (Outcome::refused) and changes nothing. Outcome::lengths: the buffer's length after the step.
-  kRangeSet,          // the paged range (offset, length, gpns)
-  kRangeAppend,       // one more member (offset, length, gpns); refused if kMembers members have bytes already
-  kRangeSkip,         // drops the first `length` bytes
-  kRangeTruncate,     // keeps the first `length` bytes
-  kRangeSubrange,     // keeps the bytes [offset, offset + length)
-  kRangeSplit,        // keeps the first `length` bytes; then buffer `slot` is the others
-  kRangeIterate,      // Outcome::parts
+  kRangeSet = 18,     // the paged range (offset, length, gpns)
+  kRangeAppend = 19,  // one more member (offset, length, gpns); refused if kMembers members have bytes already
+  kRangeSkip = 20,    // drops the first `length` bytes
+  kRangeTruncate = 21, // keeps the first `length` bytes
+  kRangeSubrange = 22, // keeps the bytes [offset, offset + length)
+  kRangeSplit = 23,   // keeps the first `length` bytes; then buffer `slot` is the others
+  kRangeIterate = 24, // Outcome::parts
   // on handle `target` and buffer `object`; the host buffer is as long as that, or (choice 1) a byte longer or (2) shorter if it can be.
   // `within`: as kRead's, where choice is 0
-  kRangeRead,         // form 0: ReadRange; 1: ReadRangeToAtomic
-  kRangeWrite,        // of DataPattern(value). Form 0: WriteRange; 1: WriteRangeFromAtomic
-  kRangeFill,         // form 0: FillRange of value's low byte; 1: ZeroRange
+  kRangeRead = 25,    // form 0: ReadRange; 1: ReadRangeToAtomic
+  kRangeWrite = 26,   // of DataPattern(value). Form 0: WriteRange; 1: WriteRangeFromAtomic
+  kRangeFill = 27,    // form 0: FillRange of value's low byte; 1: ZeroRange
 
   // Reader `object` and writer `object` are streams with up to kLimits limits inside each other; at first over nothing. Steps use the
   // outermost limit. Outcome::lengths: what remains of the stream, then of each limit from the innermost on.
-  kReaderOpen,        // form 0: over buffer `object` in handle `target`; 1: over `length` host bytes of DataPattern(value)
-  kReaderLimit,       // form 0: one more limit, of `length` (refused if there are kLimits); 1: the outermost one is dropped, if any
-  kReaderRead,        // Read(length bytes)
-  kReaderSkip,        // Skip(length)
-  kReaderPlain,       // ReadPlain<uintN_t>, N = 8 * size
-  kReaderArray,       // ReadArray<uintN_t>(length), an allocation (one host call) if there are as many; data: what came, no guards
-  kReaderAll,         // ReadAll, likewise
-  kWriterOpen,        // as kReaderOpen; host bytes are kUntouched at first, and Outcome::data has them after each step, with guards
-  kWriterLimit,       // as kReaderLimit
-  kWriterWrite,       // Write(length bytes of DataPattern(value))
-  kWriterFill,        // Fill(value's low byte, length)
-  kWriterPlain,       // WritePlain<uintN_t>(value's low bytes)
+  kReaderOpen = 28,   // form 0: over buffer `object` in handle `target`; 1: over `length` host bytes of DataPattern(value)
+  kReaderLimit = 29,  // form 0: one more limit, of `length` (refused if there are kLimits); 1: the outermost one is dropped, if any
+  kReaderRead = 30,   // Read(length bytes)
+  kReaderSkip = 31,   // Skip(length)
+  kReaderPlain = 32,  // ReadPlain<uintN_t>, N = 8 * size
+  kReaderArray = 33,  // ReadArray<uintN_t>(length), an allocation (one host call) if there are as many; data: what came, no guards
+  kReaderAll = 34,    // ReadAll, likewise
+  kWriterOpen = 35,   // as kReaderOpen; host bytes are kUntouched at first, and Outcome::data has them after each step, with guards
+  kWriterLimit = 36,  // as kReaderLimit
+  kWriterWrite = 37,  // Write(length bytes of DataPattern(value))
+  kWriterFill = 38,   // Fill(value's low byte, length)
+  kWriterPlain = 39,  // WritePlain<uintN_t>(value's low bytes)
   // Locks. What object `object` held before is unlocked first. Making the lock's list is one host call, made before its entries
   // are checked. Held locks outlive the handles they came from. After a trace's last step the held ones
   // are dropped by steps of kUnlock, in the objects' order.
-  kLockGpns,          // object := LockGpns(access, form == 1: kernel access, gpns) on `target`
-  kLockRange,         // object := LockRange(access) of the paged range (offset, length, gpns); refused if there is no such range
-  kUnlock,            // drops what `object` holds
-  kLockedCopy,        // span `count` (modulo their number) of `object`, from `offset` on, `length` bytes; nothing if it has no spans.
+  kLockGpns = 40,     // object := LockGpns(access, form == 1: kernel access, gpns) on `target`
+  kLockRange = 41,    // object := LockRange(access) of the paged range (offset, length, gpns); refused if there is no such range
+  kUnlock = 42,       // drops what `object` holds
+  kLockedCopy = 43,   // span `count` (modulo their number) of `object`, from `offset` on, `length` bytes; nothing if it has no spans.
                       // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value), 3 At(offset): the byte
                       // there, outcome.number, becomes value's low byte if AtWritable has it; nothing if there is none or its page is
                       // not kRam
                       // form 1, of a copy: the host buffer is the start of the next span (modulo), without guards or
                       // Outcome::data, if that is as long and its pages are kRam and not the file's; an overlap as kRead's
-  kSupportsLocking,   // outcome.number: supports_locking() of `target`
-  kLockableSubrange,  // handle `slot` := LockableSubrange(gpa, length)
-  kMapFile,           // page i of them shows page `choice` + i of the world's file: kRam (form 1) or kReadOnly (form 0); kBus from
+  kSupportsLocking = 44, // outcome.number: supports_locking() of `target`
+  kLockableSubrange = 45, // handle `slot` := LockableSubrange(gpa, length)
+  kMapFile = 46,      // page i of them shows page `choice` + i of the world's file: kRam (form 1) or kReadOnly (form 0); kBus from
                       // page kFilePages of the file on
-  kDecommit,          // bytes that are not the file's become zero; the states stay
+  kDecommit = 47,     // bytes that are not the file's become zero; the states stay
   // Two more of them, which change nothing that can be seen. kBindToNode, choice: 0 node 0; 1 node 1023, which no machine here
   // has (kInvalidArgument by the host); 2 node 1024, which is refused without a host call.
-  kAdviseHugePages,   // choice: 0 advised, 1 refused
-  kBindToNode,
+  kAdviseHugePages = 48, // choice: 0 advised, 1 refused
+  kBindToNode = 49,
   // Of any bytes, in the same mapping; kInvalidArgument also for what is no whole number of pages.
-  kUnmapBytes,        // Unmap(offset, length)
-  kMapFileBytes,      // MapFile(0, length) of the world's file from `offset` on, read-only; kInvalidArgument also for an `offset` that
+  kUnmapBytes = 50,   // Unmap(offset, length)
+  kMapFileBytes = 51, // MapFile(0, length) of the world's file from `offset` on, read-only; kInvalidArgument also for an `offset` that
                       // is no page multiple, or an end of 2^63 and more
 
   // Handle `slot` := new memory; unchanged on failure. outcome.number: how many bytes its mapping starts behind a multiple of the
@@ -252,36 +253,36 @@ enum class StepKind : uint8_t {
   // an AccessBitmap (one more) that refuses nothing but page `value`.
   // 4: no memory, but an AccessBitmap of as many pages as `bytes` says, one host call; outcome.number: its pages.
   // 5: over a backing of `bytes` that has no mapping and overrides nothing else either.
-  kMake,
+  kMake = 52,
   // Handle `slot` := memory over backings of the world as they are now, named kMadeName. form 0: Create over `backing`; 1:
   // CreateMultiRegion of all, region size `bytes`. choice: which promise `backing` breaks meanwhile: 0 none, 1 it is null, 2 its
   // size is 2^63, 3 its mapping (if it has one) starts at byte 8 of a page, 4 its bitmap's (if it has one) bit_offset is 8.
-  kCreate,
-  kSharing,           // of `target`. Outcome::files; of SharedMemory's file also its seals (number) and first 16 bytes there (data)
+  kCreate = 53,
+  kSharing = 54,      // of `target`. Outcome::files; of SharedMemory's file also its seals (number) and first 16 bytes there (data)
   // The heap memory of `target`, if it was made by kMake 1 and is no view. outcome.number: the size; its first byte := value's
   // low byte. choice: 0 InnerBuffer; 1 InnerBufferMutable and 2 TakeInnerBuffer, only if no other handle, lock or stream has the
   // memory (not counting a stream over host bytes); 2 leaves `target` the empty memory.
-  kInnerBuffer,
+  kInnerBuffer = 55,
 
   // On the AccessBitmap of backing `backing`; nothing if it isn't managed. Its own errors have the name kBitmapName. Beyond its last
   // page: kInvalidArgument. Its counts of locks change by kHold, and by LockGpns and UnlockGpns where those succeed.
-  kRevoke,            // of the accesses in `choice` (a mask, read = 1), pages [page, page + count): kLocked if one is locked
-  kGrant,             // likewise, never kLocked
-  kWaitUnlocked,      // of those pages, with a deadline in the past: kLocked
-  kHold,              // form 0: Lock(gpns); 1: Unlock(gpns), kInvalidArgument and nothing changed if one of them is not locked by then
+  kRevoke = 56,       // of the accesses in `choice` (a mask, read = 1), pages [page, page + count): kLocked if one is locked
+  kGrant = 57,        // likewise, never kLocked
+  kWaitUnlocked = 58, // of those pages, with a deadline in the past: kLocked
+  kHold = 59,         // form 0: Lock(gpns); 1: Unlock(gpns), kInvalidArgument and nothing changed if one of them is not locked by then
 
   // The primitives under all accesses, on the mapping of backing `backing` (used or not), whatever its bits say: byte `offset` of
   // page `page` on. choice: 0 TryCopy from there and 1 to there (form 1: TryCopyShared), 2 TryFill, `length` bytes each; 3 TryRead,
   // 4 TryWrite, 5 TryCompareExchange of `size` bytes. Nothing beyond the mapping's end; no compare-exchange that is not aligned.
   // A fault is kNotMapped, with the range, but no text; operation: kRead or kWrite by its side.
-  kTry,
+  kTry = 60,
   // TryHandleFault of a fault that is no Try access's: its `choice` says which signal and code. outcome.number: 0, not handled.
-  kForeignFault,
+  kForeignFault = 61,
 
-  kMove,    // handle `slot` := std::move(handle `target`), which is the empty memory then; nothing if `target` is 0 or empty, or is `slot`
+  kMove = 62, // handle `slot` := std::move(handle `target`), which is the empty memory then; nothing if `target` is 0 or empty, or is `slot`
   // choice 1: from now on there is no memory to describe an error with: it is kResourceExhausted, of operation kNone, and says
   // nothing else (its text is free); what it stands for happens all the same. 0: there is again.
-  kStarve,
+  kStarve = 63,
 };
 inline constexpr uint64_t kSharedCalls = 5;
 // Their choices.

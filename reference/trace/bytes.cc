@@ -92,28 +92,6 @@ bool EncodeObject(const Schema& schema, const Section& section, const void* obje
   return says;
 }
 
-void NormaliseObject(const Section& section, void* object, const void* trace) {
-  const Kind& kind = KindOf(section, object);
-  std::array<uint64_t, 64> index;
-  ForFields(section, kind, [&](const Field& field) {
-    if (field.number.get != nullptr) index[static_cast<size_t>(&field - section.fields.data())] = field.number.get(object);
-  });
-  for (size_t i = 0; i < section.fields.size(); ++i) {  // those that share a member with one in use are set again below
-    const Field& field = section.fields[i];
-    if (field.number.get != nullptr) field.number.set(object, field.usual);
-    if (field.list.items != nullptr && (kind.fields >> i & 1) == 0) field.list.resize(object, 0);
-  }
-  ForFields(section, kind, [&](const Field& field) {
-    if (field.number.get != nullptr) {
-      field.number.set(object, Reduce(index[static_cast<size_t>(&field - section.fields.data())], field.values_count()));
-    } else if (field.list.items != nullptr) {
-      if (field.list.items(object).size() > field.most) field.list.resize(object, field.most);
-      for (uint8_t& item : field.list.items(object)) item = static_cast<uint8_t>(Reduce(item, field.values_count()));
-    }
-  });
-  if (section.normal != nullptr) section.normal(object, trace);
-}
-
 void Clamp(const Section& section, void* trace) {
   if (section.place.resize == nullptr) return;
   const size_t size = section.place.size(trace), most = section.room == nullptr ? section.most : section.room(trace);
@@ -194,6 +172,28 @@ Bytes Encode(const Schema& schema, const void* trace) {
     if (!says && &section != &schema.ops()) bytes.resize(start);  // what no bytes mean
   }
   return bytes;
+}
+
+void NormaliseObject(const Section& section, void* object, const void* trace) {
+  const Kind& kind = KindOf(section, object);
+  std::array<uint64_t, 64> index;
+  ForFields(section, kind, [&](const Field& field) {
+    if (field.number.get != nullptr) index[static_cast<size_t>(&field - section.fields.data())] = field.number.get(object);
+  });
+  for (size_t i = 0; i < section.fields.size(); ++i) {  // those that share a member with one in use are set again below
+    const Field& field = section.fields[i];
+    if (field.number.get != nullptr) field.number.set(object, field.usual);
+    if (field.list.items != nullptr && (kind.fields >> i & 1) == 0) field.list.resize(object, 0);
+  }
+  ForFields(section, kind, [&](const Field& field) {
+    if (field.number.get != nullptr) {
+      field.number.set(object, Reduce(index[static_cast<size_t>(&field - section.fields.data())], field.values_count()));
+    } else if (field.list.items != nullptr) {
+      if (field.list.items(object).size() > field.most) field.list.resize(object, field.most);
+      for (uint8_t& item : field.list.items(object)) item = static_cast<uint8_t>(Reduce(item, field.values_count()));
+    }
+  });
+  if (section.normal != nullptr) section.normal(object, trace);
 }
 
 void Normalise(const Schema& schema, void* trace) {

@@ -11,8 +11,10 @@ namespace {
 
 constexpr size_t kMostListed = 24;  // values in a refusal
 
-// "access": accesses, "address": addresses, "key": keys
-std::string Plural(std::string_view word) { return std::string(word) + (word.ends_with('s') ? "es" : "s"); }
+// "access": accesses, "bytes": bytes, "key": keys
+std::string Plural(std::string_view word) {
+  return std::string(word) + (word.ends_with("ss") ? "es" : word.ends_with('s') ? "" : "s");
+}
 
 std::string_view What(const Field& field) { return field.key.empty() ? field.what : field.key; }
 
@@ -69,6 +71,7 @@ class Line {
   std::string Read(std::span<const std::string_view> words) {
     for (const Field& field : Fields()) {  // those that come first, and have to
       if (field.spelt != Spelt::kBare || field.list.items != nullptr) continue;
+      if (words.empty() && field.what.empty()) continue;
       if (words.empty()) return Cat({kind_.name, " needs ", field.what});
       if (std::string reason = Set(field, words[0]); !reason.empty()) return reason;
       words = words.subspan(1);
@@ -91,12 +94,12 @@ class Line {
   }
 
   // What the object says once it is in order has to be what its line said.
-  std::string TakesEffect(const void* trace) const {
-    const std::string said = LineText(section_, object_);
+  std::string TakesEffect(const void* trace, size_t index) const {
+    const std::string said = LineText(section_, object_, index);
     std::vector<uint64_t> before;
     for (const Field& field : Fields()) before.push_back(Wide(field) ? field.number.get(object_) : 0);
     if (section_.normal != nullptr) section_.normal(object_, trace);
-    const std::string normal = LineText(section_, object_);
+    const std::string normal = LineText(section_, object_, index);
     if (said == normal) return "";
     size_t i = 0;
     for (const Field& field : Fields()) {
@@ -205,9 +208,14 @@ class Parser {
     if (section.place.resize == nullptr && !first) return Cat({Quoted(words[0]), " is given twice"});
     void* const object = Next(section, first);
     if (object == nullptr) return Cat({"more than ", NumberText(section.most), " ", words[0], " lines"});
+    const size_t index = section.place.size(trace_) - 1;
+    if (section.numbered) {
+      if (std::string reason = IsNumber(words, index); !reason.empty()) return reason;
+    }
+    if (section.normal != nullptr) section.normal(object, trace_);  // what it is in this world before it is told
     Line line(section, section.kinds[0], object);
-    std::string reason = line.Read(std::span(words).subspan(1));
-    return reason.empty() ? line.TakesEffect(trace_) : reason;
+    std::string reason = line.Read(std::span(words).subspan(section.numbered ? 2 : 1));
+    return reason.empty() ? line.TakesEffect(trace_, index) : reason;
   }
 
   std::string OpLine(std::span<const std::string_view> words) {
@@ -228,7 +236,15 @@ class Parser {
     section.kind.set(object, section.kinds[found].number);
     Line line(section, section.kinds[found], object);
     std::string reason = line.Read(words.subspan(1));
-    return reason.empty() ? line.TakesEffect(trace_) : reason;
+    return reason.empty() ? line.TakesEffect(trace_, 0) : reason;
+  }
+
+  static std::string IsNumber(const Words& words, size_t index) {
+    if (words.size() < 2) return Cat({"expected the ", words[0], "'s number after ", Quoted(words[0])});
+    uint64_t number = 0;
+    if (std::string reason = ReadNumber(Cat({"the ", words[0], "'s number"}), words[1], 0, ~uint64_t{0}, number); !reason.empty()) return reason;
+    if (number < index) return Cat({words[0], " ", words[1], " is given twice"});
+    return number == index ? "" : Cat({words[0], " ", words[1], " comes too early: next is ", words[0], " ", std::to_string(index)});
   }
 
   // Room for one more; null: there is none.

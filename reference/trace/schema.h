@@ -109,7 +109,7 @@ enum class Spelt : uint8_t {
   kShown,   // key=VALUE, always
   kNeeded,  // key=VALUE, always; a text without it is refused
   kFlag,    // key, where the number is 1
-  kBare,    // VALUE, first and needed; lists: their items
+  kBare,    // VALUE, first; needed, where `what` says what; lists: their items
   kPrefix,  // VALUE, before the line's name
   kHidden,  // not in texts: a part of a field with a spelling of its own
 };
@@ -162,6 +162,7 @@ struct Section {
   void (*normal)(void* object, const void* trace) = nullptr;      // brings into order what fields alone can't
   std::string (*refuse)(std::span<const std::string_view> words, const void* trace) = nullptr;  // before a line is read
   bool searched = false;  // minimising leaves it to whoever judges
+  bool numbered = false;  // a line says which object it is, from 0 on, after its name
 };
 
 // Which kind of which section a record is, by its first byte. Numbers that no kind has lose their highest bits until one has, so that
@@ -235,13 +236,14 @@ void Decode(const Schema& schema, std::span<const uint8_t> bytes, void* trace);
 Bytes Encode(const Schema& schema, const void* trace);
 // The one spelling of everything that means the same. Decode and Parse return only such traces.
 void Normalise(const Schema& schema, void* trace);
+void NormaliseObject(const Section& section, void* object, const void* trace);
 
 struct TextError {
   int line = 0;        // 1-based
   std::string reason;  // names the offending word and what would do
 };
 std::string Text(const Schema& schema, const void* trace);
-std::string LineText(const Section& section, const void* object);
+std::string LineText(const Section& section, const void* object, size_t index = 0);
 std::optional<TextError> Parse(const Schema& schema, std::string_view text, void* trace);
 
 template <class Trace>

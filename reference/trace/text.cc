@@ -57,9 +57,10 @@ std::string ValueText(const Field& field, uint64_t index) {
   return field.count == 0 ? HexText(index) : NumberText(field.first + index);
 }
 
-std::string LineText(const Section& section, const void* object) {
+std::string LineText(const Section& section, const void* object, size_t index) {
   const Kind& kind = KindOf(section, object);
   std::string before, out(kind.name);
+  if (section.numbered) out += " " + std::to_string(index);
   for (size_t i = 0; i < section.fields.size(); ++i) {
     const Field& field = section.fields[i];
     if ((kind.fields >> i & 1) == 0) continue;
@@ -74,7 +75,7 @@ std::string Text(const Schema& schema, const void* trace) {
   for (const Section& section : schema.sections) {
     if (&section == &schema.ops()) out += "ops\n";
     for (size_t i = 0; i < section.place.size(trace); ++i) {
-      const std::string line = LineText(section, section.place.at(const_cast<void*>(trace), i));  // Safe because nothing is written there.
+      const std::string line = LineText(section, section.place.at(const_cast<void*>(trace), i), i);  // Safe because nothing is written there.
       if (section.place.resize != nullptr || line != section.kinds[0].name) out += line + "\n";
     }
   }
