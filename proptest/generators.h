@@ -5,6 +5,7 @@
 #define GUESTMEM_PROPTEST_GENERATORS_H_
 
 #include <ostream>
+#include <vector>
 
 #include <rapidcheck.h>
 
@@ -15,6 +16,9 @@ namespace proptest {
 rc::Gen<reference::World> Worlds();
 // Any kind; addresses lean to the edges of pages that exist.
 rc::Gen<reference::Op> Ops();
+// A third of the operations are of these kinds, the others of any.
+rc::Gen<reference::Trace> TracesWithMany(std::vector<reference::StepKind> kinds);
+// With many accesses: some faults need two that meet.
 rc::Gen<reference::Trace> Traces();
 
 }  // namespace proptest

@@ -24,7 +24,7 @@ TEST(VmmProperty, GuestAndModelAgreeOnEveryTrace) {
   const std::unique_ptr<Machine> guest = MakeGuest();
   Lockstep lockstep(*guest);
   proptest::CheckAll("Vmm", "GuestAndModelAgreeOnEveryTrace", 20'000, [&] {
-    const Trace trace = *proptest::AnyTrace<Trace>(Rows());
+    const Trace trace = *proptest::AnyTrace<Trace>(Rows(), proptest::AnyOp(Rows()));
     if (const Verdict verdict = lockstep.Run(trace)) {
       RC_FAIL(Report(trace, *verdict) + "Save this as FILE; then `vmm run FILE` shows it again.\n");
     }
