@@ -39,6 +39,7 @@ declare -A header_layer=(
   [detail/schedule.h]=types
   [detail/schedule_sync.h]=types
   [sharing.h]=types
+  [plain.h]=types
   [fault.h]=trap
   [detail/trap_inline.h]=trap
   [detail/x86_64/access.h]=trap

@@ -223,7 +223,7 @@ TEST(Stress, NothingTouchesAPageBelowAHoleAfterRevoke) {
       const uint64_t below = 1 + Random(seed) % 40;
       bytes.fill(std::byte(seed));
       const bool fill = seed % 3 == 0;
-      const Status status = fill ? memory.FillAt(kEnd - below, static_cast<uint8_t>(seed), bytes.size())
+      const Status status = fill ? memory.FillAt(kEnd - below, static_cast<std::byte>(seed), bytes.size())
                                  : memory.WriteAt(kEnd - below, bytes);
       EXPECT_FALSE(status.ok());
       faults += status.kind() == ErrorKind::kNotMapped;
@@ -282,7 +282,7 @@ class VanishingPages {
     const std::vector<std::byte> host_before(host.begin(), host.end()), guest_before(guest.begin(), guest.end());
     const Status status = kind == Kind::kRead    ? memory_.ReadAt(gpa, host)
                           : kind == Kind::kWrite ? memory_.WriteAt(gpa, host)
-                                                 : memory_.FillAt(gpa, uint8_t(host[0]), host.size());
+                                                 : memory_.FillAt(gpa, host[0], host.size());
     const uint64_t moved = status.ok() ? host.size() : status.info().transferred;
     faults += !status.ok();
     wrong += !status.ok() && (status.kind() != ErrorKind::kNotMapped || *status.info().fault_address != gpa + moved);

@@ -61,7 +61,7 @@ void BulkRows() {
         benchmark::DoNotOptimize(m.WriteAt(Opaque(kGpa), std::span(f.host.data(), Opaque(size))).ok());
       });
       Row("fill" + suffix, column, [=](Fixture&, GuestMemory& m) {
-        benchmark::DoNotOptimize(m.FillAt(Opaque(kGpa), static_cast<uint8_t>(Opaque(0x5a)), Opaque(size)).ok());
+        benchmark::DoNotOptimize(m.FillAt(Opaque(kGpa), static_cast<std::byte>(Opaque(0x5a)), Opaque(size)).ok());
       });
     }
   }

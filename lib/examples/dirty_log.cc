@@ -87,7 +87,7 @@ int main() {
   auto memory = guestmem::GuestMemory::Create("ram", log).value();
 
   bool ok = memory.WritePlain<uint32_t>(1 * kPageSize, 1).ok();
-  ok = memory.FillAt(6 * kPageSize - 8, 0xff, 16).ok() && ok;  // the end of page 5, the start of page 6
+  ok = memory.FillAt(6 * kPageSize - 8, std::byte{0xff}, 16).ok() && ok;  // the end of page 5, the start of page 6
   Print("", log->Harvest());
 
   ok = memory.WritePlain<uint32_t>(5 * kPageSize, 1).ok() && ok;

@@ -35,7 +35,7 @@ TEST(GuestMemoryAccess, HasADefaultForAllButTwoMethods) {
   EXPECT_EQ(minimal.PageFault({0, 1, AccessType::kRead, false}).status().kind(), ErrorKind::kNotMapped);
   EXPECT_EQ(minimal.ReadFallback(0, {}).kind(), ErrorKind::kNoFallback);
   EXPECT_EQ(minimal.WriteFallback(0, {}).kind(), ErrorKind::kNoFallback);
-  EXPECT_EQ(minimal.FillFallback(0, 0, 0).kind(), ErrorKind::kNoFallback);
+  EXPECT_EQ(minimal.FillFallback(0, std::byte{}, 0).kind(), ErrorKind::kNoFallback);
   EXPECT_EQ(minimal.CompareExchangeFallback(0, {}, {}).status().kind(), ErrorKind::kNoFallback);
   EXPECT_FALSE(minimal.supports_locking()) << "lockable where mapped";
   EXPECT_TRUE(minimal.LockGpns(AccessType::kWrite, {}).ok());
@@ -43,7 +43,7 @@ TEST(GuestMemoryAccess, HasADefaultForAllButTwoMethods) {
   EXPECT_TRUE(minimal.ExposeVa(0, 1).ok());
   EXPECT_FALSE(minimal.Subrange(0, 1, true).value().has_value());
   EXPECT_FALSE(minimal.base_iova());
-  EXPECT_TRUE(minimal.sharing().empty());
+  EXPECT_TRUE(minimal.sharing().value().empty());
   EXPECT_TRUE(AlignedHeapMemory::Create(1).value()->supports_locking());
 }
 
@@ -97,8 +97,8 @@ class Odd : public Minimal {
   PageFaultAction PageFault(const PageFaultInfo& fault) override { return last = fault.address, PageFaultAction::Retry(); }
   Status ReadFallback(uint64_t address, std::span<std::byte>) override { return last = address, Status(); }
   Status WriteFallback(uint64_t address, std::span<const std::byte>) override { return last = address, Status(); }
-  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
-    return last = address + value + length, Status();
+  Status FillFallback(uint64_t address, std::byte value, uint64_t length) override {
+    return last = address + std::to_integer<uint64_t>(value) + length, Status();
   }
   Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte>, std::span<const std::byte>) override {
     return last = address, true;
@@ -112,7 +112,7 @@ class Odd : public Minimal {
     return std::optional(GuestMemory::Empty());
   }
   std::optional<uint64_t> base_iova() const override { return 0x77; }
-  Files sharing() const override { return {{3, 4, 5, 6}}; }
+  Result<Files> sharing() const override { return Files{{3, 4, 5, 6}}; }
 
   uint64_t last = 0;
 };
@@ -131,7 +131,7 @@ TEST(D13_WrappersForward, ArgumentsAndAnswersOfEveryMethod) {
   EXPECT_EQ(odd->last, 12u);
   EXPECT_TRUE(wrapper.WriteFallback(13, {}).ok());
   EXPECT_EQ(odd->last, 13u);
-  EXPECT_TRUE(wrapper.FillFallback(100, 20, 3).ok());
+  EXPECT_TRUE(wrapper.FillFallback(100, std::byte{20}, 3).ok());
   EXPECT_EQ(odd->last, 123u);
   EXPECT_TRUE(wrapper.CompareExchangeFallback(14, {}, {}).value());
   EXPECT_EQ(odd->last, 14u);
@@ -146,7 +146,7 @@ TEST(D13_WrappersForward, ArgumentsAndAnswersOfEveryMethod) {
   EXPECT_TRUE(wrapper.Subrange(300, 10, true).value().has_value());
   EXPECT_EQ(odd->last, 311u);
   EXPECT_EQ(wrapper.base_iova(), 0x77u);
-  EXPECT_EQ(wrapper.sharing(), (Files{{3, 4, 5, 6}}));
+  EXPECT_EQ(wrapper.sharing().value(), (Files{{3, 4, 5, 6}}));
 }
 
 TEST(Sharing, IsClippedAndMovedToTheMemorysCoordinates) {
@@ -154,8 +154,8 @@ TEST(Sharing, IsClippedAndMovedToTheMemorysCoordinates) {
    public:
     explicit Filed(int fd) : fd_(fd) {}
     uint64_t max_address() const override { return 4 * kPageSize; }
-    Files sharing() const override {
-      return {{fd_, 0x100000, 0, kPageSize}, {fd_, 0x200000, 2 * kPageSize, ~uint64_t{0}}, {fd_, 0, ~uint64_t{0}, ~uint64_t{0}}, {fd_, 7, kPageSize, 0}};
+    Result<Files> sharing() const override {
+      return Files{{fd_, 0x100000, 0, kPageSize}, {fd_, 0x200000, 2 * kPageSize, ~uint64_t{0}}, {fd_, 0, ~uint64_t{0}, ~uint64_t{0}}, {fd_, 7, kPageSize, 0}};
     }
 
    private:
@@ -164,13 +164,13 @@ TEST(Sharing, IsClippedAndMovedToTheMemorysCoordinates) {
   const GuestMemory memory =
       GuestMemory::CreateMultiRegion("two", 4 * kPageSize, {nullptr, std::make_shared<Filed>(8), std::make_shared<Filed>(9)})
           .value();
-  EXPECT_EQ(memory.sharing(), (Files{{8, 0x100000, 4 * kPageSize, kPageSize},
+  EXPECT_EQ(memory.sharing().value(), (Files{{8, 0x100000, 4 * kPageSize, kPageSize},
                                      {8, 0x200000, 6 * kPageSize, 2 * kPageSize},
                                      {9, 0x100000, 8 * kPageSize, kPageSize},
                                      {9, 0x200000, 10 * kPageSize, 2 * kPageSize}}));
-  EXPECT_EQ(memory.Subrange(4 * kPageSize + 100, 2 * kPageSize).value().sharing(),
+  EXPECT_EQ(memory.Subrange(4 * kPageSize + 100, 2 * kPageSize).value().sharing().value(),
             (Files{{8, 0x100064, 0, kPageSize - 100}, {8, 0x200000, 2 * kPageSize - 100, 100}}));
-  EXPECT_TRUE(GuestMemory::Empty().sharing().empty());
+  EXPECT_TRUE(GuestMemory::Empty().sharing().value().empty());
 }
 
 TEST(OwnViews, AreHandedOutIfTheyHaveTheSizeThatWasAskedFor) {
@@ -199,12 +199,14 @@ TEST(InnerBuffer, IsThereForAllocatedMemoryAlone) {
   EXPECT_EQ(memory.InnerBuffer()->size(), kPageSize);
   (*memory.InnerBuffer())[5].store(7);
   EXPECT_EQ(memory.ReadPlain<uint8_t>(5).value(), 7);
-  EXPECT_FALSE(memory.Subrange(0, 10).value().InnerBuffer());
+  const GuestMemory view = memory.Subrange(0, 10).value();
+  EXPECT_FALSE(view.InnerBuffer());
   GuestMemory other = GuestMemory::Create("heap", AlignedHeapMemory::Create(100).value()).value();
   EXPECT_FALSE(other.InnerBuffer());
   EXPECT_FALSE(other.InnerBufferMutable());
   EXPECT_FALSE(std::move(other).TakeInnerBuffer());
-  EXPECT_FALSE(GuestMemory::Empty().InnerBuffer());
+  const GuestMemory empty = GuestMemory::Empty();
+  EXPECT_FALSE(empty.InnerBuffer());
 }
 
 TEST(InnerBuffer, IsMutableAndTakenOutOnlyWhileUnshared) {

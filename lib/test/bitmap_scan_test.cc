@@ -64,7 +64,7 @@ GuestMemory Over(std::shared_ptr<EdgeBacking> backing) {
 // Where the bits refuse; the range's end if they don't. Then the mapping, of which nothing is there, has refused the
 // start.
 uint64_t FirstRefused(const GuestMemory& memory, uint64_t offset, uint64_t length) {
-  const Status status = memory.FillAt(offset, 1, length);
+  const Status status = memory.FillAt(offset, std::byte{1}, length);
   if (status.kind() == ErrorKind::kAccessDenied) {
     return *status.info().fault_address;
   }

@@ -56,8 +56,8 @@ class Grudging final : public GuestMemoryAccess {
   Status WriteFallback(uint64_t address, std::span<const std::byte> source) override {
     return FailsNow() ? NoLuck() : (std::memcpy(At(address), source.data(), source.size()), Status());
   }
-  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
-    return FailsNow() ? NoLuck() : (std::memset(At(address), value, length), Status());
+  Status FillFallback(uint64_t address, std::byte value, uint64_t length) override {
+    return FailsNow() ? NoLuck() : (std::memset(At(address), std::to_integer<int>(value), length), Status());
   }
   Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
                                        std::span<const std::byte> desired) override {
@@ -146,7 +146,7 @@ const Scenario kScenarios[] = {
     {"FillAt", "fill", Moves::kToGuest, false,
      [](World& w) {
        std::fill(w.source.begin(), w.source.end(), std::byte{0xee});
-       return w.memory.FillAt(kStart, 0xee, kLength);
+       return w.memory.FillAt(kStart, std::byte{0xee}, kLength);
      },
      3},
     {"ReadToAtomic", "read", Moves::kToHost, false, [](World& w) { return w.memory.ReadToAtomic(kStart, w.Atomic()); }, 3},
@@ -172,10 +172,16 @@ const Scenario kScenarios[] = {
      },
      4},
     {"ReadRanges", "read", Moves::kToHost, true,
-     [](World& w) { return w.memory.ReadRange(PagedRanges::Create(Halves()).value(), w.buffer); },
+     [](World& w) {
+       const auto halves = Halves();
+       return w.memory.ReadRange(PagedRanges::Create(halves).value(), w.buffer);
+     },
      4},
     {"WriteRanges", "write", Moves::kToGuest, true,
-     [](World& w) { return w.memory.WriteRange(PagedRanges::Create(Halves()).value(), w.source); },
+     [](World& w) {
+       const auto halves = Halves();
+       return w.memory.WriteRange(PagedRanges::Create(halves).value(), w.source);
+     },
      4},
     {"ReadPlain", "read", Moves::kNothing, false, [](World& w) { return StatusOf(w.memory.ReadPlain<uint32_t>(64)); }, 1},
     {"ReadPlainOverTwoPages", "read", Moves::kNothing, false,

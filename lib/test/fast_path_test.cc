@@ -161,7 +161,7 @@ constexpr Access kAccesses[] = {
      [](const GuestMemory& memory, uint64_t address) { Use(memory.CompareExchange<uint64_t>(address, 1, 2)); }},
     {"bulk read of 64", kKernel, 1, 0, [](const GuestMemory& memory, uint64_t address) { Use(memory.ReadAt(address, g_buffer)); }},
     {"bulk write of 64", kKernel, 1, 0, [](const GuestMemory& memory, uint64_t address) { Use(memory.WriteAt(address, g_buffer)); }},
-    {"fill of 64", kKernel, 1, 0, [](const GuestMemory& memory, uint64_t address) { Use(memory.FillAt(address, 7, 64)); }},
+    {"fill of 64", kKernel, 1, 0, [](const GuestMemory& memory, uint64_t address) { Use(memory.FillAt(address, std::byte{7}, 64)); }},
 };
 
 TEST(FastPath, AnAccessThatNothingRefusesTakesFewInstructionsNoneOfThemLockedOrASystemCall) {
@@ -197,7 +197,7 @@ TEST(FastPath, ATryCallTakesNoMoreInstructionsThanAFewBesideItsAccess) {
   EXPECT_LE(CountsOf([&] { Use(TryWrite(guest, value)); }).all, kTry);
   EXPECT_LE(CountsOf([&] { Use(TryCompareExchange(guest, value, uint64_t{2}, swapped)); }).all, kTry + 5);
   EXPECT_LE(CountsOf([&] { Use(TryCopy(GuestSide::kSource, g_buffer.data(), guest, g_buffer.size())); }).all, kKernel);
-  EXPECT_LE(CountsOf([&] { Use(TryFill(guest, 1, g_buffer.size())); }).all, kKernel);
+  EXPECT_LE(CountsOf([&] { Use(TryFill(guest, std::byte{1}, g_buffer.size())); }).all, kKernel);
 }
 
 // What a processor that runs ahead of the comparison gets for an address.

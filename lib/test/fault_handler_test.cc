@@ -223,7 +223,7 @@ void OwnHandlerRecovers() {
   CHILD_CHECK(!status.ok() && status.kind() == ErrorKind::kNotMapped && status.info().transferred == 10);
   CHILD_CHECK(!regions.ReadPlain<uint32_t>(kPage).ok());
   const Pages pages(1, 1, Hole::kTruncated);
-  CHILD_CHECK(TryFill(pages.hole() - 5, 1, 10).has_value());
+  CHILD_CHECK(TryFill(pages.hole() - 5, std::byte{1}, 10).has_value());
   CHILD_CHECK(g_recovered == 3 && g_refused == 0 && RecoveredFaults() == 3);
 
   const Pages others(1, 1, Hole::kInaccessible);

@@ -74,7 +74,7 @@ TEST(Faults, D9_AFailedTransferHasMovedTheExactPrefixAndCountsIt) {
     const uint64_t moved = kPageSize - start, length = 3 * kPageSize;
     EXPECT_TRUE(Failed(memory.ReadAt(start, std::span(s.host).first(length)), ErrorKind::kNotMapped, kPageSize, moved));
     EXPECT_TRUE(s.HostHas(moved));
-    EXPECT_TRUE(Failed(memory.FillAt(start, 0x22, length), ErrorKind::kNotMapped, kPageSize, moved));
+    EXPECT_TRUE(Failed(memory.FillAt(start, std::byte{0x22}, length), ErrorKind::kNotMapped, kPageSize, moved));
     EXPECT_TRUE(s.GuestHas(start, moved, 0x22, kPageSize));
     EXPECT_TRUE(
         Failed(memory.WriteAt(start, std::span(s.host).first(length)), ErrorKind::kNotMapped, kPageSize, moved));
@@ -94,7 +94,7 @@ TEST(Faults, ARefusedPageStopsTheWholePieceBeforeAnythingMoves) {
   EXPECT_TRUE(
       Failed(memory.ReadAt(100, std::span(s.host).first(7 * kPageSize)), ErrorKind::kAccessDenied, 5 * kPageSize));
   EXPECT_TRUE(s.HostHas(0));
-  EXPECT_TRUE(Failed(memory.FillAt(100, 1, 7 * kPageSize), ErrorKind::kAccessDenied, 4 * kPageSize));
+  EXPECT_TRUE(Failed(memory.FillAt(100, std::byte{1}, 7 * kPageSize), ErrorKind::kAccessDenied, 4 * kPageSize));
   EXPECT_TRUE(s.GuestHas(0, 0, 1, 8 * kPageSize));
   EXPECT_EQ(s.backing->faults, (Faults{{5 * kPageSize, 2 * kPageSize + 100, AccessType::kRead, true},
                                        {4 * kPageSize, 3 * kPageSize + 100, AccessType::kWrite, true}}));
@@ -137,7 +137,7 @@ TEST(Retry, D20_WritesAndFillsGoOnToo) {
       return PageFaultAction::Retry();
     };
     const std::span<const std::byte> source = std::span(s.host).first(kPages * kPageSize - 10);
-    EXPECT_TRUE(Ok(fill ? s.Memory().FillAt(10, 0xee, source.size()) : s.Memory().WriteAt(10, source)));
+    EXPECT_TRUE(Ok(fill ? s.Memory().FillAt(10, std::byte{0xee}, source.size()) : s.Memory().WriteAt(10, source)));
     EXPECT_EQ(s.backing->faults.size(), kPages);
     for (uint64_t i = 0; i < kPages * kPageSize; ++i) {
       const bool last_of_page = i % kPageSize == kPageSize - 1 && i != kPages * kPageSize - 1;
@@ -205,14 +205,14 @@ class LaterSection : public testing::Test {
 };
 
 TEST_F(LaterSection, ThatIsRefusedFailsWithTheEarlierOnesCounted) {
-  EXPECT_TRUE(Failed(s.Memory().FillAt(0, 0, 2 * kMiB), ErrorKind::kAccessDenied, kMiB, kMiB));
+  EXPECT_TRUE(Failed(s.Memory().FillAt(0, std::byte{0}, 2 * kMiB), ErrorKind::kAccessDenied, kMiB, kMiB));
   EXPECT_EQ(s.backing->faults, (Faults{{kMiB, kMiB, AccessType::kWrite, true}}));
   EXPECT_TRUE(s.GuestHas(0, kMiB, 0, 2 * kMiB));
 }
 
 TEST_F(LaterSection, ThatIsRefusedBehindItsStartNamesThatPage) {
   // From byte 40 on the bits become clear: those of page 320 and up.
-  EXPECT_TRUE(Failed(s.Memory().FillAt(40, 0, 2 * kMiB - 40), ErrorKind::kAccessDenied, 320 * kPageSize, kMiB));
+  EXPECT_TRUE(Failed(s.Memory().FillAt(40, std::byte{0}, 2 * kMiB - 40), ErrorKind::kAccessDenied, 320 * kPageSize, kMiB));
   EXPECT_EQ(s.backing->Byte(kMiB + 39), 0);
   EXPECT_EQ(s.backing->Byte(kMiB + 40), 0x11);
 }
@@ -222,7 +222,7 @@ TEST_F(LaterSection, ThatIsRefusedGoesOnAfterRetryWithoutRepeatingTheEarlierOnes
     std::memset(s.backing->At(0), 0xff, kPageSize);
     return s.backing->faults.size() > 4 ? PageFaultAction::Fail(AccessDenied()) : PageFaultAction::Retry();
   };
-  EXPECT_TRUE(Ok(s.Memory().FillAt(0, 0, 2 * kMiB)));
+  EXPECT_TRUE(Ok(s.Memory().FillAt(0, std::byte{0}, 2 * kMiB)));
   EXPECT_EQ(s.backing->faults.size(), 1U);
   EXPECT_EQ(s.backing->Byte(0), 0xff) << "stored again what was transferred";
   EXPECT_EQ(s.backing->Byte(2 * kMiB - 1), 0);
@@ -230,8 +230,8 @@ TEST_F(LaterSection, ThatIsRefusedGoesOnAfterRetryWithoutRepeatingTheEarlierOnes
 
 TEST_F(LaterSection, ThatIsRefusedGivesTheFallbackTheRestOnly) {
   s.backing->handler = [](const PageFaultInfo&) { return PageFaultAction::Fallback(); };
-  s.backing->on_fill = [](uint64_t, uint8_t, uint64_t) { return Status(); };
-  EXPECT_TRUE(Ok(s.Memory().FillAt(0, 0, 2 * kMiB)));
+  s.backing->on_fill = [](uint64_t, std::byte, uint64_t) { return Status(); };
+  EXPECT_TRUE(Ok(s.Memory().FillAt(0, std::byte{0}, 2 * kMiB)));
   EXPECT_EQ(s.backing->fallbacks, (Fallbacks{{kMiB, kMiB}}));
 }
 
@@ -247,13 +247,13 @@ TEST(Fallback, D20_GetsOnlyTheRestOnce) {
   s.backing->on_write = [](uint64_t, std::span<const std::byte> source) {
     return source.front() == std::byte{0x11} ? Status() : AccessDenied();
   };
-  s.backing->on_fill = [](uint64_t, uint8_t value, uint64_t) { return value == 7 ? Status() : AccessDenied(); };
+  s.backing->on_fill = [](uint64_t, std::byte value, uint64_t) { return value == std::byte{7} ? Status() : AccessDenied(); };
   const GuestMemory memory = s.Memory();
   const uint64_t length = 2 * kPageSize;
   EXPECT_TRUE(Ok(memory.ReadAt(1000, std::span(s.host).first(length))));
   EXPECT_TRUE(s.HostHas(length));
   EXPECT_TRUE(Ok(memory.WriteAt(1000, std::span(s.host).first(length))));
-  EXPECT_TRUE(Ok(memory.FillAt(1000, 7, length)));
+  EXPECT_TRUE(Ok(memory.FillAt(1000, std::byte{7}, length)));
   const AddressRange rest{kPageSize, length - (kPageSize - 1000)};
   EXPECT_EQ(s.backing->fallbacks, (Fallbacks{rest, rest, rest}));
   EXPECT_EQ(s.backing->faults.size(), 3U);
@@ -278,7 +278,7 @@ TEST(Fallback, ThatTheBackingLacksIsNoFallback) {
   Stage s(2, 0);
   s.backing->handler = [](const PageFaultInfo&) { return PageFaultAction::Fallback(); };
   const GuestMemory memory = s.Memory();
-  for (const Status& status : {memory.ReadAt(5, std::span(s.host).first(9)), memory.FillAt(5, 1, 9),
+  for (const Status& status : {memory.ReadAt(5, std::span(s.host).first(9)), memory.FillAt(5, std::byte{1}, 9),
                                memory.WriteAt(5, std::span(s.host).first(9)), memory.ReadPlain<uint8_t>(5).status(),
                                memory.CompareExchange<uint8_t>(5, 0, 1).status(), memory.ProbeReadable(5, 9),
                                memory.ProbeWritable(5, 9), memory.ProbeExecutable(5, 9)}) {
@@ -361,7 +361,7 @@ TEST(Handlers, D4_MayAccessTheSameMemoryAndChangeItsBits) {
     EXPECT_EQ(memory.ReadPlain<uint8_t>(8).value(), fault.bitmap_failure ? 0x11 : 0x22);
     return PageFaultAction::Retry();
   };
-  EXPECT_TRUE(Ok(memory.FillAt(0, 0x22, 3 * kPageSize)));
+  EXPECT_TRUE(Ok(memory.FillAt(0, std::byte{0x22}, 3 * kPageSize)));
   EXPECT_EQ(memory.ReadPlain<uint64_t>(3 * kPageSize).value(), 2 * kPageSize);
   EXPECT_EQ(s.backing->faults, (Faults{{kPageSize, 2 * kPageSize, AccessType::kWrite, true},
                                        {2 * kPageSize, kPageSize, AccessType::kWrite, false},

@@ -101,7 +101,7 @@ TEST(Regions, EachServesItsOwnAddresses) {
   for (const uint64_t gpa : {2 * kRegion, 4 * kRegion - 1, kRegion + 2 * kPageSize, 2 * kRegion - 1, 5 * kRegion,
                              8 * kRegion - 1, 8 * kRegion, uint64_t{1} << 62, kMax}) {
     EXPECT_TRUE(Failed(memory.WritePlain<uint8_t>(gpa, 9), ErrorKind::kOutOfRange, gpa));
-    EXPECT_TRUE(Failed(memory.FillAt(gpa, 9, 1), ErrorKind::kOutOfRange, gpa));
+    EXPECT_TRUE(Failed(memory.FillAt(gpa, std::byte{9}, 1), ErrorKind::kOutOfRange, gpa));
     EXPECT_FALSE(memory.Iova(gpa));
   }
   EXPECT_EQ(memory.Iova(5), 0x10005U);
@@ -114,7 +114,7 @@ TEST(Regions, D1_ABackingMayFillItsRegionExactly) {
   const auto last = Ram(4, 4);
   const GuestMemory memory = Regions({Ram(4, 4), last});
   EXPECT_TRUE(Ok(memory.WritePlain<uint64_t>(2 * kRegion - 8, 1)));
-  EXPECT_TRUE(Ok(memory.FillAt(kRegion, 7, kRegion)));
+  EXPECT_TRUE(Ok(memory.FillAt(kRegion, std::byte{7}, kRegion)));
   EXPECT_EQ(last->Byte(kRegion - 1), 7);
   EXPECT_TRUE(Failed(memory.WritePlain<uint64_t>(2 * kRegion - 7, 1), ErrorKind::kOutOfRange, 2 * kRegion - 7));
 }
@@ -133,7 +133,7 @@ TEST(Regions, D24_ABulkAccessRunsFromOneIntoTheNext) {
   EXPECT_EQ(std::memcmp(b->At(0), out.data() + 100, kRegion), 0);
   EXPECT_EQ(std::memcmp(c->At(0), out.data() + 100 + kRegion, 100), 0);
   EXPECT_EQ(c->Byte(100), 0);
-  EXPECT_TRUE(Ok(memory.FillAt(5, 1, 2 * kRegion)));
+  EXPECT_TRUE(Ok(memory.FillAt(5, std::byte{1}, 2 * kRegion)));
   EXPECT_EQ(a->Byte(4), 0);
   EXPECT_EQ(c->Byte(4), 1);
   EXPECT_EQ(c->Byte(5), static_cast<uint8_t>(out[100 + kRegion + 5]));
@@ -145,11 +145,11 @@ TEST(Regions, D24_TheWholeRangeIsCheckedBeforeAnythingMoves) {
   const auto a = Ram(4, 4), b = Ram(2, 2);
   const GuestMemory memory = Regions({a, b, Ram(4, 4)});
   // Out of b's end, although the region after it has memory again.
-  EXPECT_TRUE(Failed(memory.FillAt(kRegion - 4, 1, 4 + kRegion + 1), ErrorKind::kOutOfRange, kRegion - 4));
-  EXPECT_TRUE(Failed(memory.FillAt(kRegion - 4, 1, 4 + 2 * kPageSize + 1), ErrorKind::kOutOfRange, kRegion - 4));
-  EXPECT_TRUE(Failed(memory.FillAt(0, 1, kMax), ErrorKind::kOutOfRange, 0));
+  EXPECT_TRUE(Failed(memory.FillAt(kRegion - 4, std::byte{1}, 4 + kRegion + 1), ErrorKind::kOutOfRange, kRegion - 4));
+  EXPECT_TRUE(Failed(memory.FillAt(kRegion - 4, std::byte{1}, 4 + 2 * kPageSize + 1), ErrorKind::kOutOfRange, kRegion - 4));
+  EXPECT_TRUE(Failed(memory.FillAt(0, std::byte{1}, kMax), ErrorKind::kOutOfRange, 0));
   EXPECT_EQ(a->Byte(kRegion - 1), 0);
-  EXPECT_TRUE(Ok(memory.FillAt(kRegion - 4, 1, 4 + 2 * kPageSize)));
+  EXPECT_TRUE(Ok(memory.FillAt(kRegion - 4, std::byte{1}, 4 + 2 * kPageSize)));
 }
 
 TEST(Regions, D24_PlainAccessesCompareExchangesAndViewsStayInOne) {
@@ -198,7 +198,7 @@ TEST(Regions, D6_AndD18_HandlersAreAskedInTheirBackingsCoordinates) {
     (void)b->ram->Allocate(fault.address / kPageSize * kPageSize, kPageSize);
     return PageFaultAction::Retry();
   };
-  EXPECT_TRUE(Ok(memory.FillAt(0, 3, 2 * kRegion)));
+  EXPECT_TRUE(Ok(memory.FillAt(0, std::byte{3}, 2 * kRegion)));
   EXPECT_EQ(b->Byte(kRegion - 1), 3);
 }
 
@@ -208,7 +208,7 @@ TEST(Regions, EachPieceIsCheckedWhenItsTurnComes) {
   b->Clear(AccessType::kWrite, 2);
   const GuestMemory memory = Regions({a, b});
   EXPECT_TRUE(
-      Failed(memory.FillAt(10, 1, 2 * kRegion - 10), ErrorKind::kAccessDenied, kRegion + 2 * kPageSize, kRegion - 10));
+      Failed(memory.FillAt(10, std::byte{1}, 2 * kRegion - 10), ErrorKind::kAccessDenied, kRegion + 2 * kPageSize, kRegion - 10));
   EXPECT_EQ(a->Byte(kRegion - 1), 1);
   EXPECT_EQ(b->Byte(0), 0);
   ASSERT_EQ(b->faults.size(), 1U);
@@ -219,23 +219,23 @@ TEST(Regions, EachPieceIsCheckedWhenItsTurnComes) {
 TEST(Regions, D7_FallbacksGetTheirPieceAndTheirErrorsComeInTheCallersCoordinates) {
   const auto a = Ram(4, 4), b = Ram(4, 0);
   b->mapped = false;
-  b->on_fill = [](uint64_t address, uint8_t, uint64_t) {
+  b->on_fill = [](uint64_t address, std::byte, uint64_t) {
     return BackendError(StatusCode::kDataLoss, "gone", address + 9, 9);
   };
   const GuestMemory memory = Regions({a, b});
-  EXPECT_TRUE(Failed(memory.FillAt(kRegion - 5, 1, 100), ErrorKind::kBackend, kRegion + 9, 5 + 9));
+  EXPECT_TRUE(Failed(memory.FillAt(kRegion - 5, std::byte{1}, 100), ErrorKind::kBackend, kRegion + 9, 5 + 9));
   ASSERT_EQ(b->fallbacks.size(), 1U);
   EXPECT_EQ(b->fallbacks[0], (AddressRange{0, 95}));
   EXPECT_EQ(a->Byte(kRegion - 1), 1);
   const GuestMemory view = memory.Subrange(kRegion + 50, 100).value();
-  EXPECT_TRUE(Failed(view.FillAt(1, 1, 20), ErrorKind::kBackend, 10, 9));
+  EXPECT_TRUE(Failed(view.FillAt(1, std::byte{1}, 20), ErrorKind::kBackend, 10, 9));
   EXPECT_EQ(b->fallbacks[1], (AddressRange{51, 20}));
 }
 
 TEST(Regions, D8_ZeroLengthsSucceedInEmptySlotsToo) {
   const GuestMemory memory = Regions({nullptr, Ram(1, 0)});
   for (const uint64_t gpa : {uint64_t{0}, kRegion + 1, kRegion + kPageSize, 2 * kRegion, kMax}) {
-    EXPECT_TRUE(Ok(memory.FillAt(gpa, 1, 0)));
+    EXPECT_TRUE(Ok(memory.FillAt(gpa, std::byte{1}, 0)));
     EXPECT_TRUE(Ok(memory.ProbeReadable(gpa, 0)));
   }
 }

@@ -76,11 +76,11 @@ TEST(Create, TakesTheLargestSizeAndServesItsLastByteByFallback) {
   auto backing = std::make_shared<ScriptedBacking>(0, 0);
   backing->mapped = false;
   backing->size = (uint64_t{1} << 63) - 1;
-  backing->on_fill = [](uint64_t, uint8_t, uint64_t) { return Status(); };
+  backing->on_fill = [](uint64_t, std::byte, uint64_t) { return Status(); };
   const GuestMemory memory = Over(backing);
-  EXPECT_TRUE(Ok(memory.FillAt(backing->size - 1, 1, 1)));
-  EXPECT_TRUE(Failed(memory.FillAt(backing->size, 1, 1), ErrorKind::kOutOfRange, backing->size));
-  EXPECT_TRUE(Failed(memory.FillAt(kMax, 1, 1), ErrorKind::kOutOfRange, kMax));
+  EXPECT_TRUE(Ok(memory.FillAt(backing->size - 1, std::byte{1}, 1)));
+  EXPECT_TRUE(Failed(memory.FillAt(backing->size, std::byte{1}, 1), ErrorKind::kOutOfRange, backing->size));
+  EXPECT_TRUE(Failed(memory.FillAt(kMax, std::byte{1}, 1), ErrorKind::kOutOfRange, kMax));
 }
 
 TEST(Create, KeepsTheBackingAliveAsLongAsAnyHandle) {
@@ -105,7 +105,7 @@ TEST(Empty, RefusesEverythingUnderItsName) {
     EXPECT_TRUE(Failed(memory.WritePlain<uint8_t>(0, 1), ErrorKind::kOutOfRange, 0));
     EXPECT_TRUE(Failed(memory.CompareExchange<uint8_t>(0, 0, 1).status(), ErrorKind::kOutOfRange, 0));
     EXPECT_TRUE(Failed(memory.ProbeReadable(0, 1), ErrorKind::kOutOfRange, 0));
-    EXPECT_TRUE(Says(memory.FillAt(8, 1, 8), "guest memory 'empty': fill error: failed to access 0x8-0x10: "));
+    EXPECT_TRUE(Says(memory.FillAt(8, std::byte{1}, 8), "guest memory 'empty': fill error: failed to access 0x8-0x10: "));
     EXPECT_FALSE(memory.FullMapping());
     EXPECT_FALSE(memory.Iova(0));
     EXPECT_FALSE(memory.Subrange(0, 0).ok());
@@ -144,10 +144,12 @@ TEST(FullMapping, IsThereOnlyForAMappedRegionWithoutBitmap) {
   EXPECT_EQ(plain.FullMapping()->base, backing->At(0));
   EXPECT_EQ(plain.FullMapping()->size, 2 * kPageSize);
   backing->GiveBitmap();
-  EXPECT_FALSE(Over(backing).FullMapping());
+  const GuestMemory guarded = Over(backing);
+  EXPECT_FALSE(guarded.FullMapping());
   backing->bitmap.reset();
   backing->mapped = false;
-  EXPECT_FALSE(Over(backing).FullMapping());
+  const GuestMemory slow = Over(backing);
+  EXPECT_FALSE(slow.FullMapping());
 }
 
 TEST(Iova, IsTheBackingsBasePlusTheAddress) {
@@ -170,10 +172,10 @@ TEST(Ranges, D1_TheLastByteOfABackingIsAccessible) {
   constexpr uint64_t kEnd = 2 * kPageSize;
   EXPECT_TRUE(Ok(memory.WritePlain<uint8_t>(kEnd - 1, 0x5a)));
   EXPECT_EQ(memory.ReadPlain<uint8_t>(kEnd - 1).value(), 0x5a);
-  EXPECT_TRUE(Ok(memory.FillAt(0, 1, kEnd)));
+  EXPECT_TRUE(Ok(memory.FillAt(0, std::byte{1}, kEnd)));
   EXPECT_EQ(memory.ReadPlain<uint64_t>(kEnd - 8).value(), 0x0101010101010101U);
   EXPECT_TRUE(Failed(memory.ReadPlain<uint64_t>(kEnd - 7).status(), ErrorKind::kOutOfRange, kEnd - 7));
-  EXPECT_TRUE(Failed(memory.FillAt(0, 2, kEnd + 1), ErrorKind::kOutOfRange, 0));
+  EXPECT_TRUE(Failed(memory.FillAt(0, std::byte{2}, kEnd + 1), ErrorKind::kOutOfRange, 0));
   EXPECT_EQ(memory.ReadPlain<uint8_t>(0).value(), 1);
 }
 
@@ -186,7 +188,7 @@ TEST(Ranges, NoAddressOrLengthGetsPastTheCheck) {
     for (const uint64_t length :
          {uint64_t{1}, kPageSize + 99, kPageSize + 100, kPageSize + 101, uint64_t{1} << 63, kMax - 1, kMax}) {
       const bool inside = gpa < backing->size && length <= backing->size - gpa;
-      const Status fill = memory.FillAt(gpa, 1, length), probe = memory.ProbeWritable(gpa, length);
+      const Status fill = memory.FillAt(gpa, std::byte{1}, length), probe = memory.ProbeWritable(gpa, length);
       EXPECT_EQ(fill.ok(), inside) << gpa << ' ' << length;
       EXPECT_EQ(probe.ok(), inside) << gpa << ' ' << length;
       if (!inside) {
@@ -207,7 +209,7 @@ TEST(Ranges, D8_ZeroLengthsSucceedAnywhereAndCallNothing) {
   for (const uint64_t gpa : {uint64_t{0}, uint64_t{5}, kPageSize, kPageSize + 1, uint64_t{1} << 63, kMax}) {
     EXPECT_TRUE(Ok(memory.ReadAt(gpa, {})));
     EXPECT_TRUE(Ok(memory.WriteAt(gpa, {})));
-    EXPECT_TRUE(Ok(memory.FillAt(gpa, 1, 0)));
+    EXPECT_TRUE(Ok(memory.FillAt(gpa, std::byte{1}, 0)));
     EXPECT_TRUE(Ok(memory.ProbeReadable(gpa, 0)));
     EXPECT_TRUE(Ok(memory.ProbeWritable(gpa, 0)));
     EXPECT_TRUE(Ok(memory.ProbeExecutable(gpa, 0)));
@@ -219,8 +221,8 @@ TEST(Ranges, D8_ZeroLengthsSucceedAnywhereAndCallNothing) {
 
 TEST(Ranges, D22_ErrorTextsNear2To64DoNotWrap) {
   const GuestMemory memory = Over(std::make_shared<ScriptedBacking>(1, 1));
-  EXPECT_TRUE(Says(memory.FillAt(kMax - 15, 0, 16), "failed to access 0xfffffffffffffff0+0x10: "));
-  EXPECT_TRUE(Says(memory.FillAt(kMax - 15, 0, 15), "failed to access 0xfffffffffffffff0-0xffffffffffffffff: "));
+  EXPECT_TRUE(Says(memory.FillAt(kMax - 15, std::byte{0}, 16), "failed to access 0xfffffffffffffff0+0x10: "));
+  EXPECT_TRUE(Says(memory.FillAt(kMax - 15, std::byte{0}, 15), "failed to access 0xfffffffffffffff0-0xffffffffffffffff: "));
   EXPECT_TRUE(Says(memory.ReadPlain<uint64_t>(kMax).status(), "failed to access 0xffffffffffffffff+0x8: "));
 }
 
@@ -228,7 +230,7 @@ TEST(Ranges, D22_ErrorTextsNear2To64DoNotWrap) {
 
 struct Descriptor {
   uint64_t address;
-  uint32_t length;
+  uint32_t length, flags;
   bool operator==(const Descriptor&) const = default;
 };
 
@@ -243,8 +245,8 @@ TEST(Plain, RoundTripsEverySizeAtEveryAlignment) {
     EXPECT_EQ(memory.ReadPlain<float>(gpa).value(), 1.5F);
     EXPECT_TRUE(Ok(memory.WritePlain<uint64_t>(gpa, 0x789abcdef0123456)));
     EXPECT_EQ(memory.ReadPlain<uint64_t>(gpa).value(), 0x789abcdef0123456U);
-    EXPECT_TRUE(Ok(memory.WritePlain<Descriptor>(gpa, {gpa, 7})));
-    EXPECT_EQ(memory.ReadPlain<Descriptor>(gpa).value(), (Descriptor{gpa, 7}));
+    EXPECT_TRUE(Ok(memory.WritePlain<Descriptor>(gpa, {gpa, 7, 1})));
+    EXPECT_EQ(memory.ReadPlain<Descriptor>(gpa).value(), (Descriptor{gpa, 7, 1}));
   }
 }
 
@@ -268,7 +270,7 @@ TEST(Plain, ATypeNeedsNoDefault) {
 TEST(Plain, AFaultMovesNothingEvenWhenStraddling) {
   auto backing = std::make_shared<ScriptedBacking>(2, 1);
   const GuestMemory memory = Over(backing);
-  ASSERT_TRUE(Ok(memory.FillAt(0, 0xee, kPageSize)));
+  ASSERT_TRUE(Ok(memory.FillAt(0, std::byte{0xee}, kPageSize)));
   const Status write = memory.WritePlain<uint64_t>(kPageSize - 3, 0);
   EXPECT_TRUE(Failed(write, ErrorKind::kNotMapped, kPageSize));
   EXPECT_EQ(memory.ReadPlain<uint32_t>(kPageSize - 4).value(), 0xeeeeeeeeU);
@@ -298,7 +300,7 @@ TEST(Plain, AWriteToAReadOnlyMappingSaysSo) {
   auto backing = std::make_shared<ScriptedBacking>(1, 1);
   ASSERT_TRUE(Ok(backing->ram->Protect(0, kPageSize, SparseMapping::Protection::kRead)));
   const GuestMemory memory = Over(backing);
-  for (const Status& status : {memory.WritePlain<uint32_t>(8, 1), memory.FillAt(8, 1, 100),
+  for (const Status& status : {memory.WritePlain<uint32_t>(8, 1), memory.FillAt(8, std::byte{1}, 100),
                                memory.CompareExchange<uint32_t>(8, 0, 1).status(), memory.ProbeWritable(8, 1)}) {
     EXPECT_TRUE(Failed(status, ErrorKind::kNotMapped, 8));
     EXPECT_TRUE(Says(status, "read-only"));
@@ -347,7 +349,7 @@ TEST(CompareExchange, TakesTwoValuesOfOnePossibleSize) {
       const Result<bool> result = memory.CompareExchangeBytes(16, std::span(current).first(first), std::span(desired).first(second));
       EXPECT_TRUE(possible ? Ok(result.status()) : Failed(result.status(), ErrorKind::kInvalidArgument, std::nullopt)) << first << " " << second;
       EXPECT_EQ(backing->Byte(16), possible ? 1 : 0) << first << " " << second;
-      EXPECT_TRUE(Ok(memory.FillAt(16, 0, 16)));
+      EXPECT_TRUE(Ok(memory.FillAt(16, std::byte{0}, 16)));
       current = {};
     }
   }
@@ -386,7 +388,7 @@ TEST(CompareExchange, NeedsTheWriteBitOnly) {
 TEST(Probes, TouchEveryPageAndChangeNothing) {
   auto backing = std::make_shared<ScriptedBacking>(4, 3);
   const GuestMemory memory = Over(backing);
-  ASSERT_TRUE(Ok(memory.FillAt(0, 0xa5, 3 * kPageSize)));
+  ASSERT_TRUE(Ok(memory.FillAt(0, std::byte{0xa5}, 3 * kPageSize)));
   for (const auto probe : {&GuestMemory::ProbeReadable, &GuestMemory::ProbeWritable, &GuestMemory::ProbeExecutable}) {
     EXPECT_TRUE(Ok((memory.*probe)(100, 3 * kPageSize - 100)));
     EXPECT_TRUE(Failed((memory.*probe)(100, 3 * kPageSize), ErrorKind::kNotMapped, 3 * kPageSize));

@@ -25,12 +25,12 @@ constexpr uint64_t kMax = std::numeric_limits<uint64_t>::max();
 TEST(Views, ShowTheirPartAndNothingElse) {
   auto backing = std::make_shared<ScriptedBacking>(2, 2);
   const GuestMemory view = Over(backing).Subrange(100, 50).value();
-  EXPECT_TRUE(Ok(view.FillAt(0, 7, 50)));
+  EXPECT_TRUE(Ok(view.FillAt(0, std::byte{7}, 50)));
   for (uint64_t i = 0; i < 2 * kPageSize; ++i) {
     ASSERT_EQ(backing->Byte(i), i >= 100 && i < 150 ? 7 : 0) << i;
   }
-  EXPECT_TRUE(Failed(view.FillAt(0, 8, 51), ErrorKind::kOutOfRange, 0));
-  EXPECT_TRUE(Failed(view.FillAt(50, 8, 1), ErrorKind::kOutOfRange, 50));
+  EXPECT_TRUE(Failed(view.FillAt(0, std::byte{8}, 51), ErrorKind::kOutOfRange, 0));
+  EXPECT_TRUE(Failed(view.FillAt(50, std::byte{8}, 1), ErrorKind::kOutOfRange, 50));
   EXPECT_TRUE(Failed(view.ReadPlain<uint64_t>(43).status(), ErrorKind::kOutOfRange, 43));
   EXPECT_EQ(view.ReadPlain<uint64_t>(42).value(), 0x0707070707070707U);
   EXPECT_TRUE(Failed(view.ReadPlain<uint8_t>(kMax - 99).status(), ErrorKind::kOutOfRange, kMax - 99));
@@ -60,7 +60,7 @@ TEST(Views, OfZeroLengthRefuseEveryAccess) {
   for (const uint64_t offset : {uint64_t{0}, uint64_t{5}, kPageSize}) {
     const GuestMemory view = memory.Subrange(offset, 0).value();
     EXPECT_TRUE(Failed(view.ReadPlain<uint8_t>(0).status(), ErrorKind::kOutOfRange, 0));
-    EXPECT_TRUE(Ok(view.FillAt(0, 1, 0)));
+    EXPECT_TRUE(Ok(view.FillAt(0, std::byte{1}, 0)));
     EXPECT_TRUE(Ok(view.Subrange(0, 0).status()));
     EXPECT_FALSE(view.Subrange(1, 0).ok());
   }
@@ -92,10 +92,10 @@ TEST(Views, D14_AnUnalignedViewIsJudgedByTheBackingsPages) {
       for (uint64_t gpa = 0; gpa < 4 * kPageSize - offset; gpa += 97) {
         const bool allowed = (offset + gpa) / kPageSize != refused;
         ASSERT_EQ(view.WritePlain<uint8_t>(gpa, 1).ok(), allowed) << offset << ' ' << gpa;
-        ASSERT_EQ(view.FillAt(gpa, 1, 1).ok(), allowed) << offset << ' ' << gpa;
+        ASSERT_EQ(view.FillAt(gpa, std::byte{1}, 1).ok(), allowed) << offset << ' ' << gpa;
       }
       const uint64_t start = offset > refused * kPageSize ? 0 : refused * kPageSize - offset;
-      EXPECT_TRUE(Failed(view.FillAt(0, 1, 4 * kPageSize - offset), ErrorKind::kAccessDenied, start));
+      EXPECT_TRUE(Failed(view.FillAt(0, std::byte{1}, 4 * kPageSize - offset), ErrorKind::kAccessDenied, start));
       EXPECT_TRUE(Failed(view.ProbeWritable(0, 4 * kPageSize - offset), ErrorKind::kAccessDenied, start));
       for (uint64_t i = refused * kPageSize; i < (refused + 1) * kPageSize; ++i) {
         ASSERT_EQ(backing->Byte(i), 0) << "written through the view";

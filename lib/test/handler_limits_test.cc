@@ -340,7 +340,7 @@ void MemoryErrorsAreJudgedByAddress() {
       for (size_t i = 0; i < before; ++i) {
         CHILD_CHECK((hole - before)[i] == (i < again->offset ? std::byte{0x33} : std::byte{0x11}));
       }
-      CHILD_CHECK(TryFill(hole - before, 0x44, length).has_value());
+      CHILD_CHECK(TryFill(hole - before, std::byte{0x44}, length).has_value());
     }
   }
   CHILD_CHECK(g_told >= 9);

@@ -126,7 +126,7 @@ TEST_P(HugeFile, IsMappedByItsPagesOrNotAtAll) {
   EXPECT_EQ(HugePages::Free(), free);
   ram.ExpectBytes(0, ram.mapping->max_address());
   ASSERT_TRUE(Ok(ram.mapping->MapFile(kHugePage, kHugePage, fd_, kHugePage, true)));
-  EXPECT_TRUE(Ok(ram.memory.FillAt(kHugePage, 7, kHugePage)));
+  EXPECT_TRUE(Ok(ram.memory.FillAt(kHugePage, std::byte{7}, kHugePage)));
   ram.ExpectBytes(0, kHugePage);
   ram.ExpectBytes(2 * kHugePage, ram.mapping->max_address());
 }
@@ -156,7 +156,7 @@ const std::pair<const char*, Change> kChanges[] = {
 TEST_P(HugeFile, WhereItIsMappedEveryCallGoesByItsPages) {
   const Ram ram(4 * kHugePage);
   ASSERT_TRUE(Ok(ram.mapping->MapFile(kHugePage, 2 * kHugePage, fd_, 0, true)));
-  ASSERT_TRUE(Ok(ram.memory.FillAt(kHugePage, 7, 2 * kHugePage)));
+  ASSERT_TRUE(Ok(ram.memory.FillAt(kHugePage, std::byte{7}, 2 * kHugePage)));
   const test::File small(kPageSize);
   const AddressRange cuts[] = {{kHugePage, kPageSize},
                                {0, kHugePage + kPageSize},  // what comes before must stay, too
@@ -200,7 +200,7 @@ TEST_P(HugeFile, MappedPrivatelyGoesByItsPagesToo) {
   constexpr auto kPrivate = SparseMapping::FileMapping::kPrivate;
   ExpectRefused(ram.mapping->MapFile(0, kPageSize, fd_, 0, true, kPrivate));
   ASSERT_TRUE(Ok(ram.mapping->MapFile(kHugePage, kHugePage, fd_, 0, true, kPrivate)));
-  ASSERT_TRUE(Ok(ram.memory.FillAt(kHugePage, 7, kHugePage)));
+  ASSERT_TRUE(Ok(ram.memory.FillAt(kHugePage, std::byte{7}, kHugePage)));
   ExpectRefused(ram.mapping->Decommit(kHugePage, kPageSize));
   EXPECT_EQ(ram.memory.ReadPlain<uint8_t>(kHugePage).value(), 7);
   ASSERT_TRUE(Ok(ram.mapping->Decommit(kHugePage, kHugePage)));
@@ -235,7 +235,7 @@ TEST_P(HugeFile, InARegionGoesByItsPages) {
   ExpectRefused(region.guest->MapToGuest(kPageSize, true));
   EXPECT_EQ(Maps(), before);
   ASSERT_TRUE(Ok(region.guest->MapToGuest(2 * kHugePage, true)));
-  ASSERT_TRUE(Ok(vm.FillAt(3 * kHugePage, 7, 2 * kHugePage)));
+  ASSERT_TRUE(Ok(vm.FillAt(3 * kHugePage, std::byte{7}, 2 * kHugePage)));
   cuts_nothing();
   EXPECT_EQ(vm.ReadPlain<uint8_t>(3 * kHugePage).value(), 7);
   EXPECT_EQ(vm.ReadPlain<uint8_t>(5 * kHugePage - 1).value(), 7);
@@ -261,7 +261,7 @@ TEST(HugeSharedMemory, IsMadeOfHugePages) {
     EXPECT_EQ(static_cast<uint64_t>(file.st_blksize), kHugePage);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(ram->mapping()) % kHugePage, 0U);
     const GuestMemory memory = GuestMemory::Create("ram", ram).value();
-    EXPECT_TRUE(Ok(memory.FillAt(0, 7, ram->size())));
+    EXPECT_TRUE(Ok(memory.FillAt(0, std::byte{7}, ram->size())));
     EXPECT_NE(ftruncate(ram->fd(), kHugePage), 0) << "not sealed";
     // Another device's view of it, by the same pages.
     const auto other = SparseMapping::Create(2 * kHugePage).value();

@@ -209,9 +209,14 @@ TEST(RomMapper, WhatIsNotInTheRomIsRefused) {
 
 constexpr uint64_t kBell = 2 * kPage + 16;  // in RAM
 
+// As the tables of these tests say it.
+DoorbellMatch Match(std::optional<uint64_t> value, std::optional<uint8_t> length) {
+  return {.value = value, .length = length ? std::optional(DoorbellLength{*length}) : std::nullopt};
+}
+
 struct Bells : Vm {
-  std::unique_ptr<Doorbell> Register(uint64_t gpa, std::optional<uint64_t> value, std::optional<uint32_t> length) const {
-    return guest->RegisterDoorbell(gpa, value, length, event).value();
+  std::unique_ptr<Doorbell> Register(uint64_t gpa, std::optional<uint64_t> value, std::optional<uint8_t> length) const {
+    return guest->RegisterDoorbell(gpa, Match(value, length), event).value();
   }
   bool Rang() const { return event.TryWait().value(); }
   const Event event = Event::Create().value();
@@ -248,9 +253,9 @@ TEST(DoorbellRegistration, PlainWritesAndFillsRing) {
   const auto bell = vm.Register(kBell, 0x11111111, 4);
   ASSERT_TRUE(vm.memory.WritePlain<uint32_t>(kBell, 0x11111111).ok());
   EXPECT_TRUE(vm.Rang());
-  ASSERT_TRUE(vm.memory.FillAt(kBell, 0x11, 4).ok());
+  ASSERT_TRUE(vm.memory.FillAt(kBell, std::byte{0x11}, 4).ok());
   EXPECT_TRUE(vm.Rang());
-  ASSERT_TRUE(vm.memory.FillAt(kBell, 0x11, 5).ok());
+  ASSERT_TRUE(vm.memory.FillAt(kBell, std::byte{0x11}, 5).ok());
   EXPECT_FALSE(vm.Rang());
   EXPECT_EQ(vm.memory.ReadPlain<uint64_t>(kBell).value(), 0x1111111111U);
   ASSERT_TRUE(vm.memory.WritePlain<uint16_t>(kBell, 7).ok());
@@ -291,7 +296,7 @@ TEST(DoorbellRegistration, WhereThereIsNoMemoryBeneathOnlyMatchingWritesSucceed)
   const auto bell = vm.Register(mmio, std::nullopt, 4);
   EXPECT_TRUE(vm.memory.WritePlain<uint32_t>(mmio, 1).ok());
   EXPECT_TRUE(vm.Rang());
-  for (const Status& status : {vm.memory.WritePlain<uint16_t>(mmio, 1), vm.memory.FillAt(mmio, 1, 64), vm.memory.WritePlain<uint8_t>(mmio, 1),
+  for (const Status& status : {vm.memory.WritePlain<uint16_t>(mmio, 1), vm.memory.FillAt(mmio, std::byte{1}, 64), vm.memory.WritePlain<uint8_t>(mmio, 1),
                                vm.memory.WritePlain<uint64_t>(mmio, 1),
                                vm.memory.CompareExchange<uint32_t>(mmio, 0, 1).status(), vm.memory.ProbeWritable(mmio, 4)}) {
     ASSERT_FALSE(status.ok());
@@ -333,7 +338,7 @@ TEST(DoorbellRegistration, EveryMatchingRegistrationIsSignalled) {
   const Bells vm;
   const Event other = Event::Create().value();
   const auto any = vm.Register(kBell, std::nullopt, std::nullopt);
-  const auto exact = vm.guest->RegisterDoorbell(kBell, 5, 4, other).value();
+  const auto exact = vm.guest->RegisterDoorbell(kBell, {.value = 5, .length = DoorbellLength::k4}, other).value();
   ASSERT_TRUE(vm.memory.WritePlain<uint32_t>(kBell, 5).ok());
   EXPECT_TRUE(vm.Rang());
   EXPECT_TRUE(other.TryWait().value());
@@ -344,8 +349,8 @@ TEST(DoorbellRegistration, EveryMatchingRegistrationIsSignalled) {
 
 TEST(DoorbellRegistration, WhatNoWriteCanMatchIsRefused) {
   const Bells vm;
-  const auto refuse = [&](uint64_t gpa, std::optional<uint64_t> value, std::optional<uint32_t> length) {
-    return vm.guest->RegisterDoorbell(gpa, value, length, vm.event).status();
+  const auto refuse = [&](uint64_t gpa, std::optional<uint64_t> value, std::optional<uint8_t> length) {
+    return vm.guest->RegisterDoorbell(gpa, Match(value, length), vm.event).status();
   };
   ExpectRefused(refuse(kBell, std::nullopt, 3), ErrorKind::kInvalidArgument, "length");
   ExpectRefused(refuse(kBell, std::nullopt, 0), ErrorKind::kInvalidArgument, "length");
@@ -360,7 +365,7 @@ TEST(DoorbellRegistration, AnEventMayBeDroppedAfterRegistering) {
   const Vm vm;
   auto event = Event::Create().value();
   const Event kept = event.Clone().value();
-  const auto bell = vm.guest->RegisterDoorbell(kBell, std::nullopt, 1, event).value();
+  const auto bell = vm.guest->RegisterDoorbell(kBell, {.length = DoorbellLength::k1}, event).value();
   event = Event::Create().value();
   ASSERT_TRUE(vm.memory.WritePlain<uint8_t>(kBell, 1).ok());
   EXPECT_TRUE(kept.TryWait().value());
@@ -379,7 +384,7 @@ TEST(DoorbellRegistration, WritersSeeEachRegistrationAndEachEnd) {
   for (int i = 0; i < 500; ++i) {
     auto bell = vm.Register(kBell, 7, 4);
     ASSERT_TRUE(vm.memory.WriteAt(kBell + 8, std::as_bytes(std::span("zero"))).ok());
-    EXPECT_TRUE(vm.memory.FillAt(kBell, 0, 4).ok());  // a miss: stored
+    EXPECT_TRUE(vm.memory.FillAt(kBell, std::byte{0}, 4).ok());  // a miss: stored
     EXPECT_EQ(vm.memory.ReadPlain<uint32_t>(kBell).value(), 0U);
     EXPECT_TRUE(vm.memory.WritePlain<uint32_t>(kBell, 7).ok());
     EXPECT_TRUE(vm.event.Wait().ok());
@@ -407,7 +412,7 @@ TEST(InProcessGuest, LockedPagesAreNotTakenAwayNorRefused) {
     ExpectRefused(region->Unmap(0, 2 * kPage), ErrorKind::kLocked, "there is a lock on page 0x9");
     EXPECT_TRUE(region->Map(0, file.fd(), kPage, kPage, true).ok());  // the page beside it
     EXPECT_EQ(vm.At(9 * kPage + 7), file.At(kPage + 7));
-    ExpectRefused(vm.guest->RegisterDoorbell(kBell, std::nullopt, 4, vm.event).status(), ErrorKind::kLocked, "page 0x2");
+    ExpectRefused(vm.guest->RegisterDoorbell(kBell, {.length = DoorbellLength::k4}, vm.event).status(), ErrorKind::kLocked, "page 0x2");
     ASSERT_TRUE(vm.Write(kBell, {1, 2, 3, 4}));
     EXPECT_FALSE(vm.Rang());
     EXPECT_EQ(vm.At(kBell), 1);
@@ -440,7 +445,7 @@ TEST(DoorbellRegistration, AMissOnReadOnlyMemorySaysThatItIs) {
   const auto part = vm.guest->NewRom(image, "bios").value()->MapRom(16 * kPage, 0, kPage).value();
   const auto bell = vm.Register(16 * kPage, std::nullopt, 4);
   ExpectRefused(vm.memory.WritePlain<uint16_t>(16 * kPage, 1), ErrorKind::kNotMapped, "read-only");
-  ExpectRefused(vm.memory.FillAt(16 * kPage, 1, 100), ErrorKind::kNotMapped, "read-only");
+  ExpectRefused(vm.memory.FillAt(16 * kPage, std::byte{1}, 100), ErrorKind::kNotMapped, "read-only");
 }
 
 TEST(InProcessGuest, GivesBackAllThatItTook) {

@@ -136,8 +136,8 @@ TEST(Limits, AChainOfLimitsTakesTheStackOfOne) {
     }
     EXPECT_EQ(readers.back().remaining(), 11U);
     EXPECT_TRUE(Ok(writers.back().WritePlain<uint32_t>(0x01020304)));
-    EXPECT_TRUE(Ok(writers.back().Fill(9, 4)));
-    EXPECT_EQ(writers.back().Fill(9, 4).kind(), ErrorKind::kOutOfRange);
+    EXPECT_TRUE(Ok(writers.back().Fill(std::byte{9}, 4)));
+    EXPECT_EQ(writers.back().Fill(std::byte{9}, 4).kind(), ErrorKind::kOutOfRange);
     EXPECT_EQ(writers.back().remaining(), 3U);
     EXPECT_EQ(writers.front().remaining(), 56U);
     EXPECT_TRUE(Ok(readers.back().Skip(1)));
@@ -232,7 +232,7 @@ void MakeUseDrop(uint64_t round) {
   const auto rom = guest->NewRom(std::vector<std::byte>(kPageSize), "rom").value();
   const auto mapped = rom->MapRom(32 * kPageSize, 0, kPageSize).value();
   const Event event = Event::Create().value();
-  const auto bell = guest->RegisterDoorbell(8, std::nullopt, 4, event).value();
+  const auto bell = guest->RegisterDoorbell(8, {.length = DoorbellLength::k4}, event).value();
   ASSERT_TRUE(Ok(GuestMemory::Create("vm", guest).value().WritePlain<uint32_t>(8, 1)));
 }
 
@@ -298,11 +298,11 @@ TEST(Limits, AnAccessTakesLittleStackHoweverLargeItIs) {
   } calls[] = {
       {"read", [&] { EXPECT_TRUE(Ok(memory.ReadAt(0, buffer))); }},
       {"write", [&] { EXPECT_TRUE(Ok(memory.WriteAt(0, buffer))); }},
-      {"fill", [&] { EXPECT_TRUE(Ok(memory.FillAt(0, 1, buffer.size()))); }},
+      {"fill", [&] { EXPECT_TRUE(Ok(memory.FillAt(0, std::byte{1}, buffer.size()))); }},
       {"read over itself", [&] { EXPECT_TRUE(Ok(memory.ReadAt(0, {ram->mapping() + 100, kPageSize}))); }},
       {"write over itself", [&] { EXPECT_TRUE(Ok(memory.WriteAt(0, {ram->mapping() + 100, kPages * kPageSize - 100}))); }},
       {"read range", [&] { EXPECT_TRUE(Ok(memory.ReadRange(range, std::span(buffer).first(range.length())))); }},
-      {"fill ranges", [&] { EXPECT_TRUE(Ok(memory.FillRange(PagedRanges::Create(members).value(), 1))); }},
+      {"fill ranges", [&] { EXPECT_TRUE(Ok(memory.FillRange(PagedRanges::Create(members).value(), std::byte{1}))); }},
       {"probe", [&] { EXPECT_TRUE(Ok(memory.ProbeWritable(0, buffer.size()))); }},
       {"probe list", [&] { EXPECT_TRUE(Ok(memory.ProbeGpns(gpns))); }},
       {"lock", [&] { EXPECT_TRUE(Ok(memory.LockGpns(AccessType::kWrite, true, gpns).status())); }},

@@ -135,7 +135,7 @@ TEST(LockedPages, KeepTheirMemoryAlive) {
       locked = view.LockGpns(AccessType::kWrite, false, Gpns{0}).value();
     }
     EXPECT_FALSE(gone);
-    EXPECT_TRUE(locked.spans()[0].Fill(0x5a).ok());
+    EXPECT_TRUE(locked.spans()[0].Fill(std::byte{0x5a}).ok());
     EXPECT_EQ(locked.spans()[0].At(kPageSize - 1).load(), 0x5a);
   }
   EXPECT_TRUE(gone);
@@ -165,7 +165,7 @@ TEST(GuestSpan, CopiesFillsAndCountsAtomically) {
 TEST(GuestSpan, OfAReadOrExecuteLockNeverStores) {
   auto ram = std::make_shared<Counting>(2);
   const GuestMemory memory = GuestMemory::Create("ram", ram).value();
-  ASSERT_TRUE(memory.FillAt(0, 7, 2 * kPageSize).ok());
+  ASSERT_TRUE(memory.FillAt(0, std::byte{7}, 2 * kPageSize).ok());
   ASSERT_TRUE(ram->ram().Protect(0, kPageSize, SparseMapping::Protection::kRead).ok());  // so that a store would be seen
   const std::array<std::byte, 16> bytes = {};
   for (const AccessType access : {AccessType::kRead, AccessType::kExecute}) {
@@ -173,8 +173,8 @@ TEST(GuestSpan, OfAReadOrExecuteLockNeverStores) {
     const LockedRange range = LockRange(memory, access, 0, 2 * kPageSize, Gpns{0, 1}).value();
     for (const GuestSpan span : {pages.spans()[0], pages.spans()[1], range.spans()[0]}) {
       EXPECT_FALSE(span.writable());
-      for (const Status& status : {span.CopyFrom(bytes), span.CopyFrom(bytes, 8), span.CopyFrom({}), span.Fill(1), span.Fill(1, 8, 8),
-                                   span.Fill(1, 8, 0)}) {
+      for (const Status& status : {span.CopyFrom(bytes), span.CopyFrom(bytes, 8), span.CopyFrom({}), span.Fill(std::byte{1}), span.Fill(std::byte{1}, 8, 8),
+                                   span.Fill(std::byte{1}, 8, 0)}) {
         ASSERT_FALSE(status.ok());
         EXPECT_EQ(status.kind(), ErrorKind::kInvalidArgument);
         EXPECT_EQ(status.info().transferred, 0u);
@@ -204,7 +204,7 @@ TEST(GuestSpan, MisuseIsAnErrorAndMovesNothing) {
   for (const uint64_t offset : {kPageSize - 15, kPageSize, kPageSize + 1, ~uint64_t{0}, ~uint64_t{0} - 15}) {
     EXPECT_EQ(span.CopyTo(buffer, offset).kind(), ErrorKind::kInvalidArgument) << offset;
     EXPECT_EQ(span.CopyFrom(buffer, offset).kind(), ErrorKind::kInvalidArgument) << offset;
-    EXPECT_EQ(span.Fill(1, offset, 16).kind(), ErrorKind::kInvalidArgument) << offset;
+    EXPECT_EQ(span.Fill(std::byte{1}, offset, 16).kind(), ErrorKind::kInvalidArgument) << offset;
   }
   EXPECT_EQ(buffer[0], std::byte{9});
   EXPECT_EQ(memory.ReadPlain<uint64_t>(kPageSize - 8).value(), 0u);
@@ -217,7 +217,7 @@ TEST(GuestSpan, APageThatABackingTakesAwayAllTheSameIsAnErrorWithItsPrefix) {
   const GuestMemory memory = GuestMemory::Create("ram", ram).value();
   const LockedRange range = LockRange(memory, AccessType::kWrite, 0, 2 * kPageSize, Gpns{0, 1}).value();
   ASSERT_TRUE(ram->ram().Unmap(kPageSize, kPageSize).ok());
-  const Status status = range.spans()[0].Fill(1, kPageSize - 5, 10);
+  const Status status = range.spans()[0].Fill(std::byte{1}, kPageSize - 5, 10);
   EXPECT_EQ(status.kind(), ErrorKind::kNotMapped);
   EXPECT_EQ(status.info().fault_address, kPageSize);
   EXPECT_EQ(status.info().transferred, 5u);

@@ -54,7 +54,7 @@ struct Ram {
   Ram() {
     EXPECT_TRUE(Ok(sparse->Allocate(0, kPages * kPageSize)));
     for (uint64_t page = 0; page < kPages; ++page) {
-      EXPECT_TRUE(Ok(memory.FillAt(page * kPageSize, static_cast<uint8_t>(0x51 + page), kPageSize)));
+      EXPECT_TRUE(Ok(memory.FillAt(page * kPageSize, static_cast<std::byte>(0x51 + page), kPageSize)));
     }
   }
   const File file{kPages * kPageSize};
@@ -231,7 +231,7 @@ TEST(LockedPages, OfARegionInTheGuestStayAsTheyAre) {
         const Held held = LockOf(memory, access, {kRegion + place});
         for (const Status& status :
              {region->Map(0, file.fd(), 0, kLength * kPageSize, false), region->Unmap(0, kLength * kPageSize), shown->UnmapFromGuest(),
-              guest->RegisterDoorbell((kRegion + place) * kPageSize, std::nullopt, 4, event).status()}) {
+              guest->RegisterDoorbell((kRegion + place) * kPageSize, {.length = DoorbellLength::k4}, event).status()}) {
           ASSERT_FALSE(status.ok());
           EXPECT_EQ(status.kind(), ErrorKind::kLocked);
           EXPECT_EQ(status.info().gpn, kRegion + place);
@@ -345,7 +345,7 @@ TEST(LockedPages, AreThereWhileOthersTryToTakeThem) {
       continue;
     }
     ++locked;
-    ASSERT_TRUE(Ok(lock->spans()[0].Fill(static_cast<uint8_t>(i))));
+    ASSERT_TRUE(Ok(lock->spans()[0].Fill(static_cast<std::byte>(i))));
     ASSERT_EQ(lock->spans()[0].At(kPageSize - 1).load(), static_cast<uint8_t>(i)) << "replaced while it was locked";
   }
   stop = true;

@@ -43,9 +43,13 @@ T& Any() noexcept;
 static_assert(noexcept(Any<Status>().ok()) && noexcept(Any<Status>().code()));
 static_assert(noexcept(Any<Status>().rep()) && noexcept(std::move(Any<Status>()).Release()));
 static_assert(noexcept(Any<Result<int>>().ok()) && noexcept(Any<const Result<int>>().status()));
+// What is said where there is no memory.
+static_assert(noexcept(Any<Status>().ToString()) && noexcept(MakeStatus({})) && noexcept(BackendError(StatusCode::kAborted, "")));
+static_assert(noexcept(AccessDenied()) && noexcept(NotMapped()) && noexcept(NoFallback()));
+static_assert(std::is_nothrow_move_constructible_v<GuestMemory> && std::is_nothrow_move_assignable_v<GuestMemory>);
 
 static_assert(noexcept(TryHandleFault(0, nullptr, nullptr)) && noexcept(RecoveredFaults()));
-static_assert(noexcept(TryCopy(GuestSide::kSource, nullptr, nullptr, 0)) && noexcept(TryFill(nullptr, 0, 0)));
+static_assert(noexcept(TryCopy(GuestSide::kSource, nullptr, nullptr, 0)) && noexcept(TryFill(nullptr, std::byte{}, 0)));
 static_assert(noexcept(TryCopyShared(GuestSide::kSource, nullptr, nullptr, 0)));
 
 template <typename T>
@@ -63,7 +67,7 @@ static_assert(noexcept(Any<PagedRanges>().Subrange(0, 0)) && noexcept(Any<PagedR
 
 template <typename Range>
 constexpr bool kIterationDoesNotThrow = noexcept(Any<Range>().begin()) && noexcept(Any<Range>().end()) && noexcept(*Any<Range>().begin()) &&
-                                        noexcept(Any<Range>().begin().operator->()) && noexcept(++Any<Range>().begin()) &&
+                                        noexcept(Any<decltype(Any<Range>().begin())>().operator->()) && noexcept(++Any<Range>().begin()) &&
                                         noexcept(Any<Range>().begin()++) && noexcept(Any<Range>().begin() == Any<Range>().end()) &&
                                         std::is_nothrow_default_constructible_v<decltype(Any<Range>().begin())>;
 static_assert(kIterationDoesNotThrow<decltype(Any<PagedRange>().ranges())> && kIterationDoesNotThrow<PagedRanges>);
@@ -75,7 +79,7 @@ static_assert(noexcept(detail::TrapLoad<8>(nullptr, Any<uint64_t>(), Any<detail:
 static_assert(noexcept(detail::TrapStore<8>(nullptr, 0, Any<detail::TrapResult>())));
 static_assert(noexcept(detail::TrapCompareExchange<8>(nullptr, 0, 0, Any<uint64_t>(), Any<detail::TrapResult>())));
 static_assert(noexcept(detail::TrapTouchWrite(nullptr, Any<detail::TrapResult>())));
-static_assert(noexcept(detail::MakeFault(nullptr, 0, {})) && noexcept(detail::FinishFill(nullptr, 0, 0, {})));
+static_assert(noexcept(detail::MakeFault(nullptr, 0, {})) && noexcept(detail::FinishFill(nullptr, std::byte{}, 0, {})));
 static_assert(noexcept(detail::FinishCopy(GuestSide::kSource, nullptr, nullptr, 0, {}, detail::HostSide::kOwn)));
 static_assert(noexcept(detail::ToWord(Any<int>())) && noexcept(detail::FromWord(0, Any<int>())) && noexcept(detail::Overlaps(nullptr, nullptr, 1)));
 static_assert(noexcept(detail::Below(0, Any<uint64_t>())) && noexcept(detail::EndsBelow(0, Any<uint64_t>(), 0)));

@@ -185,11 +185,12 @@ std::span<const uint64_t> UnreadList(uint64_t pages) {
 }
 
 TEST(PagedRange, D5_ArithmeticHoldsForAnyNumber) {
-  EXPECT_FALSE(PagedRange::Create(kMax, kMax, Gpns{1, 2}));
-  EXPECT_FALSE(PagedRange::Create(kMax, 0, Gpns{1, 2}));
-  EXPECT_FALSE(PagedRange::Create(kMax, 1, Gpns{1, 2})) << "the sum wraps to 0";
-  EXPECT_FALSE(PagedRange::Create(1, kMax, Gpns{1, 2}));
-  EXPECT_FALSE(PagedRange::Create(kPageSize, kMax - kPageSize + 1, Gpns{1}));
+  const Gpns two = {1, 2};
+  EXPECT_FALSE(PagedRange::Create(kMax, kMax, two));
+  EXPECT_FALSE(PagedRange::Create(kMax, 0, two));
+  EXPECT_FALSE(PagedRange::Create(kMax, 1, two)) << "the sum wraps to 0";
+  EXPECT_FALSE(PagedRange::Create(1, kMax, two));
+  EXPECT_FALSE(PagedRange::Create(kPageSize, kMax - kPageSize + 1, std::span(two).first(1)));
   // Lists of 2^64 bytes and more.
   const auto most = PagedRange::Create(0, kMax, UnreadList(uint64_t{1} << 52));
   ASSERT_TRUE(most);
@@ -216,7 +217,8 @@ TEST(PagedRange, D5_TheLastPageIsNoNeighbourOfTheFirst) {
 TEST(PagedRanges, TotalBeyond64BitsIsRefused) {
   const PagedRange half = *PagedRange::Create(0, uint64_t{1} << 63, UnreadList(uint64_t{1} << 51));
   const PagedRange less = *half.Subrange(0, half.length() - 1);
-  EXPECT_FALSE(PagedRanges::Create(std::vector{half, half}));
+  const std::vector<PagedRange> halves = {half, half};
+  EXPECT_FALSE(PagedRanges::Create(halves));
   const std::vector<PagedRange> fitting = {half, less};
   EXPECT_EQ(PagedRanges::Create(fitting)->length(), kMax);
 }
@@ -243,7 +245,7 @@ TEST(PagedRange, D22_AnEmptyRangeListsNoPage) {
   EXPECT_TRUE(memory.ZeroRange(PagedRange()).ok());
   PagedRange all = *PagedRange::Create(17, 9, gpns);
   ASSERT_TRUE(all.Skip(9));
-  EXPECT_TRUE(memory.FillRange(all, 1).ok());
+  EXPECT_TRUE(memory.FillRange(all, std::byte{1}).ok());
 }
 
 // ------------------------------------------------------------------ accesses
@@ -293,7 +295,7 @@ TEST_F(RangeAccess, ReadsWritesAndFillsWhatAVectorOfBytesSays) {
 
     for (std::byte& byte : seen) byte = static_cast<std::byte>(random.Below(256));
     const bool fill = random.Below(4) == 0;
-    Status status = fill                    ? memory_.FillRange(list, 0x5a)
+    Status status = fill                    ? memory_.FillRange(list, std::byte{0x5a})
                     : random.Below(2) == 0 ? memory_.WriteRange(range, seen)
                                            : memory_.WriteRange(list, seen);
     ASSERT_TRUE(status.ok());
@@ -352,7 +354,7 @@ TEST_F(RangeAccess, EveryPrefixBeforeAFaultIsExact) {
   for (const uint64_t offset : {uint64_t{0}, uint64_t{1}, uint64_t{4095}, uint64_t{4096}, uint64_t{8000}, uint64_t{8191}, uint64_t{8192}}) {
     const PagedRange range = *PagedRange::Create(offset, 4 * kPageSize - offset, gpns);
     Bytes buffer(range.length(), std::byte{0xa5});
-    for (const Status& status : {memory_.WriteRange(range, buffer), memory_.FillRange(range, 0xa5), memory_.ReadRange(range, buffer)}) {
+    for (const Status& status : {memory_.WriteRange(range, buffer), memory_.FillRange(range, std::byte{0xa5}), memory_.ReadRange(range, buffer)}) {
       ASSERT_FALSE(status.ok());
       EXPECT_EQ(status.kind(), ErrorKind::kNotMapped);
       EXPECT_EQ(status.info().transferred, 2 * kPageSize - offset);

@@ -63,7 +63,7 @@ class ScriptedBacking : public GuestMemoryAccess {
     fallbacks.push_back({address, source.size()});
     return on_write ? on_write(address, source) : GuestMemoryAccess::WriteFallback(address, source);
   }
-  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
+  Status FillFallback(uint64_t address, std::byte value, uint64_t length) override {
     fallbacks.push_back({address, length});
     return on_fill ? on_fill(address, value, length) : GuestMemoryAccess::FillFallback(address, value, length);
   }
@@ -84,7 +84,7 @@ class ScriptedBacking : public GuestMemoryAccess {
   std::function<PageFaultAction(const PageFaultInfo&)> handler;
   std::function<Status(uint64_t, std::span<std::byte>)> on_read;
   std::function<Status(uint64_t, std::span<const std::byte>)> on_write;
-  std::function<Status(uint64_t, uint8_t, uint64_t)> on_fill;
+  std::function<Status(uint64_t, std::byte, uint64_t)> on_fill;
   std::function<Result<bool>(uint64_t, std::span<std::byte>, std::span<const std::byte>)> on_compare_exchange;
 
   std::vector<PageFaultInfo> faults;

@@ -42,7 +42,7 @@ TEST(SharedMemory, ASecondProcessMapsItAndBothSeeTheBytes) {
   const std::string text = "guest to device";
   ASSERT_TRUE(memory.WriteAt(kPage - 3, std::as_bytes(std::span(text.c_str(), text.size() + 1))).ok());
 
-  const auto files = ram->sharing();
+  const auto files = ram->sharing().value();
   ASSERT_EQ(files.size(), 1U);
   EXPECT_EQ(files[0], (SharedFile{ram->fd(), 0, 0, kSize}));
   const int inherited = dup(files[0].fd);  // unlike the original it stays open on exec
@@ -80,7 +80,7 @@ TEST(SharedMemory, IsZeroedRoundedUpAndAligned) {
     const uint64_t rounded = (size + kPage - 1) / kPage * kPage;
     EXPECT_EQ(ram->size(), rounded);
     EXPECT_EQ(ram->max_address(), rounded);
-    EXPECT_EQ(ram->sharing()[0].size, rounded);
+    EXPECT_EQ(ram->sharing().value()[0].size, rounded);
     const uint64_t alignment = size > uint64_t{1} << 30 ? uint64_t{1} << 30 : size >= uint64_t{2} << 20 ? uint64_t{2} << 20 : kPage;
     EXPECT_EQ(reinterpret_cast<uintptr_t>(ram->mapping()) % alignment, 0U);
     const auto memory = GuestMemory::Create("ram", ram).value();

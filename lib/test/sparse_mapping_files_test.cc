@@ -129,7 +129,7 @@ TEST(SparseMapping, DecommitZeroesMemoryAndKeepsAFile) {
   const Ram ram(3 * kPage);
   ASSERT_TRUE(ram.mapping->Allocate(0, kPage).ok());
   ASSERT_TRUE(ram.mapping->MapFile(kPage, kPage, file.fd(), 0, true).ok());
-  ASSERT_TRUE(ram.memory.FillAt(0, 0xaa, 2 * kPage).ok());
+  ASSERT_TRUE(ram.memory.FillAt(0, std::byte{0xaa}, 2 * kPage).ok());
   ASSERT_TRUE(ram.mapping->Decommit(0, 3 * kPage).ok());
   EXPECT_EQ(ram.At(17), 0);
   EXPECT_EQ(ram.At(kPage + 17), 0xaa);
@@ -140,7 +140,7 @@ TEST(SparseMapping, DecommitZeroesMemoryAndKeepsAFile) {
 TEST(SparseMapping, DecommitGivesTheMemoryBack) {
   const Ram ram(16 * kPage);
   ASSERT_TRUE(ram.mapping->Allocate(0, 16 * kPage).ok());
-  ASSERT_TRUE(ram.memory.FillAt(0, 1, 16 * kPage).ok());
+  ASSERT_TRUE(ram.memory.FillAt(0, std::byte{1}, 16 * kPage).ok());
   std::array<unsigned char, 16> resident;
   const auto count = [&] {
     EXPECT_EQ(mincore(ram.mapping->mapping(), 16 * kPage, resident.data()), 0);
@@ -158,7 +158,7 @@ TEST(SparseMapping, DecommitGivesTheMemoryBack) {
 TEST(SparseMapping, DecommitGivesBackLockedInMemoryToo) {
   const Ram ram(3 * kPage);
   ASSERT_TRUE(ram.mapping->Allocate(0, 3 * kPage).ok());
-  ASSERT_TRUE(ram.memory.FillAt(0, 7, 3 * kPage).ok());
+  ASSERT_TRUE(ram.memory.FillAt(0, std::byte{7}, 3 * kPage).ok());
   if (mlock(ram.mapping->mapping() + kPage, kPage) != 0) {
     GTEST_SKIP() << "mlock: " << std::strerror(errno);
   }
@@ -184,7 +184,7 @@ constexpr Change kChanges[] = {
 TEST(SparseMapping, EveryCallChecksItsRange) {
   const Ram ram(4 * kPage);
   ASSERT_TRUE(ram.mapping->Allocate(0, 4 * kPage).ok());
-  ASSERT_TRUE(ram.memory.FillAt(0, 7, 4 * kPage).ok());
+  ASSERT_TRUE(ram.memory.FillAt(0, std::byte{7}, 4 * kPage).ok());
   for (const Change change : kChanges) {
     const struct {
       uint64_t offset, length;
@@ -208,7 +208,7 @@ TEST(SparseMapping, EveryCallChecksItsRange) {
 TEST(SparseMapping, AFileThatCannotBeMappedChangesNothing) {
   const Ram ram(2 * kPage);
   ASSERT_TRUE(ram.mapping->Allocate(0, 2 * kPage).ok());
-  ASSERT_TRUE(ram.memory.FillAt(0, 7, 2 * kPage).ok());
+  ASSERT_TRUE(ram.memory.FillAt(0, std::byte{7}, 2 * kPage).ok());
   const File file(2 * kPage);
   const int read_only = open(("/proc/self/fd/" + std::to_string(file.fd())).c_str(), O_RDONLY | O_CLOEXEC);
   ASSERT_GE(read_only, 0);
@@ -292,7 +292,7 @@ TEST(SparseMapping, BoundMemoryComesFromItsNode) {
     GTEST_SKIP() << status.ToString();
   }
   ASSERT_TRUE(status.ok()) << status.ToString();
-  ASSERT_TRUE(ram.memory.FillAt(0, 1, 4 * kPage).ok());
+  ASSERT_TRUE(ram.memory.FillAt(0, std::byte{1}, 4 * kPage).ok());
   int node = -1;
   ASSERT_EQ(syscall(SYS_get_mempolicy, &node, nullptr, 0, ram.mapping->mapping() + kPage, kNodeOfAddress), 0);
   EXPECT_EQ(node, 0);

@@ -85,7 +85,7 @@ TEST(SparseMapping, MapZeroReadsZeroesAndTakesNoWrites) {
   EXPECT_EQ(mapping->mapping()[kPageSize], std::byte{0});
   EXPECT_EQ(mapping->mapping()[2 * kPageSize], std::byte{7});
   const GuestMemory memory = GuestMemory::Create("ram", mapping).value();
-  const Status status = memory.FillAt(0, 9, 3 * kPageSize);
+  const Status status = memory.FillAt(0, std::byte{9}, 3 * kPageSize);
   EXPECT_TRUE(Failed(status, ErrorKind::kNotMapped, kPageSize, kPageSize));
   EXPECT_TRUE(Says(status, "read-only"));
 }

@@ -77,7 +77,7 @@ TEST_F(StreamTest, WritersPutTheSameWhereverTheBytesGo) {
   writers.push_back(std::make_unique<PagedRangesWriter>(memory_, list_));
   for (const auto& writer : writers) {
     EXPECT_TRUE(writer->Write(std::span(bytes_).first(8)).ok());
-    EXPECT_TRUE(writer->Fill(0x77, 5).ok());
+    EXPECT_TRUE(writer->Fill(std::byte{0x77}, 5).ok());
     EXPECT_TRUE(writer->WritePlain<Header>({1, 2, 3}).ok());
     EXPECT_TRUE(writer->Zero(writer->remaining()).ok());
     EXPECT_EQ(writer->remaining(), 0u);
@@ -107,7 +107,7 @@ TEST_F(StreamTest, AskingForMoreThanRemainsSaysHowMuchAndMovesNothing) {
   Bytes host(3, std::byte{0xa5});
   SpanWriter writer(host);
   EXPECT_EQ(writer.Write(std::span(bytes_).first(4)).kind(), ErrorKind::kOutOfRange);
-  EXPECT_EQ(writer.Fill(1, kMost).kind(), ErrorKind::kOutOfRange);
+  EXPECT_EQ(writer.Fill(std::byte{1}, kMost).kind(), ErrorKind::kOutOfRange);
   EXPECT_EQ(writer.WritePlain<uint32_t>(1).kind(), ErrorKind::kOutOfRange);
   EXPECT_EQ(host, Bytes(3, std::byte{0xa5}));
 }
@@ -171,7 +171,7 @@ TEST_F(BrokenStreamTest, D23_AFailedWriteLeavesThePositionThroughEveryLimit) {
   PagedRangesWriter writer(memory_, list_);
   LimitedWriter limited(writer, 150);
   const Bytes bytes = Numbers(101);
-  for (const Status& status : {limited.Write(bytes), limited.Fill(1, 101)}) {
+  for (const Status& status : {limited.Write(bytes), limited.Fill(std::byte{1}, 101)}) {
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(status.kind(), ErrorKind::kNotMapped);
     EXPECT_EQ(status.info().transferred, 100u);

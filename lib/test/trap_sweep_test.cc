@@ -62,7 +62,7 @@ class Sweeper {
     const std::optional<Fault> fault = operation_ == Operation::kRead ? TryCopy(GuestSide::kSource, host, guest, length)
                                        : operation_ == Operation::kWrite
                                            ? TryCopy(GuestSide::kDestination, guest, host, length)
-                                           : TryFill(guest, kFill, length);
+                                           : TryFill(guest, std::byte{kFill}, length);
     const bool good = CheckFault(fault, guest, length, moves) && check(moves) && kernel_good;
     if (!good) {
       ADD_FAILURE() << "operation " << static_cast<int>(operation_) << ", kernels " << detail::g_trap_kernels.name
@@ -273,7 +273,7 @@ TEST(TrapSweep, ALengthOfZeroTouchesNothingAnywhere) {
   std::byte host{kUntouched};
   EXPECT_FALSE(TryCopy(GuestSide::kSource, &host, nullptr, 0));
   EXPECT_FALSE(TryCopy(GuestSide::kDestination, nullptr, &host, 0));
-  EXPECT_FALSE(TryFill(nullptr, 1, 0));
+  EXPECT_FALSE(TryFill(nullptr, std::byte{1}, 0));
   EXPECT_EQ(host, kUntouched);
   EXPECT_EQ(RecoveredFaults(), before);
 }

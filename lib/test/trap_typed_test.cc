@@ -181,7 +181,7 @@ TEST(RecoveredFaults, CountsEachRecoveredFaultOnce) {
   std::array<std::byte, 300> host;
   ASSERT_TRUE(TryCopy(GuestSide::kSource, host.data(), pages.hole() - 200, host.size()));
   EXPECT_EQ(RecoveredFaults(), start + 4);
-  ASSERT_TRUE(TryFill(pages.hole() - 200, 1, host.size()));
+  ASSERT_TRUE(TryFill(pages.hole() - 200, std::byte{1}, host.size()));
   EXPECT_EQ(RecoveredFaults(), start + 5);
 }
 

@@ -218,7 +218,7 @@ void EngineMade::Create(const Step& step, std::optional<GuestMemory>& slot, Outc
 }
 
 void EngineMade::ShowFiles(const GuestMemory& memory, Outcome& outcome) const {
-  for (const guestmem::SharedFile& shared : memory.sharing()) {
+  for (const guestmem::SharedFile& shared : memory.sharing().value()) {
     File file = {0, shared.file_offset, shared.gpa, shared.size};
     const auto made = std::find_if(made_.rbegin(), made_.rend(), [&](const Mapping& m) { return m.file == shared.fd; });
     if (made != made_.rend()) {

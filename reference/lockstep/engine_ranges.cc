@@ -226,7 +226,7 @@ void EngineRanges::Access(const GuestMemory& memory, const Step& step, const Buf
                           Outcome& outcome) {
   std::visit([&](const auto& view) {
     if (step.kind == StepKind::kRangeFill) {
-      Observe(step.form == 1 ? memory.ZeroRange(view) : memory.FillRange(view, static_cast<uint8_t>(step.value)), outcome);
+      Observe(step.form == 1 ? memory.ZeroRange(view) : memory.FillRange(view, static_cast<std::byte>(step.value)), outcome);
       return;
     }
     const uint64_t length = view.length();
@@ -339,7 +339,7 @@ void EngineRanges::RunWriter(const GuestMemory& memory, const Step& step, Outcom
       break;
     }
     case StepKind::kWriterFill:
-      Observe(step.value % 256 == 0 ? writer.Zero(step.length) : writer.Fill(static_cast<uint8_t>(step.value), step.length), outcome);
+      Observe(step.value % 256 == 0 ? writer.Zero(step.length) : writer.Fill(static_cast<std::byte>(step.value), step.length), outcome);
       break;
     default:
       WithObject(step.size, [&]<typename T>(T) { Observe(writer.WritePlain<T>(static_cast<T>(step.value)), outcome); });

@@ -267,7 +267,7 @@ class EngineSubject final : public Subject {
         RunBulk(memory, step, outcome);
         break;
       case StepKind::kFill:
-        Observe(memory.FillAt(step.gpa, static_cast<uint8_t>(step.value), step.length), outcome);
+        Observe(memory.FillAt(step.gpa, static_cast<std::byte>(step.value), step.length), outcome);
         break;
       case StepKind::kReadPlain:
       case StepKind::kWritePlain:
@@ -475,7 +475,7 @@ class EngineSubject final : public Subject {
       return;
     }
     if (step.choice == 2) {
-      const auto value = static_cast<uint8_t>(step.value);
+      const auto value = static_cast<std::byte>(step.value);
       const bool whole = step.offset == 0 && step.length == span.size();
       Observe(whole ? span.Fill(value) : span.Fill(value, step.offset, step.length), outcome);
       return;

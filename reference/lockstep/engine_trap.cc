@@ -34,7 +34,7 @@ std::optional<Fault> TryObject(const Step& step, std::byte* guest, Outcome& outc
 
 std::optional<Fault> TryBytes(const Step& step, std::byte* guest, Outcome& outcome) {
   if (step.choice == 2) {
-    return guestmem::TryFill(guest, static_cast<uint8_t>(step.value), step.length);
+    return guestmem::TryFill(guest, static_cast<std::byte>(step.value), step.length);
   }
   outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
   uint8_t* const host = outcome.data.data() + kGuardBytes;

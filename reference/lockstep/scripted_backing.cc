@@ -419,20 +419,20 @@ std::optional<guestmem::BitmapInfo> ScriptedBacking::access_bitmap() const {
   return info;
 }
 
-std::vector<guestmem::SharedFile> ScriptedBacking::sharing() const {
+guestmem::Result<std::vector<guestmem::SharedFile>> ScriptedBacking::sharing() const {
   const int fd = kFirstFile + index_;
   constexpr uint64_t kLastPage = ~uint64_t{0} - 4095;
   switch (setup_.sharing) {
     case Sharing::kNone:
       break;
     case Sharing::kWhole:
-      return {{fd, 0, 0, setup_.max_address()}};
+      return std::vector<guestmem::SharedFile>{{fd, 0, 0, setup_.max_address()}};
     case Sharing::kParts:
-      return {{fd, 8192, 4096, 4096}, {fd, 0, 0, 100}};
+      return std::vector<guestmem::SharedFile>{{fd, 8192, 4096, 4096}, {fd, 0, 0, 100}};
     case Sharing::kWild:
-      return {{fd, kLastPage, 0, ~uint64_t{0}}, {fd, 0, kLastPage, 8192}, {fd, 4096, 4096, kLastPage}};
+      return std::vector<guestmem::SharedFile>{{fd, kLastPage, 0, ~uint64_t{0}}, {fd, 0, kLastPage, 8192}, {fd, 4096, 4096, kLastPage}};
   }
-  return {};
+  return std::vector<guestmem::SharedFile>();
 }
 
 std::optional<uint64_t> ScriptedBacking::base_iova() const {
@@ -524,9 +524,9 @@ Status ScriptedBacking::WriteFallback(uint64_t address, std::span<const std::byt
                        [&](uint64_t n) { std::memcpy(SlowToStore(address, n), source.data(), n); }));
 }
 
-Status ScriptedBacking::FillFallback(uint64_t address, uint8_t value, uint64_t length) {
-  return StatusOf(Fall({CallKind::kFillFallback, index_, address, length, {}, false, value, 0},
-                       [&](uint64_t n) { std::memset(SlowToStore(address, n), value, n); }));
+Status ScriptedBacking::FillFallback(uint64_t address, std::byte value, uint64_t length) {
+  return StatusOf(Fall({CallKind::kFillFallback, index_, address, length, {}, false, std::to_integer<uint8_t>(value), 0},
+                       [&](uint64_t n) { std::memset(SlowToStore(address, n), std::to_integer<int>(value), n); }));
 }
 
 guestmem::Result<bool> ScriptedBacking::CompareExchangeFallback(uint64_t address, std::span<std::byte> current,

@@ -74,7 +74,7 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   guestmem::PageFaultAction PageFault(const guestmem::PageFaultInfo& fault) override;
   guestmem::Status ReadFallback(uint64_t address, std::span<std::byte> destination) override;
   guestmem::Status WriteFallback(uint64_t address, std::span<const std::byte> source) override;
-  guestmem::Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override;
+  guestmem::Status FillFallback(uint64_t address, std::byte value, uint64_t length) override;
   guestmem::Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
                                                  std::span<const std::byte> desired) override;
   bool supports_locking() const override;
@@ -84,7 +84,7 @@ class ScriptedBacking final : public guestmem::GuestMemoryAccess {
   guestmem::Result<std::optional<guestmem::GuestMemory>> Subrange(uint64_t offset, uint64_t length,
                                                                   bool allow_preemptive_locking) override;
   std::optional<uint64_t> base_iova() const override;
-  std::vector<guestmem::SharedFile> sharing() const override;
+  guestmem::Result<std::vector<guestmem::SharedFile>> sharing() const override;
 
  private:
   class Own;

@@ -26,7 +26,7 @@ class ScriptedBacking::Own final : public guestmem::GuestMemoryAccess {
   Status WriteFallback(uint64_t address, std::span<const std::byte> source) override {
     return of_.WriteFallback(address, source);
   }
-  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
+  Status FillFallback(uint64_t address, std::byte value, uint64_t length) override {
     return of_.FillFallback(address, value, length);
   }
   guestmem::Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,

@@ -111,8 +111,8 @@ void Fallbacks(const Facts& facts, Source& out) {
              "std::memcpy(slow.data() + address, source.data(), moved);");
   }
   if (facts.fallbacks.contains(CallKind::kFillFallback)) {
-    Fallback(facts, out, "FillFallback", "uint8_t value, uint64_t length", "fill_fallback", "length", ", value",
-             "std::memset(slow.data() + address, value, moved);");
+    Fallback(facts, out, "FillFallback", "std::byte value, uint64_t length", "fill_fallback", "length", ", std::to_integer<uint64_t>(value)",
+             "std::memset(slow.data() + address, std::to_integer<int>(value), moved);");
   }
   if (!facts.fallbacks.contains(CallKind::kCompareExchangeFallback)) {
     return;
@@ -203,7 +203,7 @@ constexpr std::string_view kOwnClass = R"(
     Status WriteFallback(uint64_t address, std::span<const std::byte> source) override {
       return of_.WriteFallback(address, source);
     }
-    Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
+    Status FillFallback(uint64_t address, std::byte value, uint64_t length) override {
       return of_.FillFallback(address, value, length);
     }
     Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
@@ -306,7 +306,7 @@ void Promises(const Facts& facts, Source& out) {
     out.Line({"bool supports_locking() const override { return lockable", lie, "; }"});
   }
   if (facts.files) {
-    out.Line("std::vector<SharedFile> sharing() const override { return files; }");
+    out.Line("Result<std::vector<SharedFile>> sharing() const override { return files; }");
   }
 }
 

@@ -238,7 +238,7 @@ bool Steps::AccessStep() {
       ExpectHost(My("host"));
       return true;
     }
-    case StepKind::kFill: Call(Handle() + ".FillAt(" + Gpa() + ", " + Byte() + ", " + Length() + ")"); return true;
+    case StepKind::kFill: Call(Handle() + ".FillAt(" + Gpa() + ", " + FillByte() + ", " + Length() + ")"); return true;
     case StepKind::kReadPlain:
       if (CallResult(Type(step().size), Handle() + ".ReadPlain<" + Type(step().size) + ">(" + Gpa() + ")")) {
         Equal("*" + My("result"), Literal(*outcome().number));

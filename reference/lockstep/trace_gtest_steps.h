@@ -38,6 +38,7 @@ class Steps {
   std::string Length() const;
   std::string AccessWord() const;
   std::string Byte() const { return Number(step().value & 0xff); }
+  std::string FillByte() const { return "std::byte{" + Byte() + "}"; }
   std::string Buffer(uint8_t object) const { return (is_list_[object] ? "list" : "range") + std::to_string(object); }
   std::string Buffer() const { return Buffer(step().object); }
   static std::string Type(uint8_t size) { return "uint" + std::to_string(size * 8) + "_t"; }

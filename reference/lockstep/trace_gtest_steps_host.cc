@@ -114,7 +114,7 @@ void Steps::Try() {
     call += ", " + (step().choice == 0 ? host + ", " + My("guest") : My("guest") + ", " + host) + ", " + Length() + ")";
     call.insert(7, step().form == 1 ? "Shared" : "");
   } else if (step().choice == 2) {
-    call += My("guest") + ", " + Byte() + ", " + Length() + ")";
+    call += My("guest") + ", " + FillByte() + ", " + Length() + ")";
   } else {
     out_.Line({Type(step().size), " ", My("value"), " = ", Number(step().value), ";"});
     call += My("guest") + ", " + My("value");

@@ -77,7 +77,7 @@ void Steps::LockedCopy() {
   }
   if (step().choice == 2) {
     const bool whole = step().offset == 0 && step().length == spans_[object][index].length;
-    Call(span + "Fill(" + Byte() + (whole ? ")" : ", " + offset + ", " + Length() + ")"));
+    Call(span + "Fill(" + FillByte() + (whole ? ")" : ", " + offset + ", " + Length() + ")"));
     return;
   }
   const std::string copy = span + (step().choice == 0 ? "CopyTo(" : "CopyFrom(");

@@ -176,7 +176,7 @@ void Steps::ShowFiles() {
     list += (list.empty() ? "" : ", ") + ("SharedFile{" + fd(file)) + ", " + Number(file.offset) + ", " +
             Number(file.address) + ", " + Number(file.size) + "}";
   }
-  out_.Line({"EXPECT_THAT(", Handle(), ".sharing(), ",
+  out_.Line({"EXPECT_THAT(", Handle(), ".sharing().value(), ",
              list.empty() ? "testing::IsEmpty());" : "testing::ElementsAre(" + list + "));"});
   if (!outcome().number) {
     return;
@@ -208,7 +208,7 @@ void Steps::InnerBuffer() {
   Equal(buffer + (takes ? "->max_address()" : "->size()"), Literal(*outcome().number));
   if (*outcome().number != 0) {
     const std::string first = takes ? buffer + "->mapping()[0]" : "(*" + buffer + ")[0]";
-    out_.Line({first, " = ", step().choice == 0 ? Byte() : "std::byte{" + Byte() + "}", ";"});
+    out_.Line({first, " = ", step().choice == 0 ? Byte() : FillByte(), ";"});
   }
 }
 

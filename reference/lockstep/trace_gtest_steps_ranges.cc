@@ -113,7 +113,7 @@ void Steps::Iterate() {
 void Steps::AccessRange() {
   if (step().kind == StepKind::kRangeFill) {
     Call(Handle() +
-         (step().form == 1 ? ".ZeroRange(" + Buffer() + ")" : ".FillRange(" + Buffer() + ", " + Byte() + ")"));
+         (step().form == 1 ? ".ZeroRange(" + Buffer() + ")" : ".FillRange(" + Buffer() + ", " + FillByte() + ")"));
     return;
   }
   const bool write = step().kind == StepKind::kRangeWrite;
@@ -175,7 +175,7 @@ void Steps::RunStream(const std::string& last) {
       Call(last + "Write(" + My("host") + ".bytes())");
       break;
     case StepKind::kWriterFill:
-      Call(last + (step().value % 256 == 0 ? "Zero(" : "Fill(" + Byte() + ", ") + Length() + ")");
+      Call(last + (step().value % 256 == 0 ? "Zero(" : "Fill(" + FillByte() + ", ") + Length() + ")");
       break;
     case StepKind::kWriterPlain: Call(last + "WritePlain<" + type + ">(" + Number(step().value) + ")"); break;
     default: break;

@@ -44,7 +44,7 @@ Trace Parsed(const std::string& text) {
 struct Spoiler {
   std::function<Status(Base&, uint64_t, std::span<std::byte>)> read = {};
   std::function<Status(Base&, uint64_t, std::span<const std::byte>)> write = {};
-  std::function<Status(Base&, uint64_t, uint8_t, uint64_t)> fill = {};
+  std::function<Status(Base&, uint64_t, std::byte, uint64_t)> fill = {};
   std::function<Result<bool>(Base&, uint64_t, std::span<std::byte>, std::span<const std::byte>)> exchange = {};
   std::function<PageFaultAction(Base&, PageFaultInfo)> fault = {};
   std::function<Status(Base&, AccessType, std::span<const uint64_t>)> lock = {};
@@ -70,7 +70,7 @@ class Relay final : public Base {
   Status WriteFallback(uint64_t address, std::span<const std::byte> bytes) override {
     return spoiler_.write ? spoiler_.write(honest_, address, bytes) : Base::WriteFallback(address, bytes);
   }
-  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
+  Status FillFallback(uint64_t address, std::byte value, uint64_t length) override {
     return spoiler_.fill ? spoiler_.fill(honest_, address, value, length) : Base::FillFallback(address, value, length);
   }
   Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current, std::span<const std::byte> desired) override {
@@ -131,9 +131,9 @@ std::vector<Wrong> EveryWrongCall() {
   add("ReadNothing", kSlow, "no bytes").read = [](Base& b, uint64_t a, auto bytes) { return b.ReadFallback(a, bytes.first(0)); };
   add("WriteBeyond", kSlow, kBeyond).write = [](Base& b, uint64_t a, auto bytes) { return b.WriteFallback(a + kFar, bytes); };
   add("WriteNothing", kSlow, "no bytes").write = [](Base& b, uint64_t a, auto bytes) { return b.WriteFallback(a, bytes.first(0)); };
-  add("FillTooLong", kSlow, kBeyond).fill = [](Base& b, uint64_t a, uint8_t v, uint64_t) { return b.FillFallback(a, v, kFar); };
-  add("FillThatWraps", kSlow, kBeyond).fill = [](Base& b, uint64_t a, uint8_t v, uint64_t) { return b.FillFallback(a, v, ~uint64_t{0}); };
-  add("FillNothing", kSlow, "no bytes").fill = [](Base& b, uint64_t a, uint8_t v, uint64_t) { return b.FillFallback(a, v, 0); };
+  add("FillTooLong", kSlow, kBeyond).fill = [](Base& b, uint64_t a, std::byte v, uint64_t) { return b.FillFallback(a, v, kFar); };
+  add("FillThatWraps", kSlow, kBeyond).fill = [](Base& b, uint64_t a, std::byte v, uint64_t) { return b.FillFallback(a, v, ~uint64_t{0}); };
+  add("FillNothing", kSlow, "no bytes").fill = [](Base& b, uint64_t a, std::byte v, uint64_t) { return b.FillFallback(a, v, 0); };
   add("ExchangeOfThreeBytes", kSlow, "a size that is not 1, 2, 4 or 8").exchange = [](Base& b, uint64_t a, auto current, auto desired) {
     return b.CompareExchangeFallback(a, current.first(3), desired.first(3));
   };

@@ -136,7 +136,7 @@ void Model::Run(const Step& step, Outcome& outcome) {
   if (step.kind == StepKind::kStarve) starved_ = step.choice == 1;
   RunStep(step, outcome);
   if (!starved_ || outcome.ok || step.kind == StepKind::kTry) return;
-  Fail(outcome, ErrorKind::kResourceExhausted, std::nullopt);
+  Fail(outcome, outcome.kind, std::nullopt, 0, outcome.code);
   outcome.operation = Operation::kNone;
   outcome.range.reset();
   outcome.gpn.reset();

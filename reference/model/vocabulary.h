@@ -280,8 +280,8 @@ enum class StepKind : uint8_t {
   kForeignFault = 61,
 
   kMove = 62, // handle `slot` := std::move(handle `target`), which is the empty memory then; nothing if `target` is 0 or empty, or is `slot`
-  // choice 1: from now on there is no memory to describe an error with: it is kResourceExhausted, of operation kNone, and says
-  // nothing else (its text is free); what it stands for happens all the same. 0: there is again.
+  // choice 1: from now on there is no memory to describe an error with: it keeps its kind and code, is of operation kNone, and says
+  // nothing else (its text is free). 0: there is again.
   kStarve = 63,
 };
 inline constexpr uint64_t kSharedCalls = 5;

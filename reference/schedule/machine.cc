@@ -197,7 +197,7 @@ PageFaultAction Machine::Handle(const PageFaultInfo& fault) {
   if (scheduler_.given_up()) {
     return refuse;
   }
-  if (guestmem::Rcu::InSection() != me().in_section) {
+  if (guestmem::Rcu::InSection() || me().in_section) {
     Break("a page-fault handler runs inside a section");
     return refuse;
   }
@@ -205,8 +205,8 @@ PageFaultAction Machine::Handle(const PageFaultInfo& fault) {
     Break("an access touched the unmapped page " + std::to_string(page) + " after its revocation had returned");
     return refuse;
   }
-  if (me().in_section || next_answer_ == trace_->answers.size()) {
-    return refuse;  // a thread in a section must not wait for readers
+  if (next_answer_ == trace_->answers.size()) {
+    return refuse;
   }
   const Answer answer = trace_->answers[next_answer_];
   next_answer_ += answer != Answer::kRetryForever;
@@ -271,11 +271,13 @@ void Machine::FoundRefusal(uint64_t start, const Status& status, Bit bit) {
   if (scheduler_.given_up()) {
     return;
   }
-  if (status.kind() == guestmem::ErrorKind::kNotMapped && status.info().fault_address &&
+  // In a section of the thread's own the handler is not asked: the error does not say what it would have been asked about.
+  const bool unasked = me().in_section && status.kind() == guestmem::ErrorKind::kInvalidArgument;
+  if ((unasked || status.kind() == guestmem::ErrorKind::kNotMapped) && status.info().fault_address &&
       MayFault(static_cast<uint8_t>(*status.info().fault_address / kPageBytes))) {
     return;
   }
-  if (status.kind() != guestmem::ErrorKind::kAccessDenied || !status.info().fault_address) {
+  if ((!unasked && status.kind() != guestmem::ErrorKind::kAccessDenied) || !status.info().fault_address) {
     Break("an access failed with something else than a refused page: " + status.ToString());
     return;
   }

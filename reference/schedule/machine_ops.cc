@@ -92,7 +92,7 @@ void Machine::Bulk(const Op& op) {
     status = memory.ReadAt(range.address, std::as_writable_bytes(std::span(buffer)));
     access.reads = true;
   } else {
-    status = op.kind == OpKind::kFill ? memory.FillAt(range.address, number, range.length)
+    status = op.kind == OpKind::kFill ? memory.FillAt(range.address, std::byte{number}, range.length)
                                       : memory.WriteAt(range.address, std::as_bytes(std::span(buffer)));
     access.writes = true;
   }

@@ -276,9 +276,14 @@ void Guest::Carry(const Op& op) {
       break;
     case OpKind::kRegister:
       if (events_[op[kOther]]) {
-        const auto value = op[kForm] % 2 == 0 ? std::optional(op[kValue]) : std::nullopt;
-        const auto heard = op[kForm] < 2 ? std::optional(static_cast<uint32_t>(op[kSize])) : std::nullopt;
-        Keep(guest_->RegisterDoorbell(op.gpa(), value, heard, *events_[op[kOther]]), bells_[slot]);
+        guestmem::DoorbellMatch match;
+        if (op[kForm] % 2 == 0) {
+          match.value = op[kValue];
+        }
+        if (op[kForm] < 2) {
+          match.length = static_cast<guestmem::DoorbellLength>(op[kSize]);
+        }
+        Keep(guest_->RegisterDoorbell(op.gpa(), match, *events_[op[kOther]]), bells_[slot]);
       }
       break;
     case OpKind::kDropBell:
@@ -367,7 +372,7 @@ void Guest::Access(const Op& op) {
   if (op.kind == OpKind::kRead) {
     Observe(memory_.ReadAt(op.gpa(), std::as_writable_bytes(std::span(outcome_.data))));
   } else if (op.kind == OpKind::kWrite && op[kForm] >= 2) {
-    Observe(memory_.FillAt(op.gpa(), static_cast<uint8_t>(op[kValue]), length));
+    Observe(memory_.FillAt(op.gpa(), static_cast<std::byte>(op[kValue]), length));
   } else if (op.kind == OpKind::kWrite) {
     std::vector<uint8_t> bytes(length);
     for (uint64_t i = 0; i < length; ++i) {

@@ -310,11 +310,11 @@ void Steps::Bell() {
   if (op().kind == OpKind::kDropBell) {
     Drop(bell_, "bell", slot);
   } else if (event_[op()[kOther]]) {
-    const std::string value = op()[kForm] % 2 == 0 ? Value(kValue) : "std::nullopt",
-                      length = op()[kForm] < 2 ? Value(kSize) : "std::nullopt";
+    const std::string value = op()[kForm] % 2 == 0 ? ".value = " + Value(kValue) : "",
+                      length = op()[kForm] < 2 ? ".length = DoorbellLength{" + Value(kSize) + "}" : "",
+                      match = value + (value.empty() || length.empty() ? "" : ", ") + length;
     bell_[slot] = Keep("std::unique_ptr<Doorbell>",
-                       "guest->RegisterDoorbell(" + Gpa() + ", " + value + ", " + length + ", *" + Other("event") + ")",
-                       Slot("bell"));
+                       "guest->RegisterDoorbell(" + Gpa() + ", {" + match + "}, *" + Other("event") + ")", Slot("bell"));
   }
 }
 
@@ -382,7 +382,7 @@ void Steps::Access() {
     out_.Line(
         {"EXPECT_TRUE(Same(", gtest::BytesExpression(names_, outcome_.data, op()[kAt]), ", ", My("buffer"), "));"});
   } else if (op().kind == OpKind::kWrite && op()[kForm] >= 2) {
-    Call("memory.FillAt" + gpa + Number(op()[kValue] & 0xff) + ", " + Value(kSize) + ")");
+    Call("memory.FillAt" + gpa + "std::byte{" + Number(op()[kValue] & 0xff) + "}, " + Value(kSize) + ")");
   } else if (op().kind == OpKind::kWrite) {
     out_.Line({"const Bytes ", My("data"), " = Words(", Value(kValue), ", ", Value(kSize), ");"});
     Call("memory.WriteAt" + gpa + "std::as_bytes(std::span(" + My("data") + ")))");

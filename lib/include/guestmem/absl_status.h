@@ -12,6 +12,7 @@
 #ifndef GUESTMEM_ABSL_STATUS_H_
 #define GUESTMEM_ABSL_STATUS_H_
 
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,13 +24,23 @@
 
 namespace guestmem {
 
-inline absl::Status ToAbsl(const Status& status) {
+// Without memory for the text, the code alone.
+inline absl::Status ToAbsl(const Status& status) noexcept {
   if (status.ok()) [[likely]] {
     return absl::OkStatus();
   }
-  const std::string text = status.ToString();
-  // By pointer and size: absl::string_view need not be std::string_view. The codes are Abseil's by number.
-  return absl::Status(static_cast<absl::StatusCode>(status.code()), {text.data(), text.size()});
+  const auto code = static_cast<absl::StatusCode>(status.code());  // Abseil's by number
+#if defined(__cpp_exceptions)
+  try {
+#endif
+    const std::string text = status.ToString();
+    // By pointer and size: absl::string_view need not be std::string_view.
+    return absl::Status(code, {text.data(), text.size()});
+#if defined(__cpp_exceptions)
+  } catch (const std::bad_alloc&) {
+    return absl::Status(code, {});
+  }
+#endif
 }
 
 template <typename T>

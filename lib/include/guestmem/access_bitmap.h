@@ -29,7 +29,7 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
+#include <string_view>
 
 #include "guestmem/backing.h"
 #include "guestmem/detail/page_locks.h"
@@ -50,7 +50,8 @@ class AccessBitmap {
  public:
   // Bits for `pages` pages, all set or all clear. `name` appears in errors.
   // Errors: kInvalidArgument (2^51 pages or more), kResourceExhausted.
-  static Result<std::shared_ptr<AccessBitmap>> Create(std::string name, uint64_t pages, bool allowed);
+  static Result<std::shared_ptr<AccessBitmap>> Create(std::string_view name, uint64_t pages, bool allowed);
+  static Result<std::shared_ptr<AccessBitmap>> Create(std::string_view, uint64_t, detail::NotBool auto) = delete;
 
   ~AccessBitmap();
   AccessBitmap(const AccessBitmap&) = delete;
@@ -84,7 +85,7 @@ class AccessBitmap {
  private:
   using Word = detail::SharedWord<uint64_t>;
 
-  AccessBitmap(std::string name, uint64_t pages, void* memory, uint64_t size);
+  AccessBitmap(std::string_view name, uint64_t pages, void* memory, uint64_t size);
   uint64_t words() const { return (pages() + 63) / 64; }
   Word* bitmap(int access) const { return bits_ + static_cast<uint64_t>(access) * words(); }
   void Change(PageRange pages, AccessMask access, bool set);

@@ -13,7 +13,12 @@
 // Addresses given to a backing are its own: 0 is the start of its mapping. Units: bytes.
 // Threads: every method may be called from any thread at any time. Handlers and fallbacks run outside read-side sections
 // and with no lock of the library's held: they may block, map pages, change bitmaps, revoke, and access the same
-// GuestMemory. They must not throw. Signal context: never called there.
+// GuestMemory. They may drop the last handle of the memory that they are called from, or the last lock: what the call needs lives
+// until it has returned, and the backing may be destroyed then, on that thread. They must not throw. Signal context: never called
+// there.
+//
+// Errors: a status of the backing's own (MakeStatus, AccessDenied and its kin, BackendError) keeps its kind on the way to the
+// caller; one that another GuestMemory or a shipped backing has made arrives as kBackend, with that as its cause.
 
 #ifndef GUESTMEM_BACKING_H_
 #define GUESTMEM_BACKING_H_
@@ -66,7 +71,8 @@ class PageFaultAction {
   static PageFaultAction Fallback() { return {Kind::kFallback, Status()}; }
 
   Kind kind() const { return kind_; }
-  const Status& status() const { return status_; }
+  const Status& status() const& { return status_; }
+  Status status() const&& { return status_; }
 
  private:
   PageFaultAction(Kind kind, Status status) : kind_(kind), status_(std::move(status)) {}
@@ -97,7 +103,7 @@ class GuestMemoryAccess {
   // `destination` and `source` may be shared with other threads.
   virtual Status ReadFallback(uint64_t address, std::span<std::byte> destination);
   virtual Status WriteFallback(uint64_t address, std::span<const std::byte> source);
-  virtual Status FillFallback(uint64_t address, uint8_t value, uint64_t length);
+  virtual Status FillFallback(uint64_t address, std::byte value, uint64_t length);
   // Compares `current` with memory, both of 1, 2, 4 or 8 bytes, naturally aligned; stores `desired` if equal, puts the value
   // seen into `current`, returns whether it stored. Must be atomic against the backing's other accesses.
   virtual Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
@@ -127,7 +133,7 @@ class GuestMemoryAccess {
 
   // The files behind the memory, with `gpa` an address of the backing's, for another process to map. Revocation does not reach
   // processes that mapped them. Default: none.
-  virtual std::vector<SharedFile> sharing() const;
+  virtual Result<std::vector<SharedFile>> sharing() const;
 };
 
 // A backing that is wholly reachable through its mapping: no fallbacks are needed. A type says so of itself with

@@ -1,7 +1,7 @@
 // Event: something happened, across threads and processes. An eventfd.
 //
 //   auto event = guestmem::Event::Create().value();
-//   (void)doorbells->RegisterDoorbell(gpa, std::nullopt, 4, event);
+//   auto bell = doorbells->RegisterDoorbell(gpa, {.length = guestmem::DoorbellLength::k4}, event);
 //   while (event.Wait().ok()) ServiceQueue();
 //
 // Signals merge into one until a waiter takes it. Each signal wakes one waiter.
@@ -47,8 +47,9 @@ class Event {
   // Takes the signal if there is one; says whether there was. Errors: as Wait.
   Result<bool> TryWait() const;
 
-  // For poll, KVM_IRQFD and the like; owned by this object.
-  int fd() const { return fd_; }
+  // For poll, KVM_IRQFD and the like; owned by this object, so not of a temporary.
+  int fd() const& { return fd_; }
+  int fd() const&& = delete;
 
  private:
   explicit Event(int fd) : fd_(fd) {}

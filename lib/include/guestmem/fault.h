@@ -53,6 +53,7 @@
 
 #include "guestmem/detail/host_side.h"
 #include "guestmem/detail/trap_inline.h"
+#include "guestmem/plain.h"
 #include "guestmem/status.h"
 
 namespace guestmem {
@@ -112,7 +113,7 @@ enum class GuestSide : uint8_t { kSource, kDestination };
                                                  size_t length) noexcept;
 
 // Stores `value` into `length` bytes of guest memory. After a fault as TryCopy.
-[[nodiscard]] std::optional<Fault> TryFill(void* guest, uint8_t value, size_t length) noexcept;
+[[nodiscard]] std::optional<Fault> TryFill(void* guest, std::byte value, size_t length) noexcept;
 
 namespace detail {
 
@@ -126,7 +127,7 @@ inline constexpr bool kIsPlain =
 // had one: it moves bytes that the bits allowed then. Tells sanitizers which bytes of a host buffer were written.
 [[gnu::cold]] Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t length, TrapResult result,
                                HostSide::Sharing sharing) noexcept;
-[[gnu::cold]] Fault FinishFill(void* guest, uint8_t value, size_t length, TrapResult result) noexcept;
+[[gnu::cold]] Fault FinishFill(void* guest, std::byte value, size_t length, TrapResult result) noexcept;
 
 template <typename T>
 GUESTMEM_TRAP_INLINE uint64_t ToWord(const T& value) noexcept {
@@ -141,10 +142,11 @@ GUESTMEM_TRAP_INLINE void FromWord(uint64_t word, T& value) noexcept {
 
 }  // namespace detail
 
-// Reads a T of 1, 2, 4 or 8 bytes; single-copy atomic where naturally aligned. After a fault `value` is unchanged.
+// Reads a T (guestmem/plain.h) of 1, 2, 4 or 8 bytes; single-copy atomic where naturally aligned. After a fault `value` is unchanged.
 template <typename T>
 [[nodiscard]] GUESTMEM_TRAP_INLINE std::optional<Fault> TryRead(const void* guest, T& value) noexcept {
-  static_assert(detail::kIsPlain<T>, "TryRead takes trivially copyable types of 1, 2, 4 or 8 bytes");
+  GUESTMEM_REQUIRE_PLAIN(T);
+  static_assert(detail::kIsPlain<T>, "TryRead takes types of 1, 2, 4 or 8 bytes");
   uint64_t word;
   detail::TrapResult result;
   if (!detail::TrapLoad<sizeof(T)>(guest, word, result)) [[unlikely]] {
@@ -157,7 +159,8 @@ template <typename T>
 // Writes a T of 1, 2, 4 or 8 bytes; single-copy atomic where naturally aligned. After a fault nothing was stored.
 template <typename T>
 [[nodiscard]] GUESTMEM_TRAP_INLINE std::optional<Fault> TryWrite(void* guest, const T& value) noexcept {
-  static_assert(detail::kIsPlain<T>, "TryWrite takes trivially copyable types of 1, 2, 4 or 8 bytes");
+  GUESTMEM_REQUIRE_PLAIN(T);
+  static_assert(detail::kIsPlain<T>, "TryWrite takes types of 1, 2, 4 or 8 bytes");
   detail::TrapResult result;
   if (!detail::TrapStore<sizeof(T)>(guest, detail::ToWord(value), result)) [[unlikely]] {
     return detail::MakeFault(guest, sizeof(T), result);
@@ -170,7 +173,8 @@ template <typename T>
 template <typename T>
 [[nodiscard]] GUESTMEM_TRAP_INLINE std::optional<Fault> TryCompareExchange(void* guest, T& current, const T& desired,
                                                                            bool& swapped) noexcept {
-  static_assert(detail::kIsPlain<T>, "TryCompareExchange takes trivially copyable types of 1, 2, 4 or 8 bytes");
+  GUESTMEM_REQUIRE_PLAIN(T);
+  static_assert(detail::kIsPlain<T>, "TryCompareExchange takes types of 1, 2, 4 or 8 bytes");
   const uint64_t wanted = detail::ToWord(current);
   uint64_t seen;
   detail::TrapResult result;

@@ -24,11 +24,13 @@
 // A host buffer may overlap the guest range; a bulk access then behaves as memmove, backing by backing, and on failure the
 // bytes of both ranges are unspecified and `transferred` is 0.
 //
+// Inside an Rcu::Section of the caller's own no handler and no fallback runs: an access that needs one is kInvalidArgument.
+//
 // When not: memory that must be touched from a signal handler (use guestmem/fault.h); memory that must stay where it is
 // for a while (lock it).
 //
 // Threads: any handle may be used from any thread, and copied. Copying is cheap (shared ownership). Signal context: no.
-// Units: addresses, offsets and lengths are bytes; GPNs are pages of 4096 bytes.
+// Units: addresses, offsets and lengths are bytes, an address always before its length; GPNs are pages of 4096 bytes.
 
 #ifndef GUESTMEM_GUEST_MEMORY_H_
 #define GUESTMEM_GUEST_MEMORY_H_
@@ -41,7 +43,7 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -55,6 +57,7 @@
 #include "guestmem/fault.h"
 #include "guestmem/lock.h"
 #include "guestmem/paged_range.h"
+#include "guestmem/plain.h"
 #include "guestmem/sharing.h"
 #include "guestmem/status.h"
 #include "guestmem/types.h"
@@ -62,6 +65,9 @@
 namespace guestmem {
 
 class AlignedHeapMemory;
+namespace detail {
+class Handle;
+}
 
 struct CreateOptions {
   // False: the program owns its SIGSEGV and SIGBUS handlers and calls TryHandleFault from them.
@@ -93,15 +99,16 @@ class GuestMemory {
   ~GuestMemory() = default;
 
   // Memory over one backing. `name` appears in errors. Errors: kInvalidArgument if the backing breaks a promise (null;
-  // max_address of 2^63 or more; a mapping that is not page-aligned; bit_offset over 7); what InstallFaultHandler says.
-  static Result<GuestMemory> Create(std::string name, std::shared_ptr<GuestMemoryAccess> backing,
+  // max_address of 2^63 or more; a mapping that is not page-aligned; bit_offset over 7); kResourceExhausted; what
+  // InstallFaultHandler says.
+  static Result<GuestMemory> Create(std::string_view name, std::shared_ptr<GuestMemoryAccess> backing,
                                     CreateOptions options = {});
 
   // Memory over several backings: backing i starts at i * region_size. Null entries are empty slots; the count is rounded up
   // to a power of two; no entries make one empty slot. Errors (kInvalidArgument): region_size is not a power of two, or is
   // smaller than a page; more regions than fit below 2^63; a backing larger than region_size; and those of Create.
-  static Result<GuestMemory> CreateMultiRegion(std::string name, uint64_t region_size,
-                                               std::vector<std::shared_ptr<GuestMemoryAccess>> backings,
+  static Result<GuestMemory> CreateMultiRegion(std::string_view name, uint64_t region_size,
+                                               const std::vector<std::shared_ptr<GuestMemoryAccess>>& backings,
                                                CreateOptions options = {});
 
   // Zeroed memory from the heap, named "heap"; `size` is rounded up to pages. Errors: as AlignedHeapMemory::Create.
@@ -117,7 +124,7 @@ class GuestMemory {
   Status ReadToAtomic(uint64_t gpa, std::span<std::atomic<uint8_t>> destination) const;
   Status WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<uint8_t>> source) const;
   // Stores `value` into `length` bytes.
-  Status FillAt(uint64_t gpa, uint8_t value, uint64_t length) const;
+  Status FillAt(uint64_t gpa, std::byte value, uint64_t length) const;
 
   // Bulk accesses over pages that the guest lists. Each page's part is an access by itself, in order, as if made by ReadAt and
   // so on (neighbouring pages do not merge); empty ranges succeed. Errors: kInvalidArgument if the buffer's length is not
@@ -125,20 +132,21 @@ class GuestMemory {
   // ErrorInfo::range is not set; the fault address is the GPA; `transferred` counts over all pages.
   Status ReadRange(const PagedRange& range, std::span<std::byte> destination) const;
   Status WriteRange(const PagedRange& range, std::span<const std::byte> source) const;
-  Status FillRange(const PagedRange& range, uint8_t value) const;
-  Status ZeroRange(const PagedRange& range) const { return FillRange(range, 0); }
+  Status FillRange(const PagedRange& range, std::byte value) const;
+  Status ZeroRange(const PagedRange& range) const { return FillRange(range, std::byte{}); }
   // As ReadToAtomic and WriteFromAtomic.
   Status ReadRangeToAtomic(const PagedRange& range, std::span<std::atomic<uint8_t>> destination) const;
   Status WriteRangeFromAtomic(const PagedRange& range, std::span<const std::atomic<uint8_t>> source) const;
   // The same over a list of them; `transferred` counts over all members.
   Status ReadRange(const PagedRanges& ranges, std::span<std::byte> destination) const;
   Status WriteRange(const PagedRanges& ranges, std::span<const std::byte> source) const;
-  Status FillRange(const PagedRanges& ranges, uint8_t value) const;
-  Status ZeroRange(const PagedRanges& ranges) const { return FillRange(ranges, 0); }
+  Status FillRange(const PagedRanges& ranges, std::byte value) const;
+  Status ZeroRange(const PagedRanges& ranges) const { return FillRange(ranges, std::byte{}); }
   Status ReadRangeToAtomic(const PagedRanges& ranges, std::span<std::atomic<uint8_t>> destination) const;
   Status WriteRangeFromAtomic(const PagedRanges& ranges, std::span<const std::atomic<uint8_t>> source) const;
 
-  // Reads or writes one object. Of 1, 2, 4 or 8 bytes: a plain access, inside one backing; other sizes are bulk accesses.
+  // Reads or writes one object. Of 1, 2, 4 or 8 bytes: a plain access, inside one backing; other sizes are bulk accesses. Every bit
+  // pattern must be a T and no byte of T padding (guestmem/plain.h; else it does not compile).
   template <typename T>
   Result<T> ReadPlain(uint64_t gpa) const;
   template <typename T>
@@ -182,23 +190,27 @@ class GuestMemory {
   // `allow_preemptive_locking` tells it that the caller owns the range. Errors: kOutOfRange; kBackend, what the backing says,
   // or its view is of another size.
   Result<GuestMemory> Subrange(uint64_t offset, uint64_t length, bool allow_preemptive_locking = false) const;
+  Result<GuestMemory> Subrange(uint64_t, uint64_t, detail::NotBool auto) const = delete;
   // A view whose pages can be locked; preemptive locking is allowed. Errors: also kNotLockable.
   Result<GuestMemory> LockableSubrange(uint64_t offset, uint64_t length) const;
 
   // The host memory behind all of it: only for one region that is mapped and has no bitmap. What is behind it may fault.
-  std::optional<HostMapping> FullMapping() const;
+  // Not of a temporary, which may be what keeps it.
+  std::optional<HostMapping> FullMapping() const&;
+  std::optional<HostMapping> FullMapping() const&& = delete;
 
   // IO virtual address of `gpa`, for DMA without an IOMMU; nullopt if the backing has none or gpa is out of range.
   std::optional<uint64_t> Iova(uint64_t gpa) const;
 
   // The files behind this memory, in its own coordinates; for another process to map. Revocation does not reach processes
-  // that have mapped them. Empty: there are none.
-  std::vector<SharedFile> sharing() const;
+  // that have mapped them. Empty: there are none. Errors: kResourceExhausted; what a backing says, as it says it.
+  Result<std::vector<SharedFile>> sharing() const;
 
   // The bytes of a memory made by Allocate, for its owner (not a view); nullopt for any other. Valid while the memory lives.
-  std::optional<std::span<std::atomic<uint8_t>>> InnerBuffer() const;
+  std::optional<std::span<std::atomic<uint8_t>>> InnerBuffer() const&;
+  std::optional<std::span<std::atomic<uint8_t>>> InnerBuffer() const&& = delete;
   // The same as plain bytes: only while there is no other handle, view or lock, and until one is made.
-  std::optional<std::span<std::byte>> InnerBufferMutable();
+  std::optional<std::span<std::byte>> InnerBufferMutable() &;
   // Takes the heap memory back out, leaving this handle empty: only while there is no other handle, view or lock. Null, and
   // nothing changed, where it cannot be had.
   std::shared_ptr<AlignedHeapMemory> TakeInnerBuffer() &&;
@@ -301,7 +313,7 @@ class GuestMemory {
   // repeated. They return what a Status takes over: a pointer comes back in a register.
   detail::ErrorRep* ReadSlow(uint64_t gpa, std::span<std::byte> destination, const Fault* met) const;
   detail::ErrorRep* WriteSlow(uint64_t gpa, std::span<const std::byte> source, const Fault* met) const;
-  detail::ErrorRep* FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const Fault* met) const;
+  detail::ErrorRep* FillSlow(uint64_t gpa, std::byte value, uint64_t length, const Fault* met) const;
 
   // The whole access again on the cold path. `met`, unless zeroes, is the fault that the fast path met.
   [[gnu::cold]] detail::ErrorRep* ReadPlainSlow(uint64_t gpa, void* value, size_t size, detail::TrapResult met) const;
@@ -318,17 +330,17 @@ class GuestMemory {
   // One access, or (in a paged range) the part of one in a listed page, after `done` bytes. `range` is what errors name.
   template <typename Transfer>
   Status RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range, uint64_t done,
-                 const Fault* met) const;
+                 const Fault* met, detail::Handle& handle) const;
   template <typename Transfer>
   Status RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, const Fault* met = nullptr) const;
   template <typename Transfer>
-  Status RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done) const;
+  static Status RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done, detail::Handle& handle);
   template <typename Transfer>
-  Status RunRange(const PagedRanges& ranges, Transfer& transfer, uint64_t& done) const;
+  static Status RunRange(const PagedRanges& ranges, Transfer& transfer, uint64_t& done, detail::Handle& handle);
   template <typename Transfer, typename Range, typename Buffer>
   Status RunBuffer(const Range& range, Buffer buffer) const;
   template <typename Transfer>
-  Status RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range) const;
+  Status RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range, detail::Handle& handle) const;
 
   std::shared_ptr<const detail::Memory> memory_;
   // Copies of what memory_ holds, one load closer.
@@ -367,17 +379,17 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::WriteAt(uint64_t gpa, std::span<const s
       [&](const Fault* met) { return WriteSlow(gpa, source, met); });
 }
 
-GUESTMEM_TRAP_INLINE Status GuestMemory::FillAt(uint64_t gpa, uint8_t value, uint64_t length) const {
+GUESTMEM_TRAP_INLINE Status GuestMemory::FillAt(uint64_t gpa, std::byte value, uint64_t length) const {
   return RunFastBulk(
       AccessType::kWrite, gpa, length,
-      [&](std::byte* guest) { return detail::g_trap_kernels.fill_guest(guest, value, length); },
+      [&](std::byte* guest) { return detail::g_trap_kernels.fill_guest(guest, std::to_integer<int>(value), length); },
       [&](std::byte* guest, detail::TrapResult result) { return detail::FinishFill(guest, value, length, result); },
       [&](const Fault* met) { return FillSlow(gpa, value, length, met); });
 }
 
 template <typename T>
 GUESTMEM_TRAP_INLINE Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
-  static_assert(std::is_trivially_copyable_v<T>, "guest bytes may become any T: it must be trivially copyable");
+  GUESTMEM_REQUIRE_PLAIN(T);
   std::array<std::byte, sizeof(T)> value;  // T need not have a default
   if constexpr (!detail::kIsPlain<T>) {
     Status status = ReadAt(gpa, value);
@@ -397,7 +409,7 @@ GUESTMEM_TRAP_INLINE Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
 
 template <typename T>
 GUESTMEM_TRAP_INLINE Status GuestMemory::WritePlain(uint64_t gpa, const std::type_identity_t<T>& value) const {
-  static_assert(std::is_trivially_copyable_v<T>, "the guest gets T's bytes: it must be trivially copyable");
+  GUESTMEM_REQUIRE_PLAIN(T);
   if constexpr (!detail::kIsPlain<T>) {
     return WriteAt(gpa, std::as_bytes(std::span<const T, 1>(&value, 1)));
   } else {
@@ -414,7 +426,8 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::WritePlain(uint64_t gpa, const std::typ
 template <typename T>
 GUESTMEM_TRAP_INLINE Result<CompareExchangeResult<T>> GuestMemory::CompareExchange(uint64_t gpa, const std::type_identity_t<T>& current,
                                                               const std::type_identity_t<T>& desired) const {
-  static_assert(detail::kIsPlain<T>, "CompareExchange takes trivially copyable types of 1, 2, 4 or 8 bytes");
+  GUESTMEM_REQUIRE_PLAIN(T);
+  static_assert(detail::kIsPlain<T>, "CompareExchange takes types of 1, 2, 4 or 8 bytes");
   CompareExchangeResult<T> result{false, current};
   const uint64_t wanted = detail::ToWord(current);
   uint64_t seen;

@@ -6,7 +6,7 @@
 //   auto memory = guestmem::GuestMemory::Create("vm", guest).value();
 //   auto rom = guest->NewRom(image, "bios").value();
 //   auto low = rom->MapRom(0xe0000, 0, 0x20000).value();
-//   auto bell = guest->RegisterDoorbell(0xfee0'0000, std::nullopt, 4, event).value();
+//   auto bell = guest->RegisterDoorbell(0xfee0'0000, {.length = guestmem::DoorbellLength::k4}, event).value();
 //
 // RAM, regions and ROMs may not overlap each other (kInvalidArgument, naming the lowest that is there). A doorbell may lie
 // anywhere, in RAM too. A page with a doorbell has its write bit off: a write that touches one takes the slow path and goes
@@ -35,10 +35,11 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
+#include <string_view>
 
 #include "guestmem/access_bitmap.h"
 #include "guestmem/backing.h"
+#include "guestmem/detail/debug_name.h"
 #include "guestmem/detail/schedule_sync.h"
 #include "guestmem/doorbell.h"
 #include "guestmem/memory_mapper.h"
@@ -55,18 +56,17 @@ class InProcessGuest final : public GuestMemoryAccess,
  public:
   // An empty guest with addresses [0, size), rounded up to pages. `name` appears in errors.
   // Errors: kInvalidArgument (0, or 2^47 and more), kResourceExhausted.
-  static Result<std::shared_ptr<InProcessGuest>> Create(std::string name, uint64_t size);
+  static Result<std::shared_ptr<InProcessGuest>> Create(std::string_view name, uint64_t size);
 
   // Zeroed memory at [gpa, gpa + length), for the guest's life. Errors: kInvalidArgument (unaligned; not in the guest;
   // something else is there), kResourceExhausted. After a failure nothing has changed.
   Status AddRam(uint64_t gpa, uint64_t length);
 
   // Keeps a copy of `image`, nowhere in the guest yet. Errors: kInvalidArgument (empty), kResourceExhausted.
-  Result<std::shared_ptr<RomMapper>> NewRom(std::span<const std::byte> image, std::string name);
+  Result<std::shared_ptr<RomMapper>> NewRom(std::span<const std::byte> image, std::string_view name);
 
-  Result<NewMemoryRegion> NewRegion(uint64_t length, std::string name) override;
-  Result<std::unique_ptr<Doorbell>> RegisterDoorbell(uint64_t gpa, std::optional<uint64_t> value,
-                                                     std::optional<uint32_t> length, const Event& event) override;
+  Result<NewMemoryRegion> NewRegion(uint64_t length, std::string_view name) override;
+  Result<std::unique_ptr<Doorbell>> RegisterDoorbell(uint64_t gpa, const DoorbellMatch& match, const Event& event) override;
 
   // GuestMemoryAccess
   std::byte* mapping() const override { return ram_->mapping(); }
@@ -74,7 +74,7 @@ class InProcessGuest final : public GuestMemoryAccess,
   std::optional<BitmapInfo> access_bitmap() const override;
   PageFaultAction PageFault(const PageFaultInfo& fault) override;
   Status WriteFallback(uint64_t address, std::span<const std::byte> source) override;
-  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override;
+  Status FillFallback(uint64_t address, std::byte value, uint64_t length) override;
   Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
                                        std::span<const std::byte> desired) override;
   Status LockGpns(AccessType access, std::span<const uint64_t> gpns) override;
@@ -88,17 +88,17 @@ class InProcessGuest final : public GuestMemoryAccess,
   class RegisteredDoorbell;
   struct Claimed {
     uint64_t length;
-    std::string name;
+    detail::DebugName name;
   };
   using Bells = std::multimap<uint64_t, const RegisteredDoorbell*>;  // by address
 
-  InProcessGuest(std::string name, std::shared_ptr<SparseMapping> ram, std::shared_ptr<AccessBitmap> bits);
+  InProcessGuest(detail::DebugName name, std::shared_ptr<SparseMapping> ram, std::shared_ptr<AccessBitmap> bits);
 
-  Status Error(const std::string& name, ErrorKind kind, uint64_t start, uint64_t length, std::string message) const;
+  static Status Error(const detail::DebugName& name, ErrorKind kind, uint64_t start, uint64_t length, std::string_view message);
   // A failure of ram_, in the words of whoever asked.
-  Status Relabel(const Status& status, const std::string& name, uint64_t start, uint64_t length) const;
+  static Status Relabel(const Status& status, const detail::DebugName& name, uint64_t start, uint64_t length);
   // Takes [gpa, gpa + length) for `name`, if it is page-aligned, in the guest and free. Needs layout_.
-  Status Claim(uint64_t gpa, uint64_t length, const std::string& name);
+  Status Claim(uint64_t gpa, uint64_t length, const detail::DebugName& name);
   // kLocked if a page of the range is locked. Needs layout_, so that none is locked before the caller has acted.
   Status CheckUnlocked(uint64_t gpa, uint64_t length) const;
   // Takes the claim [gpa, gpa + length) out of the guest, if nothing there is locked. Needs layout_.
@@ -106,7 +106,7 @@ class InProcessGuest final : public GuestMemoryAccess,
   bool HasBell(uint64_t page) const;  // needs bells_lock_
   bool Ring(uint64_t address, uint64_t length, uint64_t value) const;
 
-  const std::string name_;
+  const detail::DebugName name_;
   const std::shared_ptr<SparseMapping> ram_;
   const std::shared_ptr<AccessBitmap> bits_;  // the write bits are off where a bell is; and the locks
 

@@ -89,8 +89,8 @@ class GuestSpan {
   // Copies source.size() bytes to `offset`. Errors: as CopyTo; kInvalidArgument too if not writable(), whatever the length.
   Status CopyFrom(std::span<const std::byte> source, uint64_t offset = 0) const;
   // Stores `value` into `length` bytes. Errors: as CopyFrom.
-  Status Fill(uint8_t value, uint64_t offset, uint64_t length) const;
-  Status Fill(uint8_t value) const { return Fill(value, 0, size_); }
+  Status Fill(std::byte value, uint64_t offset, uint64_t length) const;
+  Status Fill(std::byte value) const { return Fill(value, 0, size_); }
 
   // One byte, as an atomic that can only be loaded; no recovery (above). Precondition: i < size() (not checked: this is for
   // inner loops).
@@ -160,9 +160,12 @@ class Lock {
   ~Lock();
 
   // In order. Valid while this object lives, also after it was moved from: the new owner has them.
-  GuestSpans spans() const { return GuestSpans(state_); }
+  // Not of a temporary: it is unlocked before they could be used.
+  GuestSpans spans() const& { return GuestSpans(state_); }
+  GuestSpans spans() const&& = delete;
   // The same for preadv(2), pwritev(2) and their kin (which take at most IOV_MAX at once). None without kernel access.
-  std::span<const iovec> iovecs() const;
+  std::span<const iovec> iovecs() const&;
+  std::span<const iovec> iovecs() const&& = delete;
 
  private:
   friend class guestmem::GuestMemory;

@@ -15,7 +15,7 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
+#include <string_view>
 
 #include "guestmem/status.h"
 
@@ -30,6 +30,7 @@ class MappableGuestMemory {
   // Errors: kInvalidArgument (unaligned; not in the guest's memory; something else is there; it is mapped already: unmap it
   // first), kResourceExhausted. After a failure nothing has changed.
   virtual Status MapToGuest(uint64_t gpa, bool writable) = 0;
+  Status MapToGuest(uint64_t, detail::NotBool auto) = delete;
 
   // Takes the region out of the guest; nothing if it is not there. When it returns no access reaches the region's bytes
   // any more. Errors: kLocked (a page is, by GuestMemory::LockGpns), kResourceExhausted; then it is still there.
@@ -46,6 +47,8 @@ class MappedMemoryRegion {
   // nothing. Errors: kInvalidArgument (unaligned; beyond the region; a file that does not allow it, or whose offsets end
   // at 2^63), kLocked (a page of the range is), kResourceExhausted. After a failure nothing has changed.
   virtual Status Map(uint64_t offset, int fd, uint64_t file_offset, uint64_t length, bool writable) = 0;
+  Status Map(uint64_t, detail::WiderThanInt auto, uint64_t, uint64_t, bool) = delete;
+  Status Map(uint64_t, int, uint64_t, uint64_t, detail::NotBool auto) = delete;
 
   // Takes away what is mapped in the range, which may be nothing. Errors: as Map.
   virtual Status Unmap(uint64_t offset, uint64_t length) = 0;
@@ -60,8 +63,9 @@ class MemoryMapper {
  public:
   virtual ~MemoryMapper();
 
-  // An empty region, nowhere in the guest. `name` appears in errors. Errors: kInvalidArgument (0, or not a page multiple).
-  virtual Result<NewMemoryRegion> NewRegion(uint64_t length, std::string name) = 0;
+  // An empty region, nowhere in the guest. `name` appears in errors. Errors: kInvalidArgument (0, or not a page multiple),
+  // kResourceExhausted.
+  virtual Result<NewMemoryRegion> NewRegion(uint64_t length, std::string_view name) = 0;
 };
 
 }  // namespace guestmem

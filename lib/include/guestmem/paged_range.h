@@ -58,6 +58,8 @@ class PagedRange {
   // `length` bytes from byte `offset` on of the pages `gpns`; `offset` may lie beyond the first page, which is then not
   // part of the range. Nullopt if the list is too short (offset + length may exceed 2^64).
   static std::optional<PagedRange> Create(uint64_t offset, uint64_t length, std::span<const uint64_t> gpns) noexcept;
+  template <detail::OwningTemporary Gpns>
+  static std::optional<PagedRange> Create(uint64_t, uint64_t, Gpns&&) = delete;
 
   uint64_t length() const noexcept { return length_; }
   bool empty() const noexcept { return length_ == 0; }
@@ -95,8 +97,10 @@ class PagedRange::Iterator {
 
   Iterator() noexcept = default;
   explicit Iterator(const PagedRange& rest) noexcept : rest_(rest) { Advance(); }
-  const ContiguousRange& operator*() const noexcept { return current_; }
-  const ContiguousRange* operator->() const noexcept { return &current_; }
+  // By value: what it points to would be inside of the iterator.
+  ContiguousRange operator*() const noexcept { return current_; }
+  const ContiguousRange* operator->() const& noexcept { return &current_; }
+  const ContiguousRange* operator->() const&& = delete;
   Iterator& operator++() noexcept {
     Advance();
     return *this;
@@ -134,6 +138,8 @@ class PagedRanges {
 
   // All of `members`. Nullopt if their lengths add up to 2^64 or more.
   static std::optional<PagedRanges> Create(std::span<const PagedRange> members) noexcept;
+  template <detail::OwningTemporary Members>
+  static std::optional<PagedRanges> Create(Members&&) = delete;
 
   uint64_t length() const noexcept { return length_; }
   bool empty() const noexcept { return length_ == 0; }
@@ -164,8 +170,9 @@ class PagedRanges::Iterator {
 
   Iterator() noexcept = default;
   explicit Iterator(const PagedRanges& rest) noexcept : rest_(rest) { Advance(); }
-  const PagedRange& operator*() const noexcept { return current_; }
-  const PagedRange* operator->() const noexcept { return &current_; }
+  PagedRange operator*() const noexcept { return current_; }
+  const PagedRange* operator->() const& noexcept { return &current_; }
+  const PagedRange* operator->() const&& = delete;
   Iterator& operator++() noexcept {
     Advance();
     return *this;

@@ -13,7 +13,9 @@
 // network file systems): a thread that resolves such faults must never call Synchronize or Revoke.
 //
 // When not: inside a section (a host bug, fatal with a message, never a silent deadlock). A backing's PageFault and
-// fallbacks run outside sections, so they may call it.
+// fallbacks run outside sections, so they may call it. For the same reason an access inside a section of the caller's own fails with
+// kInvalidArgument where one of them would have to be asked, and a lock always; what may destroy a backing or unlock pages does not
+// belong in one.
 //
 // Threads: any; registered on first use and released at exit by the library. Where there is no memory for that, or no
 // thread-specific key, threads share a few places instead: their sections are slower and may wait for each other's, but none

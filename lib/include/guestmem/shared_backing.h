@@ -40,7 +40,8 @@ class SharedBacking : public GuestMemoryAccess {
   // Precondition: not null.
   explicit SharedBacking(std::shared_ptr<T> inner) : inner_(std::move(inner)) {}
 
-  const std::shared_ptr<T>& inner() const { return inner_; }
+  const std::shared_ptr<T>& inner() const& { return inner_; }
+  std::shared_ptr<T> inner() const&& { return inner_; }
 
   std::byte* mapping() const override { return base().mapping(); }
   uint64_t max_address() const override { return base().max_address(); }
@@ -52,7 +53,7 @@ class SharedBacking : public GuestMemoryAccess {
   Status WriteFallback(uint64_t address, std::span<const std::byte> source) override {
     return base().WriteFallback(address, source);
   }
-  Status FillFallback(uint64_t address, uint8_t value, uint64_t length) override {
+  Status FillFallback(uint64_t address, std::byte value, uint64_t length) override {
     return base().FillFallback(address, value, length);
   }
   Result<bool> CompareExchangeFallback(uint64_t address, std::span<std::byte> current,
@@ -67,7 +68,7 @@ class SharedBacking : public GuestMemoryAccess {
     return base().Subrange(offset, length, allow_preemptive_locking);
   }
   std::optional<uint64_t> base_iova() const override { return base().base_iova(); }
-  std::vector<SharedFile> sharing() const override { return base().sharing(); }
+  Result<std::vector<SharedFile>> sharing() const override { return base().sharing(); }
 
  private:
   // Through the interface: a T may have made its overrides private.

@@ -53,8 +53,8 @@ class SharedMemory final : public GuestMemoryAccess {
   int fd() const { return fd_; }
   uint64_t size() const { return size_; }
 
-  // The one file behind all of it.
-  std::vector<SharedFile> sharing() const override;
+  // The one file behind all of it. Errors: kResourceExhausted.
+  Result<std::vector<SharedFile>> sharing() const override;
 
   std::byte* mapping() const override { return base_; }
   uint64_t max_address() const override { return size_; }

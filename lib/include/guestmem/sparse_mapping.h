@@ -86,6 +86,8 @@ class SparseMapping final : public GuestMemoryAccess {
   // not allow it, or is of nothing that can be mapped).
   Status MapFile(uint64_t offset, uint64_t length, int fd, uint64_t file_offset, bool writable,
                  FileMapping mapping = FileMapping::kShared);
+  Status MapFile(uint64_t, uint64_t, detail::WiderThanInt auto, uint64_t, bool) = delete;
+  Status MapFile(uint64_t, uint64_t, int, uint64_t, detail::NotBool auto) = delete;
   // Changes what may be done; keeps the bytes. A page never populated becomes zeroed memory, as Commit::kOvercommit. Errors: also
   // kInvalidArgument (to write a file opened for reading only).
   Status Protect(uint64_t offset, uint64_t length, Protection protection);
@@ -99,6 +101,7 @@ class SparseMapping final : public GuestMemoryAccess {
   // Takes memory from NUMA node `node` from now on, and moves what is populated there where that is possible.
   // Errors: also kInvalidArgument (no such node, or a kernel without NUMA support; the text tells them apart).
   Status BindToNode(uint64_t offset, uint64_t length, unsigned node);
+  Status BindToNode(uint64_t, uint64_t, detail::WiderThanInt auto) = delete;
 
   // Waits until none of the pages is locked, for unplug. They may be locked again before the caller acts: the call that takes
   // them away then says so. A deadline that has passed asks without waiting. Errors: kLocked at the deadline.

@@ -9,6 +9,9 @@
 //     residual = length - s.info().transferred;
 //   }
 //
+// Where there is no memory to describe an error with, it keeps its kind and code and says no more: no operation, range, address
+// or count, and the kind's own text.
+//
 // When not: do not keep a Status as a record of a whole memory; it shares ownership of the memory's name only.
 // Threads: a Status may be copied, read and dropped from any thread; one object is not to be assigned while another
 // thread uses it. Signal context: no.
@@ -106,19 +109,21 @@ class [[nodiscard]] Status {
 
   bool ok() const noexcept { return rep_ == nullptr; }
 
-  // The facts of an error. Precondition: !ok() (checked: a host bug, fatal).
-  const ErrorInfo& info() const;
+  // The facts of an error; of a temporary, a copy. Precondition: !ok() (checked: a host bug, fatal).
+  const ErrorInfo& info() const&;
+  ErrorInfo info() const&&;
   ErrorKind kind() const;
 
   // The kind's code (SPEC's table; a callback's own for kBackend); kOk when OK.
   StatusCode code() const noexcept;
 
-  // "OK", or the whole message; allocates.
-  std::string ToString() const;
+  // "OK", or the whole message; allocates. "(out of memory)" where there is none for it.
+  std::string ToString() const noexcept;
 
   // Takes over one reference; for the library's own use.
   explicit Status(detail::ErrorRep* rep) noexcept : rep_(rep) {}
-  const detail::ErrorRep* rep() const noexcept { return rep_; }
+  const detail::ErrorRep* rep() const& noexcept { return rep_; }
+  const detail::ErrorRep* rep() const&& = delete;
   // Gives its reference away, leaving OK; the counterpart.
   detail::ErrorRep* Release() && noexcept { return std::exchange(rep_, nullptr); }
 
@@ -134,26 +139,36 @@ class [[nodiscard]] Status {
 struct ErrorInfo {
   ErrorKind kind = ErrorKind::kBackend;
   Operation operation = Operation::kNone;
-  std::optional<AddressRange> range;          // what was asked for, where the operation has one range
+  std::optional<AddressRange> range = {};     // what was asked for, where the operation has one range
   std::optional<uint64_t> fault_address = {};  // where the failing check stopped
   std::optional<uint64_t> gpn = {};            // kInvalidGpn, kLocked
   uint64_t transferred = 0;                    // bytes moved before the failure, from the start of the range
   Status cause = {};                           // the callback's own status; OK where there was none
 };
 
-// For callbacks (PageFault, fallbacks): what the defaults return. They keep their kind on the way to the caller.
-Status AccessDenied();
-Status NotMapped();
-Status NoFallback();
+// For implementations of the interfaces: any kind that their headers name, with the facts that `info` has and a text, or the kind's
+// own where `message` is empty. For kBackend the code is kUnknown: BackendError has more to say.
+//
+//   return guestmem::MakeStatus({.kind = guestmem::ErrorKind::kLocked, .gpn = page});
+//   return guestmem::MakeStatus({.kind = guestmem::ErrorKind::kInvalidArgument}, "the region is mapped already");
+//
+// From a backing's callback it keeps its kind on the way to the caller, and text, address, page and count count as BackendError's
+// do: in the backing's coordinates, and ignored if they lie outside of what was handed over. The operation must be kNone there.
+[[gnu::cold]] Status MakeStatus(ErrorInfo info, std::string_view message = {}) noexcept;
+
+// The same without a word more; what the defaults of callbacks return.
+Status AccessDenied() noexcept;
+Status NotMapped() noexcept;
+Status NoFallback() noexcept;
 
 // For callbacks: a status of the backing's own. The caller gets kBackend with this code and text.
 // `address` (in the backing's coordinates) is where it failed and `transferred` how many bytes of the range handed over
 // had been moved; both are ignored if they lie outside that range. `code` must not be kOk (kUnknown is used then).
-Status BackendError(StatusCode code, std::string_view message, std::optional<uint64_t> address = std::nullopt,
-                    uint64_t transferred = 0);
+[[gnu::cold]] Status BackendError(StatusCode code, std::string_view message, std::optional<uint64_t> address = std::nullopt,
+                                  uint64_t transferred = 0) noexcept;
 
-const char* Name(ErrorKind kind);
-const char* Name(Operation operation);
+const char* Name(ErrorKind kind) noexcept;
+const char* Name(Operation operation) noexcept;
 
 namespace detail {
 [[noreturn]] void FatalResultAccess(const Status& status);
@@ -165,7 +180,7 @@ class [[nodiscard]] Result {
  public:
   // Both conversions are implicit, so that a function can `return value;` or `return status;`.
   Result(T value) noexcept(std::is_nothrow_move_constructible_v<T>) : value_(std::move(value)) {}
-  // Precondition: !status.ok() (an OK status becomes kInvalidArgument: a Result without value must say why).
+  // Precondition: !status.ok() (an OK status becomes kBackend, code kInvalidArgument: a Result without value must say why).
   Result(Status status) noexcept;
 
   Result(Result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : status_(std::move(other.status_)) {
@@ -194,19 +209,24 @@ class [[nodiscard]] Result {
   }
 
   bool ok() const noexcept { return status_.ok(); }
-  const Status& status() const noexcept { return status_; }
+
+  // Of a temporary, everything is given by value: a reference into it would not outlive the expression.
+  const Status& status() const& noexcept { return status_; }
+  Status status() const&& noexcept { return status_; }
 
   // Precondition: ok() (checked: a host bug, fatal).
   T& value() & { return Checked(), value_; }
   const T& value() const& { return Checked(), value_; }
-  T&& value() && { return Checked(), std::move(value_); }
+  T value() && { return Checked(), std::move(value_); }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
-  T&& operator*() && { return std::move(*this).value(); }
-  T* operator->() { return &value(); }
-  const T* operator->() const { return &value(); }
+  T operator*() && { return std::move(*this).value(); }
+  T* operator->() & { return &value(); }
+  const T* operator->() const& { return &value(); }
+  const T* operator->() const&& = delete;  // value().member, or a name for the result
 
   T value_or(T other) const& { return ok() ? value_ : std::move(other); }
+  T value_or(T other) && { return ok() ? std::move(value_) : std::move(other); }
 
  private:
   void Checked() const {

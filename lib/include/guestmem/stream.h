@@ -34,13 +34,13 @@
 #include <cstdint>
 #include <new>
 #include <span>
-#include <stdexcept>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "guestmem/guest_memory.h"
 #include "guestmem/paged_range.h"
+#include "guestmem/plain.h"
 #include "guestmem/status.h"
 
 namespace guestmem {
@@ -64,7 +64,7 @@ class MemoryReader {
   // Advances by `length` bytes without reading them: their pages are not touched.
   virtual Status Skip(uint64_t length) = 0;
 
-  // Reads one T, as bytes: not a plain access, it may tear.
+  // Reads one T (guestmem/plain.h), as bytes: not a plain access, it may tear.
   template <typename T>
   Result<T> ReadPlain();
   // Reads `count` objects. Errors: also kResourceExhausted, if there is no memory for them; the count is checked against
@@ -93,10 +93,10 @@ class MemoryWriter {
   // Writes the bytes and advances behind them.
   virtual Status Write(std::span<const std::byte> source) = 0;
   // Writes `length` times `value`.
-  virtual Status Fill(uint8_t value, uint64_t length) = 0;
+  virtual Status Fill(std::byte value, uint64_t length) = 0;
 
-  Status Zero(uint64_t length) { return Fill(0, length); }
-  // Writes one T's bytes (padding included); it may tear.
+  Status Zero(uint64_t length) { return Fill(std::byte{}, length); }
+  // Writes one T's bytes; it may tear.
   template <typename T>
   Status WritePlain(const std::type_identity_t<T>& value);
 
@@ -114,6 +114,8 @@ class MemoryWriter {
 class SpanReader final : public MemoryReader {
  public:
   explicit SpanReader(std::span<const std::byte> bytes) : rest_(bytes) {}
+  template <detail::OwningTemporary Bytes>
+  explicit SpanReader(Bytes&&) = delete;
   uint64_t remaining() const override { return rest_.size(); }
   Status Read(std::span<std::byte> destination) override;
   Status Skip(uint64_t length) override;
@@ -125,9 +127,11 @@ class SpanReader final : public MemoryReader {
 class SpanWriter final : public MemoryWriter {
  public:
   explicit SpanWriter(std::span<std::byte> bytes) : rest_(bytes) {}
+  template <detail::OwningTemporary Bytes>
+  explicit SpanWriter(Bytes&&) = delete;
   uint64_t remaining() const override { return rest_.size(); }
   Status Write(std::span<const std::byte> source) override;
-  Status Fill(uint8_t value, uint64_t length) override;
+  Status Fill(std::byte value, uint64_t length) override;
 
  private:
   std::span<std::byte> rest_;
@@ -143,7 +147,8 @@ class BasicPagedReader final : public MemoryReader {
   Status Read(std::span<std::byte> destination) override;
   Status Skip(uint64_t length) override;
   // What has not been read.
-  const Range& rest() const { return rest_; }
+  const Range& rest() const& { return rest_; }
+  Range rest() const&& { return rest_; }
 
  private:
   GuestMemory memory_;
@@ -158,8 +163,9 @@ class BasicPagedWriter final : public MemoryWriter {
   BasicPagedWriter(GuestMemory memory, const Range& range) : memory_(std::move(memory)), rest_(range) {}
   uint64_t remaining() const override { return rest_.length(); }
   Status Write(std::span<const std::byte> source) override;
-  Status Fill(uint8_t value, uint64_t length) override;
-  const Range& rest() const { return rest_; }
+  Status Fill(std::byte value, uint64_t length) override;
+  const Range& rest() const& { return rest_; }
+  Range rest() const&& { return rest_; }
 
  private:
   GuestMemory memory_;
@@ -224,7 +230,7 @@ class LimitedWriter final : public detail::LimitOf<MemoryWriter> {
  public:
   LimitedWriter(MemoryWriter& inner, uint64_t limit) : LimitOf(inner, inner.AsLimit(), limit) {}
   Status Write(std::span<const std::byte> source) override;
-  Status Fill(uint8_t value, uint64_t length) override;
+  Status Fill(std::byte value, uint64_t length) override;
 
  private:
   LimitedWriter* AsLimit() override { return this; }
@@ -267,7 +273,7 @@ bool AllocateObjects(uint64_t count, std::vector<T>& objects) {
 
 template <typename T>
 Result<T> MemoryReader::ReadPlain() {
-  static_assert(std::is_trivially_copyable_v<T>, "guest bytes may become any T: it must be trivially copyable");
+  GUESTMEM_REQUIRE_PLAIN(T);
   std::array<std::byte, sizeof(T)> value;  // T need not have a default
   Status status = Read(value);
   return status.ok() ? Result<T>(std::bit_cast<T>(value)) : Result<T>(std::move(status));
@@ -275,8 +281,7 @@ Result<T> MemoryReader::ReadPlain() {
 
 template <typename T>
 Result<std::vector<T>> MemoryReader::ReadArray(uint64_t count) {
-  static_assert(std::is_trivially_copyable_v<T>, "guest bytes may become any T: it must be trivially copyable");
-  static_assert(!std::is_same_v<T, bool>, "a vector of bool is not an array of bytes");
+  GUESTMEM_REQUIRE_PLAIN(T);
   const uint64_t have = remaining();
   uint64_t want;
   if (__builtin_mul_overflow(count, sizeof(T), &want)) {
@@ -295,7 +300,7 @@ Result<std::vector<T>> MemoryReader::ReadArray(uint64_t count) {
 
 template <typename T>
 Status MemoryWriter::WritePlain(const std::type_identity_t<T>& value) {
-  static_assert(std::is_trivially_copyable_v<T>, "the guest gets T's bytes: it must be trivially copyable");
+  GUESTMEM_REQUIRE_PLAIN(T);
   return Write(std::as_bytes(std::span<const T, 1>(&value, 1)));
 }
 

@@ -6,7 +6,10 @@
 #ifndef GUESTMEM_TYPES_H_
 #define GUESTMEM_TYPES_H_
 
+#include <concepts>
 #include <cstdint>
+#include <ranges>
+#include <type_traits>
 
 namespace guestmem {
 
@@ -30,6 +33,18 @@ struct PageRange {
   uint64_t count = 0;
 };
 
+namespace detail {
+
+// For overloads that are deleted: arguments in the wrong order, which C++ would convert without a word.
+template <typename T>
+concept NotBool = std::integral<T> && !std::same_as<T, bool>;
+template <typename T>
+concept WiderThanInt = std::integral<T> && (sizeof(T) > sizeof(int));
+// A container that dies with the expression, for what keeps a view of it.
+template <typename T>
+concept OwningTemporary = !std::is_reference_v<T> && std::ranges::range<T> && !std::ranges::borrowed_range<T>;
+
+}  // namespace detail
 }  // namespace guestmem
 
 #endif  // GUESTMEM_TYPES_H_

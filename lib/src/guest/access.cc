@@ -15,6 +15,7 @@ namespace guestmem {
 namespace {
 
 using detail::ErrorRep;
+using detail::Handle;
 using detail::Memory;
 using detail::Piece;
 using detail::PieceFailure;
@@ -45,6 +46,7 @@ using detail::Stop;
   if (ErrorInfo* const info = detail::Editable(status)) {
     info->range = range;
     info->fault_address = piece.region->start + piece.offset + failure.offset;
+    info->gpn = detail::NamedGpn(*piece.region, info->cause);
     info->transferred = failure.transferred;
   }
   return status;
@@ -60,10 +62,7 @@ using detail::Stop;
 }
 
 [[gnu::cold]] Status LengthError(const Memory& memory, Operation operation) {
-  ErrorInfo info;
-  info.kind = ErrorKind::kInvalidArgument;
-  info.operation = operation;
-  return detail::MakeError(&memory.name, std::move(info), "the buffer's length is not the range's");
+  return detail::MakeError(&memory.name, ErrorKind::kInvalidArgument, operation, "the buffer's length is not the range's");
 }
 
 // The part of [gpa, gpa + length) that lies in gpa's region; length 0 if gpa is not in memory.
@@ -153,40 +152,41 @@ concept CopiesHostBytes = requires(Transfer t) { t.host; };
 
 template <typename Transfer>
 Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range,
-                            uint64_t before, const Fault* met) const {
+                            uint64_t before, const Fault* met, Handle& handle) const {
+  const Memory& memory = *memory_;
   uint64_t offset;
   const Region* const region = Locate(gpa, length, offset);
-  if (region == nullptr && !IsCovered(*memory_, gpa, length)) [[unlikely]] {
-    return RangeError(*memory_, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa, before);
+  if (region == nullptr && !IsCovered(memory, gpa, length)) [[unlikely]] {
+    return RangeError(memory, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa, before);
   }
   detail::OverlapCopy copy;
   if constexpr (CopiesHostBytes<Transfer>) {
-    if (!copy.Reserve(LongestOverlap(*memory_, gpa, length, transfer.host + before))) {
-      return RangeError(*memory_, ErrorKind::kResourceExhausted, Transfer::kOperation, range, gpa, before);
+    if (!copy.Reserve(LongestOverlap(memory, gpa, length, transfer.host + before))) {
+      return RangeError(memory, ErrorKind::kResourceExhausted, Transfer::kOperation, range, gpa, before);
     }
   }
   for (uint64_t at = 0; at < length;) {
-    const Piece piece = region != nullptr ? Piece{region, offset, length}
-                                          : FirstPiece(*memory_, gpa + at, length - at);
+    const Piece piece = region != nullptr ? Piece{region, offset, length} : FirstPiece(memory, gpa + at, length - at);
     PieceFailure failure;
     bool done;
     const uint64_t in_access = before + at;
     // A kernel that met a fault had the access as one piece.
     const auto run = [&] {
-      return RunPiece(piece, in_access, transfer, failure, met == nullptr ? std::nullopt : std::optional(detail::StopAt(0, *met)));
+      return RunPiece(piece, in_access, transfer, handle, failure,
+                      met == nullptr ? std::nullopt : std::optional(detail::StopAt(0, *met)));
     };
     if constexpr (CopiesHostBytes<Transfer>) {
       const bool overlaps = piece.region->base != nullptr &&
                             detail::Overlaps(transfer.host + in_access, piece.region->base + piece.offset, piece.length);
       done = overlaps ? copy.Run(transfer, in_access, piece.length,
-                                 [&](Transfer& through) { return RunPiece(piece, 0, through, failure); })
+                                 [&](Transfer& through) { return RunPiece(piece, 0, through, handle, failure); })
                       : run();
     } else {
       done = run();
     }
     if (!done) [[unlikely]] {
       failure.transferred += in_access;
-      return PieceError(*memory_, Transfer::kOperation, range, piece, std::move(failure));
+      return PieceError(memory, Transfer::kOperation, range, piece, std::move(failure));
     }
     at += piece.length;
   }
@@ -198,9 +198,11 @@ Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, con
   if (length == 0) {
     return {};
   }
-  Status status = RunBulk(gpa, length, transfer, AddressRange{gpa, length}, 0, met);
+  Handle handle(*this);
+  const Memory& memory = *memory_;
+  Status status = RunBulk(gpa, length, transfer, AddressRange{gpa, length}, 0, met, handle);
   if constexpr (CopiesHostBytes<Transfer>) {
-    if (!status.ok() && OverlapsAny(*memory_, gpa, length, {transfer.host, length})) [[unlikely]] {
+    if (!status.ok() && OverlapsAny(memory, gpa, length, {transfer.host, length})) [[unlikely]] {
       ForgetTransferred(status);
     }
   }
@@ -208,16 +210,17 @@ Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, con
 }
 
 template <typename Transfer>
-Status GuestMemory::RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range) const {
-  if (!IsCovered(*memory_, gpa, length)) {
-    return RangeError(*memory_, ErrorKind::kOutOfRange, Operation::kProbe, range, gpa);
+Status GuestMemory::RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range, Handle& handle) const {
+  const Memory& memory = *memory_;
+  if (!IsCovered(memory, gpa, length)) {
+    return RangeError(memory, ErrorKind::kOutOfRange, Operation::kProbe, range, gpa);
   }
   Transfer transfer;
   for (uint64_t at = 0; at < length;) {
-    const Piece piece = FirstPiece(*memory_, gpa + at, length - at);
+    const Piece piece = FirstPiece(memory, gpa + at, length - at);
     PieceFailure failure;
-    if (!RunPiece(piece, at, transfer, failure)) {
-      return PieceError(*memory_, Operation::kProbe, range, piece, std::move(failure));
+    if (!RunPiece(piece, at, transfer, handle, failure)) {
+      return PieceError(memory, Operation::kProbe, range, piece, std::move(failure));
     }
     at += piece.length;
   }
@@ -234,7 +237,7 @@ ErrorRep* GuestMemory::WriteSlow(uint64_t gpa, std::span<const std::byte> source
   return RunAt(gpa, source.size(), transfer, met).Release();
 }
 
-ErrorRep* GuestMemory::FillSlow(uint64_t gpa, uint8_t value, uint64_t length, const Fault* met) const {
+ErrorRep* GuestMemory::FillSlow(uint64_t gpa, std::byte value, uint64_t length, const Fault* met) const {
   detail::FillTransfer transfer(value);
   return RunAt(gpa, length, transfer, met).Release();
 }
@@ -253,21 +256,22 @@ Status GuestMemory::WriteFromAtomic(uint64_t gpa, std::span<const std::atomic<ui
 }
 
 template <typename Transfer>
-Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done) const {
+Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done, Handle& handle) {
   uint64_t in_page = range.offset();
   uint64_t left = range.length();
   for (const uint64_t& listed : range.gpns()) {
     const uint64_t gpn = detail::ListedGpn(listed);
+    const GuestMemory& memory = *handle;
     if (gpn >= kFirstInvalidGpn) [[unlikely]] {
-      return GpnError(*memory_, Transfer::kOperation, gpn, done);
+      return GpnError(*memory.memory_, Transfer::kOperation, gpn, done);
     }
     const uint64_t here = std::min(left, kPageSize - in_page);
     const uint64_t gpa = gpn * kPageSize + in_page;
-    Status status = RunFastBulk(
+    Status status = memory.RunFastBulk(
         Transfer::kAccess, gpa, here,
         [&](std::byte* guest) { return transfer.Kernel(guest, done, here); },
         [&](std::byte* guest, detail::TrapResult result) { return transfer.Finish(guest, done, here, result); },
-        [&](const Fault* met) { return RunBulk(gpa, here, transfer, std::nullopt, done, met).Release(); });
+        [&](const Fault* met) { return memory.RunBulk(gpa, here, transfer, std::nullopt, done, met, handle).Release(); });
     if (!status.ok()) [[unlikely]] {
       return status;
     }
@@ -279,9 +283,9 @@ Status GuestMemory::RunRange(const PagedRange& range, Transfer& transfer, uint64
 }
 
 template <typename Transfer>
-Status GuestMemory::RunRange(const PagedRanges& ranges, Transfer& transfer, uint64_t& done) const {
+Status GuestMemory::RunRange(const PagedRanges& ranges, Transfer& transfer, uint64_t& done, Handle& handle) {
   for (const PagedRange& part : ranges) {
-    Status status = RunRange(part, transfer, done);
+    Status status = RunRange(part, transfer, done, handle);
     if (!status.ok()) [[unlikely]] {
       return status;
     }
@@ -297,8 +301,9 @@ Status GuestMemory::RunBuffer(const Range& range, Buffer buffer) const {
   // Safe because an atomic byte has a byte's representation, as asserted above; a byte is itself.
   Transfer transfer(reinterpret_cast<decltype(Transfer::host)>(buffer.data()));
   uint64_t done = 0;
-  Status status = RunRange(range, transfer, done);
-  if (!status.ok() && OverlapsAny(*memory_, range, {transfer.host, buffer.size()})) [[unlikely]] {
+  Handle handle(*this);
+  Status status = RunRange(range, transfer, done, handle);
+  if (!status.ok() && OverlapsAny(*(*handle).memory_, range, {transfer.host, buffer.size()})) [[unlikely]] {
     ForgetTransferred(status);
   }
   return status;
@@ -332,33 +337,41 @@ Status GuestMemory::WriteRangeFromAtomic(const PagedRanges& ranges, std::span<co
   return RunBuffer<detail::SharedWriteTransfer>(ranges, source);
 }
 
-Status GuestMemory::FillRange(const PagedRange& range, uint8_t value) const {
+Status GuestMemory::FillRange(const PagedRange& range, std::byte value) const {
   detail::FillTransfer transfer(value);
   uint64_t done = 0;
-  return RunRange(range, transfer, done);
+  Handle handle(*this);
+  return RunRange(range, transfer, done, handle);
 }
-Status GuestMemory::FillRange(const PagedRanges& ranges, uint8_t value) const {
+Status GuestMemory::FillRange(const PagedRanges& ranges, std::byte value) const {
   detail::FillTransfer transfer(value);
   uint64_t done = 0;
-  return RunRange(ranges, transfer, done);
+  Handle handle(*this);
+  return RunRange(ranges, transfer, done, handle);
 }
 
 Status GuestMemory::ProbeReadable(uint64_t gpa, uint64_t length) const {
-  return RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpa, length, AddressRange{gpa, length});
+  Handle handle(*this);
+  return RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpa, length, AddressRange{gpa, length}, handle);
 }
 
 Status GuestMemory::ProbeWritable(uint64_t gpa, uint64_t length) const {
-  return RunProbe<detail::ProbeTransfer<AccessType::kWrite>>(gpa, length, AddressRange{gpa, length});
+  Handle handle(*this);
+  return RunProbe<detail::ProbeTransfer<AccessType::kWrite>>(gpa, length, AddressRange{gpa, length}, handle);
 }
 
 Status GuestMemory::ProbeExecutable(uint64_t gpa, uint64_t length) const {
-  return RunProbe<detail::ProbeTransfer<AccessType::kExecute>>(gpa, length, AddressRange{gpa, length});
+  Handle handle(*this);
+  return RunProbe<detail::ProbeTransfer<AccessType::kExecute>>(gpa, length, AddressRange{gpa, length}, handle);
 }
 
 Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
+  Handle handle(*this);
   while (true) {
+    const GuestMemory& memory = *handle;
     gpns = gpns.subspan(detail::ProbePages<AccessType::kRead>(gpns, [&](size_t i) {
-      const Region& region = RegionOf(std::min(detail::ListedGpn(gpns[i]), kFirstInvalidGpn - 1) * kPageSize);  // an invalid GPN is not in it
+      // An invalid GPN is not in it.
+      const Region& region = memory.RegionOf(std::min(detail::ListedGpn(gpns[i]), kFirstInvalidGpn - 1) * kPageSize);
       return detail::ListedPage{&region, region.start / kPageSize, gpns.size()};
     }));
     if (gpns.empty()) {
@@ -366,9 +379,9 @@ Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
     }
     const uint64_t gpn = detail::ListedGpn(gpns[0]);
     if (gpn >= kFirstInvalidGpn) {
-      return GpnError(*memory_, Operation::kProbe, gpn, 0);
+      return GpnError(*memory.memory_, Operation::kProbe, gpn, 0);
     }
-    Status status = RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpn * kPageSize, kPageSize, std::nullopt);
+    Status status = memory.RunProbe<detail::ProbeTransfer<AccessType::kRead>>(gpn * kPageSize, kPageSize, std::nullopt, handle);
     if (!status.ok()) {
       return status;
     }
@@ -381,7 +394,7 @@ namespace {
 // A plain access or compare-exchange of `size` bytes in one region, on the cold path.
 template <typename Transfer>
 Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uint64_t gpa, uint64_t size,
-                Transfer& transfer, detail::TrapResult met) {
+                Transfer& transfer, detail::TrapResult met, Handle handle) {
   const AddressRange range{gpa, size};
   if (region == nullptr) {
     return RangeError(memory, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa);
@@ -396,7 +409,7 @@ Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uin
     stop = detail::StopAt(0, fault);
   }
   PieceFailure failure;
-  if (!RunPiece(piece, 0, transfer, failure, stop)) {
+  if (!RunPiece(piece, 0, transfer, handle, failure, stop)) {
     return PieceError(memory, Transfer::kOperation, range, piece, std::move(failure));
   }
   return {};
@@ -408,14 +421,14 @@ ErrorRep* GuestMemory::ReadPlainSlow(uint64_t gpa, void* value, size_t size, det
   uint64_t offset = 0;
   const Region* const region = Locate(gpa, size, offset);
   detail::PlainReadTransfer transfer(static_cast<std::byte*>(value));
-  return RunWhole(*memory_, region, offset, gpa, size, transfer, met).Release();
+  return RunWhole(*memory_, region, offset, gpa, size, transfer, met, Handle(*this)).Release();
 }
 
 ErrorRep* GuestMemory::WritePlainSlow(uint64_t gpa, const void* value, size_t size, detail::TrapResult met) const {
   uint64_t offset = 0;
   const Region* const region = Locate(gpa, size, offset);
   detail::PlainWriteTransfer transfer(static_cast<const std::byte*>(value));
-  return RunWhole(*memory_, region, offset, gpa, size, transfer, met).Release();
+  return RunWhole(*memory_, region, offset, gpa, size, transfer, met, Handle(*this)).Release();
 }
 
 Result<bool> GuestMemory::CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
@@ -423,7 +436,7 @@ Result<bool> GuestMemory::CompareExchangeSlow(uint64_t gpa, void* current, const
   uint64_t offset = 0;
   const Region* const region = Locate(gpa, size, offset);
   detail::CompareExchangeTransfer transfer(static_cast<std::byte*>(current), static_cast<const std::byte*>(desired));
-  Status status = RunWhole(*memory_, region, offset, gpa, size, transfer, met);
+  Status status = RunWhole(*memory_, region, offset, gpa, size, transfer, met, Handle(*this));
   return status.ok() ? Result<bool>(transfer.swapped) : Result<bool>(std::move(status));
 }
 

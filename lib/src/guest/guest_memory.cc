@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <cinttypes>
-#include <cstdio>
 #include <utility>
 
 #include "guestmem/heap_memory.h"
@@ -18,32 +17,23 @@ namespace {
 using detail::Memory;
 using detail::DebugName;
 using detail::Region;
+using detail::Text;
 
 constexpr uint64_t kMaxSize = uint64_t{1} << 63;
 
-Status CreateError(const DebugName& name, std::string message) {
-  ErrorInfo info;
-  info.kind = ErrorKind::kInvalidArgument;
-  info.operation = Operation::kCreate;
-  return detail::MakeError(&name, std::move(info), std::move(message));
-}
-
-template <typename... Values>
-std::string Format(const char* format, Values... values) {
-  char text[200];
-  std::snprintf(text, sizeof text, format, values...);
-  return text;
+Status CreateError(std::string_view name, std::string_view message) {
+  return detail::MakeNamedError(name, {.kind = ErrorKind::kInvalidArgument, .operation = Operation::kCreate}, message);
 }
 
 // Asks the backing what the fast path needs, and holds it to its promises.
-Status MakeRegion(const DebugName& name, GuestMemoryAccess& backing, Region& region) {
+Status MakeRegion(std::string_view name, GuestMemoryAccess& backing, Region& region) {
   region.backing = &backing;
   region.base = backing.mapping();
   const uint64_t size = backing.max_address();
   region.iova = backing.base_iova();
   region.lockable = region.base != nullptr && backing.supports_locking();
   if (size >= kMaxSize) {
-    return CreateError(name, Format("the backing's size 0x%" PRIx64 " is not below 2^63", size));
+    return CreateError(name, Text("the backing's size 0x%" PRIx64 " is not below 2^63", size));
   }
   region.Resize(size);
   if (reinterpret_cast<uintptr_t>(region.base) % kPageSize != 0) {
@@ -51,7 +41,7 @@ Status MakeRegion(const DebugName& name, GuestMemoryAccess& backing, Region& reg
   }
   if (const std::optional<BitmapInfo> bitmap = backing.access_bitmap()) {
     if (bitmap->bit_offset > 7) {
-      return CreateError(name, Format("the backing's bit_offset %d is over 7", int{bitmap->bit_offset}));
+      return CreateError(name, Text("the backing's bit_offset %d is over 7", int{bitmap->bit_offset}));
     }
     region.has_bitmap = true;
     region.bit_bytes = bitmap->bit_offset * kPageSize;
@@ -76,14 +66,15 @@ GuestMemory::GuestMemory(std::shared_ptr<const Memory> memory)
       region_bits_(memory_->region_bits) {}
 
 GuestMemory::GuestMemory() : GuestMemory([] {
-  // Never destroyed: another object's destructor may still want it when the process ends.
-  static const auto* const empty = new std::shared_ptr<const Memory>([] {
-    auto memory = std::make_shared<Memory>();
+  // In storage of its own, so that there is always memory for it, and never destroyed: another object's destructor may still
+  // want it when the process ends. So nobody owns it.
+  static const Memory* const empty = [] {
+    alignas(Memory) static std::byte storage[sizeof(Memory)];
+    auto* const memory = new (storage) Memory;
     memory->name = DebugName("empty");
-    memory->regions.resize(1);
     return memory;
-  }());
-  return *empty;
+  }();
+  return std::shared_ptr<const Memory>(std::shared_ptr<const Memory>(), empty);
 }()) {}
 
 GuestMemory::GuestMemory(GuestMemory&& other) noexcept : GuestMemory() { Swap(other); }
@@ -104,60 +95,76 @@ void GuestMemory::Swap(GuestMemory& other) noexcept {
 
 GuestMemory GuestMemory::Empty() { return GuestMemory(); }
 
-Result<GuestMemory> GuestMemory::Create(std::string name, std::shared_ptr<GuestMemoryAccess> backing,
+Result<GuestMemory> GuestMemory::Create(std::string_view name, std::shared_ptr<GuestMemoryAccess> backing,
                                         CreateOptions options) {
-  auto memory = std::make_shared<Memory>();
-  memory->name = DebugName(std::move(name));
   if (backing == nullptr) {
-    return CreateError(memory->name, "the backing is null");
+    return CreateError(name, "the backing is null");
   }
-  Status status = PrepareFaultHandler(options);
-  if (status.ok()) {
-    status = MakeRegion(memory->name, *backing, memory->regions.emplace_back());
-  }
-  if (!status.ok()) {
-    return status;
-  }
-  memory->owned.push_back(std::move(backing));
-  return GuestMemory(std::move(memory));
+  return detail::OrOutOfMemory([&]() -> Result<GuestMemory> {
+    auto memory = std::make_shared<Memory>();
+    memory->name = DebugName(name);
+    Status status = PrepareFaultHandler(options);
+    if (status.ok()) {
+      status = MakeRegion(name, *backing, memory->only);
+    }
+    if (!status.ok()) {
+      return status;
+    }
+    memory->owned.push_back(std::move(backing));
+    return GuestMemory(std::move(memory));
+  });
 }
 
-Result<GuestMemory> GuestMemory::CreateMultiRegion(std::string name, uint64_t region_size,
-                                                   std::vector<std::shared_ptr<GuestMemoryAccess>> backings,
-                                                   CreateOptions options) {
-  auto memory = std::make_shared<Memory>();
-  memory->name = DebugName(std::move(name));
+namespace {
+
+Status CheckRegions(std::string_view name, uint64_t region_size, uint64_t backings) {
   if (!std::has_single_bit(region_size)) {
-    return CreateError(memory->name, Format("region size 0x%" PRIx64 " is not a power of two", region_size));
+    return CreateError(name, Text("region size 0x%" PRIx64 " is not a power of two", region_size));
   }
   if (region_size < kPageSize) {
-    return CreateError(memory->name, Format("region size 0x%" PRIx64 " is smaller than a page", region_size));
+    return CreateError(name, Text("region size 0x%" PRIx64 " is smaller than a page", region_size));
   }
-  const uint64_t count = std::bit_ceil(std::max<uint64_t>(backings.size(), 1));
   const uint64_t max_count = kMaxSize / region_size;
-  if (count > max_count) {
-    return CreateError(memory->name, Format("too many regions (%" PRIu64 ") for region size 0x%" PRIx64 "; at most %" PRIu64,
-                                            uint64_t{backings.size()}, region_size, max_count));
+  if (std::bit_ceil(std::max<uint64_t>(backings, 1)) > max_count) {
+    return CreateError(name, Text("too many regions (%" PRIu64 ") for region size 0x%" PRIx64 "; at most %" PRIu64, backings,
+                                  region_size, max_count));
   }
-  Status status = PrepareFaultHandler(options);
-  memory->region_bits = static_cast<unsigned>(std::countr_zero(region_size));
-  memory->regions.resize(count);
-  for (size_t i = 0; i < backings.size() && status.ok(); ++i) {
-    if (backings[i] == nullptr) {
-      continue;
-    }
-    memory->regions[i].start = i * region_size;
-    status = MakeRegion(memory->name, *backings[i], memory->regions[i]);
-    if (status.ok() && memory->regions[i].size > region_size) {
-      status = CreateError(memory->name, Format("the size 0x%" PRIx64 " of backing %zu is over the region size 0x%" PRIx64,
-                                                memory->regions[i].size, i, region_size));
-    }
-    memory->owned.push_back(backings[i]);
-  }
-  if (!status.ok()) {
+  return {};
+}
+
+}  // namespace
+
+Result<GuestMemory> GuestMemory::CreateMultiRegion(std::string_view name, uint64_t region_size,
+                                                   const std::vector<std::shared_ptr<GuestMemoryAccess>>& backings,
+                                                   CreateOptions options) {
+  if (Status status = CheckRegions(name, region_size, backings.size()); !status.ok()) {
     return status;
   }
-  return GuestMemory(std::move(memory));
+  return detail::OrOutOfMemory([&]() -> Result<GuestMemory> {
+    auto memory = std::make_shared<Memory>();
+    memory->name = DebugName(name);
+    Status status = PrepareFaultHandler(options);
+    memory->region_bits = static_cast<unsigned>(std::countr_zero(region_size));
+    memory->several.resize(std::bit_ceil(std::max<uint64_t>(backings.size(), 1)));
+    memory->regions = memory->several;
+    for (size_t i = 0; i < backings.size() && status.ok(); ++i) {
+      if (backings[i] == nullptr) {
+        continue;
+      }
+      Region& region = memory->several[i];
+      region.start = i * region_size;
+      status = MakeRegion(name, *backings[i], region);
+      if (status.ok() && region.size > region_size) {
+        status = CreateError(name, Text("the size 0x%" PRIx64 " of backing %zu is over the region size 0x%" PRIx64,
+                                                region.size, i, region_size));
+      }
+      memory->owned.push_back(backings[i]);
+    }
+    if (!status.ok()) {
+      return status;
+    }
+    return GuestMemory(std::move(memory));
+  });
 }
 
 Result<GuestMemory> GuestMemory::Allocate(uint64_t size) {
@@ -173,7 +180,7 @@ Result<GuestMemory> GuestMemory::Allocate(uint64_t size) {
   return memory;
 }
 
-std::optional<std::span<std::atomic<uint8_t>>> GuestMemory::InnerBuffer() const {
+std::optional<std::span<std::atomic<uint8_t>>> GuestMemory::InnerBuffer() const& {
   if (!memory_->is_heap) {
     return std::nullopt;
   }
@@ -189,7 +196,7 @@ bool GuestMemory::IsUnsharedHeap() const {
   return unshared;
 }
 
-std::optional<std::span<std::byte>> GuestMemory::InnerBufferMutable() {
+std::optional<std::span<std::byte>> GuestMemory::InnerBufferMutable() & {
   if (!IsUnsharedHeap()) {
     return std::nullopt;
   }
@@ -206,7 +213,7 @@ std::shared_ptr<AlignedHeapMemory> GuestMemory::TakeInnerBuffer() && {
   return heap;
 }
 
-std::optional<HostMapping> GuestMemory::FullMapping() const {
+std::optional<HostMapping> GuestMemory::FullMapping() const& {
   if (index_mask_ != 0 || regions_[0].base == nullptr || regions_[0].has_bitmap) {
     return std::nullopt;
   }

@@ -182,11 +182,7 @@ void LockState::Unlock() {
 }
 
 Status LockState::Error(ErrorKind kind, uint64_t fault_address) const {
-  ErrorInfo info;
-  info.kind = kind;
-  info.operation = Operation::kLock;
-  info.fault_address = fault_address;
-  return MakeError(&memory->name, std::move(info));
+  return MakeError(&memory->name, {.kind = kind, .operation = Operation::kLock, .fault_address = fault_address});
 }
 
 Status LockState::Error(Status cause, uint64_t fault_address, bool write_refused) const {
@@ -210,11 +206,11 @@ Status LockState::CallbackError(size_t first, size_t end, Status cause) const {
       }
     }
   }
-  // No memory to count them, or counted to the brim: not the backing's own affair.
-  if (cause.info().operation == Operation::kNone && cause.kind() == ErrorKind::kResourceExhausted) {
-    return Error(ErrorKind::kResourceExhausted, fault_address);
+  Status status = Error(std::move(cause), fault_address, false);
+  if (ErrorInfo* const info = Editable(status)) {
+    info->gpn = NamedGpn(RegionOf(first), info->cause);
   }
-  return Error(std::move(cause), fault_address, false);
+  return status;
 }
 
 Stop LockState::Probe(const Entry& entry) const {
@@ -332,7 +328,7 @@ Lock::~Lock() {
   }
 }
 
-std::span<const iovec> Lock::iovecs() const {
+std::span<const iovec> Lock::iovecs() const& {
   return state_ == nullptr || state_->iovecs == nullptr ? std::span<const iovec>()
                                                         : std::span<const iovec>(state_->iovecs, state_->span_count);
 }
@@ -391,15 +387,14 @@ size_t GuestMemory::FirstOutside(const detail::LockRequest& request) const {
 
 Result<detail::Lock> GuestMemory::LockList(const detail::LockRequest& list) const {
   const auto error = [&](ErrorKind kind, std::optional<uint64_t> fault_address, std::optional<uint64_t> gpn) {
-    ErrorInfo info;
-    info.kind = kind;
-    info.operation = Operation::kLock;
-    info.fault_address = fault_address;
-    info.gpn = gpn;
-    return detail::MakeError(&memory_->name, std::move(info));
+    return detail::MakeError(&memory_->name,
+                             {.kind = kind, .operation = Operation::kLock, .fault_address = fault_address, .gpn = gpn});
   };
   if (list.length == 0) {
     return detail::Lock();
+  }
+  if (Rcu::InSection()) {
+    return detail::MakeCallbackError(&memory_->name, Operation::kLock, detail::InsideSection(), false);
   }
   if (!supports_locking()) {
     return error(ErrorKind::kNotLockable, std::nullopt, std::nullopt);
@@ -437,12 +432,9 @@ Result<detail::Lock> GuestMemory::LockList(const detail::LockRequest& list) cons
 
 template <typename Transfer>
 Status GuestSpan::Run(uint64_t offset, uint64_t length, Transfer transfer) const {
-  ErrorInfo info;
-  info.operation = Transfer::kOperation;
   const bool refused = Transfer::kAccess == AccessType::kWrite && !writable_;
   if (refused || offset > size_ || length > size_ - offset) {
-    info.kind = ErrorKind::kInvalidArgument;
-    return detail::MakeError(memory_ == nullptr ? nullptr : &memory_->name, std::move(info),
+    return detail::MakeError(memory_ == nullptr ? nullptr : &memory_->name, ErrorKind::kInvalidArgument, Transfer::kOperation,
                              refused ? "the span was not locked for writing" : "the bytes do not lie in the locked span");
   }
   if (length == 0) {
@@ -456,8 +448,7 @@ Status GuestSpan::Run(uint64_t offset, uint64_t length, Transfer transfer) const
     if (overlaps) [[unlikely]] {  // the host's bytes are locked memory, too: the guest decides whether the same
       detail::OverlapCopy copy;
       if (!copy.Reserve(length)) {
-        info.kind = ErrorKind::kResourceExhausted;
-        return detail::MakeError(&memory_->name, std::move(info));
+        return detail::MakeError(&memory_->name, ErrorKind::kResourceExhausted, Transfer::kOperation);
       }
       copy.Run(transfer, 0, length, [&](Transfer& through) {
         fault = through.Move(guest, 0, length);
@@ -488,7 +479,7 @@ Status GuestSpan::CopyFrom(std::span<const std::byte> source, uint64_t offset) c
   return Run(offset, source.size(), detail::WriteTransfer(source.data()));
 }
 
-Status GuestSpan::Fill(uint8_t value, uint64_t offset, uint64_t length) const {
+Status GuestSpan::Fill(std::byte value, uint64_t offset, uint64_t length) const {
   return Run(offset, length, detail::FillTransfer(value));
 }
 

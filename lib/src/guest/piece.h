@@ -21,6 +21,8 @@
 #include "guestmem/backing.h"
 #include "guestmem/detail/memory.h"
 #include "guestmem/fault.h"
+#include "guestmem/guest_memory.h"
+#include "guestmem/rcu.h"
 #include "guestmem/detail/read_section.h"
 #include "guestmem/detail/schedule.h"
 #include "types/error_rep.h"
@@ -39,6 +41,50 @@ struct PieceFailure {
   uint64_t transferred = 0;
   bool write_refused = false;  // a store met a mapping that does not take stores
 };
+
+// The error where a backing's handler or fallback is due in a read-side section, which is then the caller's own.
+[[gnu::cold]] inline Status InsideSection() {
+  return MakeStatus({.kind = ErrorKind::kInvalidArgument},
+                    "the backing must be asked, which cannot be done in the caller's own read-side section");
+}
+
+// The handle that an access goes on with: the one that it was called on, or a copy once a backing is called, which may drop that.
+class Handle {
+ public:
+  explicit Handle(const GuestMemory& memory) : memory_(&memory) {}
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  const GuestMemory& operator*() const { return *memory_; }
+
+  // Before a backing's handler or fallback. False: none may run here, and `failure` says so.
+  [[gnu::cold, gnu::noinline]] bool MayCall(Status& failure) {
+    if (Rcu::InSection()) {
+      failure = InsideSection();
+      return false;
+    }
+    if (!copy_) {
+      memory_ = &copy_.emplace(*memory_);
+    }
+    return true;
+  }
+
+ private:
+  const GuestMemory* memory_;
+  std::optional<GuestMemory> copy_;
+};
+
+// The page of the memory's that a callback's own status names as one of the backing's, if it is one.
+[[gnu::cold]] inline std::optional<uint64_t> NamedGpn(const Region& region, const Status& cause) {
+  if (cause.ok() || cause.info().operation != Operation::kNone || !cause.info().gpn) {
+    return std::nullopt;
+  }
+  const uint64_t gpn = *cause.info().gpn;
+  if (gpn >= kFirstInvalidGpn || region.backing_offset % kPageSize != 0 || gpn * kPageSize < region.backing_offset ||
+      gpn * kPageSize - region.backing_offset >= region.size) {
+    return std::nullopt;
+  }
+  return (region.start + (gpn * kPageSize - region.backing_offset)) / kPageSize;
+}
 
 // Where one pass over a piece stopped.
 struct Stop {
@@ -114,8 +160,13 @@ Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done,
 
 // The fallback for [done, length). False: `failure` is filled in.
 template <typename Transfer>
-[[gnu::cold]] bool RunFallback(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done,
+[[gnu::cold]] bool RunFallback(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done, Handle& handle,
                                PieceFailure& failure) {
+  if (!handle.MayCall(failure.cause)) {
+    failure.offset = done;
+    failure.transferred = Transfer::kCounts ? done : 0;
+    return false;
+  }
   GuestMemoryAccess& backing = *piece.region->backing;
   const uint64_t start = piece.region->backing_offset + piece.offset;
   while (done < piece.length) {
@@ -145,11 +196,11 @@ template <typename Transfer>
 // Carries the piece out; `at` is its start within the access. `met`, if set, is a fault of the whole piece that a fast
 // path met already. False: `failure` is filled in.
 template <typename Transfer>
-bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure& failure,
+bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, Handle& handle, PieceFailure& failure,
               std::optional<Stop> met = std::nullopt) {
   const Region& region = *piece.region;
   if (region.base == nullptr) [[unlikely]] {
-    return RunFallback(piece, at, transfer, 0, failure);
+    return RunFallback(piece, at, transfer, 0, handle, failure);
   }
   Checked checked;
   for (uint64_t done = 0;;) {
@@ -162,12 +213,17 @@ bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, PieceFailure&
       done = stop.done;
     }
     GUESTMEM_SCHEDULE_POINT(kBeforeHandler);
+    if (!handle.MayCall(failure.cause)) {
+      failure.offset = stop.offset;
+      failure.transferred = Transfer::kCounts ? done : 0;
+      return false;
+    }
     const PageFaultAction action = region.backing->PageFault(
         {region.backing_offset + piece.offset + stop.offset, piece.length - stop.offset, Transfer::kAccess,
          stop.bitmap_failure});
     GUESTMEM_SCHEDULE_POINT(kAfterHandler);
     if (action.kind() == PageFaultAction::Kind::kFallback) {
-      return RunFallback(piece, at, transfer, done, failure);
+      return RunFallback(piece, at, transfer, done, handle, failure);
     }
     if (action.kind() == PageFaultAction::Kind::kFail) {
       failure = {action.status(), stop.offset, Transfer::kCounts ? done : 0, stop.write_refused};

@@ -1,10 +1,8 @@
 #include "guestmem/stream.h"
 
 #include <cinttypes>
-#include <cstdio>
 #include <cstring>
 #include <memory>
-#include <string>
 
 #include "host/host_calls.h"
 #include "types/error_rep.h"
@@ -21,21 +19,14 @@ const detail::DebugName& StreamName() {
 }  // namespace
 
 [[gnu::cold]] Status PastStreamEnd(Operation operation, uint64_t want, uint64_t have) {
-  char text[80];
-  std::snprintf(text, sizeof text, "%" PRIu64 " bytes wanted, %" PRIu64 " left", want, have);
-  ErrorInfo info;
-  info.kind = ErrorKind::kOutOfRange;
-  info.operation = operation;
-  return detail::MakeError(&StreamName(), std::move(info), text);
+  return detail::MakeError(&StreamName(), ErrorKind::kOutOfRange, operation,
+                           detail::Text("%" PRIu64 " bytes wanted, %" PRIu64 " left", want, have));
 }
 
 bool detail::MayAllocate() { return host::MayAllocate(); }
 
 Status detail::NoStreamMemory() {
-  ErrorInfo info;
-  info.kind = ErrorKind::kResourceExhausted;
-  info.operation = Operation::kRead;
-  return MakeError(&StreamName(), std::move(info));
+  return MakeError(&StreamName(), ErrorKind::kResourceExhausted, Operation::kRead);
 }
 
 Status SpanReader::Read(std::span<std::byte> destination) {
@@ -68,12 +59,12 @@ Status SpanWriter::Write(std::span<const std::byte> source) {
   return {};
 }
 
-Status SpanWriter::Fill(uint8_t value, uint64_t length) {
+Status SpanWriter::Fill(std::byte value, uint64_t length) {
   if (length > rest_.size()) {
     return PastStreamEnd(Operation::kFill, length, rest_.size());
   }
   if (length != 0) {
-    std::memset(rest_.data(), value, length);
+    std::memset(rest_.data(), std::to_integer<int>(value), length);
   }
   rest_ = rest_.subspan(length);
   return {};
@@ -115,7 +106,7 @@ Status BasicPagedWriter<Range>::Write(std::span<const std::byte> source) {
 }
 
 template <typename Range>
-Status BasicPagedWriter<Range>::Fill(uint8_t value, uint64_t length) {
+Status BasicPagedWriter<Range>::Fill(std::byte value, uint64_t length) {
   return Advance(rest_, Operation::kFill, length, [&](const Range& part) { return memory_.FillRange(part, value); });
 }
 
@@ -136,7 +127,7 @@ Status LimitedWriter::Write(std::span<const std::byte> source) {
   return Pass(Operation::kWrite, source.size(), [&](MemoryWriter& stream) { return stream.Write(source); });
 }
 
-Status LimitedWriter::Fill(uint8_t value, uint64_t length) {
+Status LimitedWriter::Fill(std::byte value, uint64_t length) {
   return Pass(Operation::kFill, length, [&](MemoryWriter& stream) { return stream.Fill(value, length); });
 }
 

@@ -96,11 +96,11 @@ struct SharedWriteTransfer : WriteTransfer {
 struct FillTransfer : BulkTransfer {
   static constexpr AccessType kAccess = AccessType::kWrite;
   static constexpr Operation kOperation = Operation::kFill;
-  uint8_t value;
+  std::byte value;
 
-  explicit FillTransfer(uint8_t value) : value(value) {}
+  explicit FillTransfer(std::byte value) : value(value) {}
   TrapResult Kernel(std::byte* guest, uint64_t, uint64_t length) const {
-    return g_trap_kernels.fill_guest(guest, value, length);
+    return g_trap_kernels.fill_guest(guest, std::to_integer<int>(value), length);
   }
   std::optional<Fault> Move(std::byte* guest, uint64_t, uint64_t length) { return TryFill(guest, value, length); }
   Fault Finish(std::byte* guest, uint64_t, uint64_t length, TrapResult result) {

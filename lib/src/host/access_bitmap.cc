@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <new>
 #include <utility>
 
 #include "guestmem/rcu.h"
@@ -12,38 +11,31 @@
 
 namespace guestmem {
 
-Result<std::shared_ptr<AccessBitmap>> AccessBitmap::Create(std::string name, uint64_t pages, bool allowed) {
+Result<std::shared_ptr<AccessBitmap>> AccessBitmap::Create(std::string_view name, uint64_t pages, bool allowed) {
   constexpr uint64_t kTooMany = uint64_t{1} << 51;  // 2^63 bytes
-  const auto fail = [&](ErrorKind kind) {
-    ErrorInfo info;
-    info.kind = kind;
-    info.operation = Operation::kCreate;
-    const detail::DebugName shown(name);
-    return detail::MakeError(&shown, std::move(info));
-  };
   if (pages >= kTooMany) {
-    return fail(ErrorKind::kInvalidArgument);
+    return detail::MakeNamedError(name, {.kind = ErrorKind::kInvalidArgument, .operation = Operation::kCreate});
   }
   // Pages of the host that are never refused are never touched, so that a large, sparse memory costs little.
   const uint64_t size = kAccessTypes * std::max<uint64_t>((pages + 63) / 64, 1) * sizeof(Word);
   void* const memory = host::Map(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == nullptr) {
-    return fail(ErrorKind::kResourceExhausted);
+    return detail::MakeNamedError(name, {.kind = ErrorKind::kResourceExhausted, .operation = Operation::kCreate});
   }
   if (allowed) {
     std::memset(memory, 0xff, size);
   }
-  auto* const bitmap = new (std::nothrow) AccessBitmap(std::move(name), pages, memory, size);
-  if (bitmap == nullptr) {
-    host::Unmap(memory, size);
-    return fail(ErrorKind::kResourceExhausted);
-  }
-  return std::shared_ptr<AccessBitmap>(bitmap);
+  return detail::OrOutOfMemory([&]() -> Result<std::shared_ptr<AccessBitmap>> {
+    host::Rollback undo([&] { host::Unmap(memory, size); });
+    std::unique_ptr<AccessBitmap> bitmap(new AccessBitmap(name, pages, memory, size));
+    undo.Keep();
+    return std::shared_ptr<AccessBitmap>(std::move(bitmap));
+  });
 }
 
 // Safe because zeroed (or 0xff) memory that mmap aligned is an array of lock-free atomics.
-AccessBitmap::AccessBitmap(std::string name, uint64_t pages, void* memory, uint64_t size)
-    : bits_(static_cast<Word*>(memory)), bits_size_(size), locks_(std::move(name), pages) {}
+AccessBitmap::AccessBitmap(std::string_view name, uint64_t pages, void* memory, uint64_t size)
+    : bits_(static_cast<Word*>(memory)), bits_size_(size), locks_(name, pages) {}
 
 AccessBitmap::~AccessBitmap() { host::Unmap(bits_, bits_size_); }
 

@@ -5,9 +5,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <string>
-#include <utility>
 
 #include "host/host_calls.h"
 #include "host/host_error.h"
@@ -17,12 +14,8 @@ namespace {
 
 Status Failure(Operation operation, const char* call) {
   const int reason = errno;
-  ErrorInfo info;
-  info.kind = host::KindOf(reason);
-  info.operation = operation;
   const detail::DebugName name("event");
-  return detail::MakeError(&name, std::move(info),
-                           std::string(call) + ": " + std::strerror(reason));
+  return detail::MakeError(&name, host::KindOf(reason), operation, detail::Text("%s: %s", call, std::strerror(reason)));
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "guestmem/heap_memory.h"
 
-#include <string>
-
 #include "host/host_calls.h"
 #include "host/host_error.h"
 
@@ -14,14 +12,19 @@ Result<std::shared_ptr<AlignedHeapMemory>> AlignedHeapMemory::Create(uint64_t si
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {0, size}, "the size must be below 2^63 bytes");
   }
   const uint64_t rounded = (size + kPageSize - 1) / kPageSize * kPageSize;
-  std::byte* base = nullptr;
-  if (rounded != 0) {
-    base = static_cast<std::byte*>(host::AllocateZeroed(kPageSize, rounded));
-    if (base == nullptr) {
-      return host::CreateError(kName, ErrorKind::kResourceExhausted, {0, size});
+  return detail::OrOutOfMemory([&]() -> Result<std::shared_ptr<AlignedHeapMemory>> {
+    std::byte* base = nullptr;
+    if (rounded != 0) {
+      base = static_cast<std::byte*>(host::AllocateZeroed(kPageSize, rounded));
+      if (base == nullptr) {
+        return host::CreateError(kName, ErrorKind::kResourceExhausted, {0, size});
+      }
     }
-  }
-  return std::shared_ptr<AlignedHeapMemory>(new AlignedHeapMemory(base, rounded));
+    host::Rollback undo([&] { host::Free(base); });
+    std::unique_ptr<AlignedHeapMemory> heap(new AlignedHeapMemory(base, rounded));
+    undo.Keep();
+    return std::shared_ptr<AlignedHeapMemory>(std::move(heap));
+  });
 }
 
 AlignedHeapMemory::~AlignedHeapMemory() { host::Free(base_); }

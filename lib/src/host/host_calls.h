@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "guestmem/detail/host_calls.h"
 
@@ -58,6 +59,25 @@ void* AllocateZeroed(size_t alignment, size_t size, detail::HostCall call = deta
 void Free(void* memory);
 // Asks the filter about an allocation of such a size that the C++ library will make. False: act as if it had failed.
 bool MayAllocate();
+
+// Undoes what was done so far if the scope is left before it is kept, by an error or by an exception.
+template <typename Call>
+class Rollback {
+ public:
+  explicit Rollback(Call undo) : undo_(std::move(undo)) {}
+  ~Rollback() {
+    if (!kept_) {
+      undo_();
+    }
+  }
+  Rollback(const Rollback&) = delete;
+  Rollback& operator=(const Rollback&) = delete;
+  void Keep() { kept_ = true; }
+
+ private:
+  Call undo_;
+  bool kept_ = false;
+};
 
 }  // namespace guestmem::host
 

@@ -6,22 +6,20 @@
 #include <errno.h>
 
 #include <cstring>
-#include <memory>
-#include <string>
-#include <utility>
+#include <string_view>
 
 #include "guestmem/status.h"
 #include "types/error_rep.h"
 
 namespace guestmem::host {
 
-[[gnu::cold]] inline Status CreateError(const char* name, ErrorKind kind, AddressRange range, std::string message = {}) {
-  ErrorInfo info;
-  info.kind = kind;
-  info.operation = Operation::kCreate;
-  info.range = range;
-  const detail::DebugName shown(name);
-  return detail::MakeError(&shown, std::move(info), std::move(message));
+[[gnu::cold]] inline Status CreateError(const detail::DebugName& name, ErrorKind kind, AddressRange range,
+                                       std::string_view message = {}) {
+  return detail::MakeError(&name, {.kind = kind, .operation = Operation::kCreate, .range = range}, message);
+}
+// `name` is short.
+[[gnu::cold]] inline Status CreateError(const char* name, ErrorKind kind, AddressRange range, std::string_view message = {}) {
+  return CreateError(detail::DebugName(name), kind, range, message);
 }
 
 // What a failed host call means. What the caller handed in is to blame for some; the others say that the machine has no more.
@@ -43,8 +41,9 @@ inline ErrorKind KindOf(int reason) {
 }
 
 // The error for a host call that failed with `reason`, an errno value.
-[[gnu::cold]] inline Status HostFailure(const char* name, const char* call, int reason, AddressRange range) {
-  return CreateError(name, KindOf(reason), range, std::string(call) + ": " + std::strerror(reason));
+template <typename Name>
+[[gnu::cold]] Status HostFailure(const Name& name, const char* call, int reason, AddressRange range) {
+  return CreateError(name, KindOf(reason), range, detail::Text("%s: %s", call, std::strerror(reason)));
 }
 
 }  // namespace guestmem::host

@@ -48,9 +48,8 @@ std::optional<Fault> ExchangeObject(std::byte* guest, std::byte* current, const 
 // What a caller of RegisterDoorbell holds, and what the table points to.
 class InProcessGuest::RegisteredDoorbell final : public Doorbell {
  public:
-  RegisteredDoorbell(std::shared_ptr<InProcessGuest> guest, uint64_t gpa, std::optional<uint64_t> value,
-                     std::optional<uint32_t> length, Event event)
-      : guest_(std::move(guest)), gpa_(gpa), value_(value), length_(length), event_(std::move(event)) {
+  RegisteredDoorbell(std::shared_ptr<InProcessGuest> guest, uint64_t gpa, const DoorbellMatch& match, Event event)
+      : guest_(std::move(guest)), gpa_(gpa), match_(match), event_(std::move(event)) {
     const std::lock_guard lock(guest_->bells_lock_);
     place_ = guest_->bells_.emplace(gpa, this);
   }
@@ -63,44 +62,47 @@ class InProcessGuest::RegisteredDoorbell final : public Doorbell {
   }
 
   bool Hears(uint64_t length, uint64_t value) const {
-    return (!length_ || *length_ == length) && (!value_ || (length <= sizeof value && *value_ == value));
+    return (!match_.length || static_cast<uint64_t>(*match_.length) == length) &&
+           (!match_.value || (length <= sizeof value && *match_.value == value));
   }
   const Event& event() const { return event_; }
 
  private:
   const std::shared_ptr<InProcessGuest> guest_;
   const uint64_t gpa_;
-  const std::optional<uint64_t> value_;
-  const std::optional<uint32_t> length_;
+  const DoorbellMatch match_;
   const Event event_;
   Bells::iterator place_;
 };
 
-Result<std::shared_ptr<InProcessGuest>> InProcessGuest::Create(std::string name, uint64_t size) {
-  auto ram = SparseMapping::Create(size);
-  if (!ram.ok()) {
-    return host::CreateError(name.c_str(), ram.status().kind(), AddressRange{0, size}, ram.status().rep()->message);
-  }
-  auto bits = AccessBitmap::Create(name, ram.value()->max_address() / kPageSize, true);
-  if (!bits.ok()) {
-    return host::CreateError(name.c_str(), bits.status().kind(), AddressRange{0, size});
-  }
-  return std::shared_ptr<InProcessGuest>(new InProcessGuest(std::move(name), *std::move(ram), *std::move(bits)));
+Result<std::shared_ptr<InProcessGuest>> InProcessGuest::Create(std::string_view name, uint64_t size) {
+  return detail::OrOutOfMemory([&]() -> Result<std::shared_ptr<InProcessGuest>> {
+    detail::DebugName kept(name);
+    auto ram = SparseMapping::Create(size);
+    if (!ram.ok()) {
+      return Relabel(ram.status(), kept, 0, size);
+    }
+    auto bits = AccessBitmap::Create(name, ram.value()->max_address() / kPageSize, true);
+    if (!bits.ok()) {
+      return Relabel(bits.status(), kept, 0, size);
+    }
+    return std::shared_ptr<InProcessGuest>(new InProcessGuest(std::move(kept), *std::move(ram), *std::move(bits)));
+  });
 }
 
-InProcessGuest::InProcessGuest(std::string name, std::shared_ptr<SparseMapping> ram, std::shared_ptr<AccessBitmap> bits)
+InProcessGuest::InProcessGuest(detail::DebugName name, std::shared_ptr<SparseMapping> ram, std::shared_ptr<AccessBitmap> bits)
     : name_(std::move(name)), ram_(std::move(ram)), bits_(std::move(bits)) {}
 
-Status InProcessGuest::Error(const std::string& name, ErrorKind kind, uint64_t start, uint64_t length,
-                             std::string message) const {
-  return host::CreateError(name.c_str(), kind, AddressRange{start, length}, std::move(message));
+Status InProcessGuest::Error(const detail::DebugName& name, ErrorKind kind, uint64_t start, uint64_t length,
+                             std::string_view message) {
+  return host::CreateError(name, kind, AddressRange{start, length}, message);
 }
 
-Status InProcessGuest::Relabel(const Status& status, const std::string& name, uint64_t start, uint64_t length) const {
+Status InProcessGuest::Relabel(const Status& status, const detail::DebugName& name, uint64_t start, uint64_t length) {
   return status.ok() ? Status() : Error(name, status.kind(), start, length, status.rep()->message);
 }
 
-Status InProcessGuest::Claim(uint64_t gpa, uint64_t length, const std::string& name) {
+Status InProcessGuest::Claim(uint64_t gpa, uint64_t length, const detail::DebugName& name) {
   const uint64_t size = max_address();
   if (gpa % kPageSize != 0 || length % kPageSize != 0 || length == 0) {
     return Error(name, ErrorKind::kInvalidArgument, gpa, length, "not a whole number of pages");
@@ -112,11 +114,15 @@ Status InProcessGuest::Claim(uint64_t gpa, uint64_t length, const std::string& n
   const auto previous = next == claims_.begin() ? claims_.end() : std::prev(next);
   for (const auto other : {previous, next}) {
     if (other != claims_.end() && other->first < gpa + length && gpa < other->first + other->second.length) {
-      return Error(name, ErrorKind::kInvalidArgument, gpa, length, "'" + other->second.name + "' is there");
+      const std::string_view there = other->second.name.view();
+      return Error(name, ErrorKind::kInvalidArgument, gpa, length,
+                   detail::Text("'%.*s' is there", static_cast<int>(there.size()), there.data()));
     }
   }
-  claims_.emplace(gpa, Claimed{length, name});
-  return {};
+  return detail::OrOutOfMemory([&] {
+    claims_.emplace(gpa, Claimed{length, name});
+    return Status();
+  });
 }
 
 Status InProcessGuest::CheckUnlocked(uint64_t gpa, uint64_t length) const {
@@ -147,16 +153,16 @@ Status InProcessGuest::AddRam(uint64_t gpa, uint64_t length) {
   return status;
 }
 
-Result<std::unique_ptr<Doorbell>> InProcessGuest::RegisterDoorbell(uint64_t gpa, std::optional<uint64_t> value,
-                                                                   std::optional<uint32_t> length, const Event& event) {
-  const uint32_t bytes = length.value_or(8);
+Result<std::unique_ptr<Doorbell>> InProcessGuest::RegisterDoorbell(uint64_t gpa, const DoorbellMatch& match, const Event& event) {
+  const std::optional<uint64_t> value = match.value;
+  const auto bytes = static_cast<uint64_t>(match.length.value_or(DoorbellLength::k8));
   if (bytes != 1 && bytes != 2 && bytes != 4 && bytes != 8) {
     return Error(name_, ErrorKind::kInvalidArgument, gpa, bytes, "a doorbell's length is 1, 2, 4 or 8");
   }
   if (value && bytes < 8 && *value >> (8 * bytes) != 0) {
     return Error(name_, ErrorKind::kInvalidArgument, gpa, bytes, "the doorbell's value does not fit its length");
   }
-  const uint64_t last = length.value_or(1);
+  const uint64_t last = match.length ? bytes : 1;
   if (gpa >= max_address() || last > max_address() - gpa) {
     return Error(name_, ErrorKind::kOutOfRange, gpa, last, "outside the guest's memory");
   }
@@ -164,10 +170,14 @@ Result<std::unique_ptr<Doorbell>> InProcessGuest::RegisterDoorbell(uint64_t gpa,
   if (!own.ok()) {
     return Relabel(own.status(), name_, gpa, last);
   }
-  std::unique_ptr<Doorbell> bell(new RegisteredDoorbell(shared_from_this(), gpa, value, length, *std::move(own)));
-  // What the bit allowed until now has stored its bytes when this returns.
-  Status status = bits_->Revoke({gpa / kPageSize, 1}, kWriteAccess);
-  return status.ok() ? Result<std::unique_ptr<Doorbell>>(std::move(bell)) : Result<std::unique_ptr<Doorbell>>(std::move(status));
+  return detail::OrOutOfMemory([&]() -> Result<std::unique_ptr<Doorbell>> {
+    auto bell = std::make_unique<RegisteredDoorbell>(shared_from_this(), gpa, match, *std::move(own));
+    // What the bit allowed until now has stored its bytes when this returns.
+    if (Status status = bits_->Revoke({gpa / kPageSize, 1}, kWriteAccess); !status.ok()) {
+      return status;
+    }
+    return std::unique_ptr<Doorbell>(std::move(bell));
+  });
 }
 
 Status InProcessGuest::LockGpns(AccessType, std::span<const uint64_t> gpns) {
@@ -238,9 +248,9 @@ Status InProcessGuest::WriteFallback(uint64_t address, std::span<const std::byte
   return fault ? Beneath(address, *fault, whole) : Status();
 }
 
-Status InProcessGuest::FillFallback(uint64_t address, uint8_t value, uint64_t length) {
+Status InProcessGuest::FillFallback(uint64_t address, std::byte value, uint64_t length) {
   uint64_t stored = 0;
-  std::memset(&stored, value, std::min<uint64_t>(length, sizeof stored));
+  std::memset(&stored, std::to_integer<int>(value), std::min<uint64_t>(length, sizeof stored));
   if (Ring(address, length, stored)) {
     return {};
   }

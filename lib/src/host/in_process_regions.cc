@@ -1,6 +1,7 @@
 // InProcessGuest's regions and ROMs: files that come into the guest and go again.
 
 #include <errno.h>
+#include <inttypes.h>
 
 #include <cstring>
 #include <iterator>
@@ -16,32 +17,34 @@ namespace guestmem {
 namespace {
 
 // A descriptor of our own; pieces of one mapping share it.
-class OpenFile {
- public:
-  explicit OpenFile(int fd) : fd_(fd) {}
-  ~OpenFile() { host::Close(fd_); }
+struct OpenFile {
+  OpenFile() = default;
+  ~OpenFile() {
+    if (fd >= 0) {
+      host::Close(fd);
+    }
+  }
   OpenFile(const OpenFile&) = delete;
   OpenFile& operator=(const OpenFile&) = delete;
-  int fd() const { return fd_; }
 
- private:
-  const int fd_;
+  int fd = -1;
 };
 
 struct FilePiece {
   uint64_t length;
-  std::shared_ptr<const OpenFile> file;
+  std::shared_ptr<OpenFile> file;
   uint64_t file_offset;
   bool writable;
   uint64_t page_size;  // the file's: a piece is of whole ones
 };
+using Pieces = std::map<uint64_t, FilePiece>;
 
 }  // namespace
 
 // Everything below is guarded by the guest's layout_.
 class InProcessGuest::Region final : public MappedMemoryRegion {
  public:
-  Region(std::shared_ptr<InProcessGuest> guest, uint64_t length, std::string name)
+  Region(std::shared_ptr<InProcessGuest> guest, uint64_t length, detail::DebugName name)
       : guest_(std::move(guest)), length_(length), name_(std::move(name)) {}
 
   Status Map(uint64_t offset, int fd, uint64_t file_offset, uint64_t length, bool writable) override {
@@ -50,12 +53,23 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     if (!status.ok() || length == 0) {
       return status;
     }
-    const int own = host::Duplicate(fd);
-    if (own < 0) {
-      return host::HostFailure(name_.c_str(), "dup", errno, AddressRange{offset, length});
+    // What needs memory comes first: none is needed once the file is mapped.
+    Pieces made;
+    host::Rollback joined([&] { JoinAt(offset), JoinAt(offset + length); });
+    status = detail::OrOutOfMemory([&] {
+      SplitAt(offset);
+      SplitAt(offset + length);
+      made.emplace(offset, FilePiece{length, std::make_shared<OpenFile>(), file_offset, writable, kPageSize});
+      return Status();
+    });
+    if (!status.ok()) {
+      return status;
     }
-    const auto file = std::make_shared<const OpenFile>(own);
-    const uint64_t page = host::FilePageSize(own);
+    const int own = made.begin()->second.file->fd = host::Duplicate(fd);
+    if (own < 0) {
+      return host::HostFailure(name_, "dup", errno, AddressRange{offset, length});
+    }
+    const uint64_t page = made.begin()->second.page_size = host::FilePageSize(own);
     if (offset % page != 0) {
       return NotWholePages(page, offset, length);
     }
@@ -69,10 +83,10 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
       status = guest_->ram_->MapFile(*gpa_ + offset, length, own, file_offset, writable && writable_);
     }
     if (!status.ok()) {
-      return guest_->Relabel(status, name_, offset, length);
+      return Relabel(status, name_, offset, length);
     }
     Forget(offset, length);
-    pieces_.emplace(offset, FilePiece{length, file, file_offset, writable, page});
+    pieces_.merge(made);
     return {};
   }
 
@@ -82,11 +96,17 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     if (!status.ok() || length == 0) {
       return status;
     }
-    if (gpa_) {
+    host::Rollback joined([&] { JoinAt(offset), JoinAt(offset + length); });
+    status = detail::OrOutOfMemory([&] {
+      SplitAt(offset);
+      SplitAt(offset + length);
+      return Status();
+    });
+    if (status.ok() && gpa_) {
       if (Status locked = guest_->CheckUnlocked(*gpa_ + offset, length); !locked.ok()) {
         return locked;
       }
-      status = guest_->Relabel(guest_->ram_->Unmap(*gpa_ + offset, length), name_, offset, length);
+      status = Relabel(guest_->ram_->Unmap(*gpa_ + offset, length), name_, offset, length);
     }
     if (status.ok()) {
       Forget(offset, length);
@@ -97,7 +117,7 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
   Status MapToGuest(uint64_t gpa, bool writable) {
     const std::lock_guard lock(guest_->layout_);
     if (gpa_) {
-      return guest_->Error(name_, ErrorKind::kInvalidArgument, gpa, length_, "the region is in the guest already");
+      return Error(name_, ErrorKind::kInvalidArgument, gpa, length_, "the region is in the guest already");
     }
     for (const auto& [offset, piece] : pieces_) {
       if (gpa % piece.page_size != 0) {
@@ -109,12 +129,22 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
       return status;
     }
     for (const auto& [offset, piece] : pieces_) {
-      status = guest_->ram_->MapFile(gpa + offset, piece.length, piece.file->fd(), piece.file_offset,
+      status = guest_->ram_->MapFile(gpa + offset, piece.length, piece.file->fd, piece.file_offset,
                                      piece.writable && writable);
       if (!status.ok()) {
-        // If even that fails the range stays claimed: nothing else may come where bytes of ours may be.
-        (void)guest_->Release(gpa, length_);
-        return guest_->Relabel(status, name_, gpa, length_);
+        // Piece by piece, which needs no memory of ours: each has its edges. If even that fails the range stays claimed: nothing else
+        // may come where bytes of ours may be.
+        bool undone = true;
+        for (const auto& [mapped, done] : pieces_) {
+          if (mapped == offset) {
+            break;
+          }
+          undone = guest_->ram_->Unmap(gpa + mapped, done.length).ok() && undone;
+        }
+        if (undone) {
+          guest_->claims_.erase(gpa);
+        }
+        return Relabel(status, name_, gpa, length_);
       }
     }
     gpa_ = gpa;
@@ -131,16 +161,16 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     if (status.ok()) {
       gpa_.reset();
     }
-    return status.ok() || status.kind() == ErrorKind::kLocked ? status : guest_->Relabel(status, name_, *gpa_, length_);
+    return status.ok() || status.kind() == ErrorKind::kLocked ? status : Relabel(status, name_, *gpa_, length_);
   }
 
  private:
   Status Check(uint64_t offset, uint64_t length) const {
     if (offset % kPageSize != 0 || length % kPageSize != 0) {
-      return guest_->Error(name_, ErrorKind::kInvalidArgument, offset, length, "not a whole number of pages");
+      return Error(name_, ErrorKind::kInvalidArgument, offset, length, "not a whole number of pages");
     }
     if (offset > length_ || length > length_ - offset) {
-      return guest_->Error(name_, ErrorKind::kInvalidArgument, offset, length, "outside the region");
+      return Error(name_, ErrorKind::kInvalidArgument, offset, length, "outside the region");
     }
     // A page of a file stays whole, also while the guest does not see it.
     for (const uint64_t edge : {offset, offset + length}) {
@@ -157,39 +187,48 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
   }
 
   Status NotWholePages(uint64_t page, uint64_t start, uint64_t length) const {
-    return guest_->Error(name_, ErrorKind::kInvalidArgument, start, length,
-                         "not a whole number of the file's pages of " + std::to_string(page) + " bytes");
+    return Error(name_, ErrorKind::kInvalidArgument, start, length,
+                 detail::Text("not a whole number of the file's pages of %" PRIu64 " bytes", page));
   }
 
-  // Cuts [offset, offset + length) out of the pieces.
+  // Makes two of the piece that `offset` is inside of, if it is; they show what the one showed. May throw, and has changed nothing then.
+  void SplitAt(uint64_t offset) {
+    const auto next = pieces_.lower_bound(offset);
+    if (next == pieces_.begin()) {
+      return;
+    }
+    auto& [start, piece] = *std::prev(next);
+    const uint64_t before = offset - start;
+    if (before < piece.length) {
+      pieces_.emplace_hint(next, offset,
+                           FilePiece{piece.length - before, piece.file, piece.file_offset + before, piece.writable, piece.page_size});
+      piece.length = before;
+    }
+  }
+
+  // Undoes SplitAt, where what is on both sides still shows what one piece would.
+  void JoinAt(uint64_t offset) {
+    const auto next = pieces_.find(offset);
+    if (next == pieces_.end() || next == pieces_.begin()) {
+      return;
+    }
+    auto& [start, piece] = *std::prev(next);
+    const FilePiece& behind = next->second;
+    if (start + piece.length == offset && piece.file == behind.file && piece.file_offset + piece.length == behind.file_offset) {
+      piece.length += behind.length;
+      pieces_.erase(next);
+    }
+  }
+
+  // Drops the pieces of [offset, offset + length), which is split off on both sides.
   void Forget(uint64_t offset, uint64_t length) {
-    const uint64_t end = offset + length;
-    auto next = pieces_.lower_bound(offset);
-    if (next != pieces_.begin()) {
-      next = std::prev(next);
-    }
-    while (next != pieces_.end() && next->first < end) {
-      const uint64_t start = next->first;
-      const FilePiece piece = next->second;
-      const uint64_t piece_end = start + piece.length;
-      if (piece_end <= offset) {
-        ++next;
-        continue;
-      }
-      next = pieces_.erase(next);
-      if (start < offset) {
-        pieces_.emplace(start, FilePiece{offset - start, piece.file, piece.file_offset, piece.writable, piece.page_size});
-      }
-      if (piece_end > end) {
-        pieces_.emplace(end, FilePiece{piece_end - end, piece.file, piece.file_offset + (end - start), piece.writable, piece.page_size});
-      }
-    }
+    pieces_.erase(pieces_.lower_bound(offset), pieces_.lower_bound(offset + length));
   }
 
   const std::shared_ptr<InProcessGuest> guest_;
   const uint64_t length_;
-  const std::string name_;
-  std::map<uint64_t, FilePiece> pieces_;  // by offset; never overlap
+  const detail::DebugName name_;
+  Pieces pieces_;  // by offset; never overlap
   std::optional<uint64_t> gpa_;           // where the guest sees it
   bool writable_ = false;
 };
@@ -205,50 +244,65 @@ class InProcessGuest::RegionInGuest final : public MappableGuestMemory {
   const std::shared_ptr<Region> region_;
 };
 
-Result<NewMemoryRegion> InProcessGuest::NewRegion(uint64_t length, std::string name) {
+Result<NewMemoryRegion> InProcessGuest::NewRegion(uint64_t length, std::string_view name) {
   if (length == 0 || length % kPageSize != 0) {
-    return Error(name, ErrorKind::kInvalidArgument, 0, length, "not a whole number of pages");
+    return detail::MakeNamedError(
+        name, {.kind = ErrorKind::kInvalidArgument, .operation = Operation::kCreate, .range = AddressRange{0, length}},
+        "not a whole number of pages");
   }
-  const auto region = std::make_shared<Region>(shared_from_this(), length, std::move(name));
-  return NewMemoryRegion{std::make_unique<RegionInGuest>(region), region};
+  return detail::OrOutOfMemory([&]() -> Result<NewMemoryRegion> {
+    detail::DebugName kept(name);
+    const auto region = std::make_shared<Region>(shared_from_this(), length, std::move(kept));
+    return NewMemoryRegion{std::make_unique<RegionInGuest>(region), region};
+  });
 }
 
 class InProcessGuest::RomInGuest final : public RomMapping {
  public:
-  RomInGuest(std::shared_ptr<InProcessGuest> guest, uint64_t gpa, uint64_t length)
-      : guest_(std::move(guest)), gpa_(gpa), length_(length) {}
+  explicit RomInGuest(std::shared_ptr<InProcessGuest> guest) : guest_(std::move(guest)) {}
   ~RomInGuest() override {
-    const std::lock_guard lock(guest_->layout_);
-    (void)guest_->Release(gpa_, length_);
+    if (length_ != 0) {
+      const std::lock_guard lock(guest_->layout_);
+      (void)guest_->Release(gpa_, length_);
+    }
+  }
+  // It is in the guest.
+  void Is(uint64_t gpa, uint64_t length) {
+    gpa_ = gpa;
+    length_ = length;
   }
 
  private:
   const std::shared_ptr<InProcessGuest> guest_;
-  const uint64_t gpa_;
-  const uint64_t length_;
+  uint64_t gpa_ = 0;
+  uint64_t length_ = 0;  // 0: nowhere in the guest
 };
 
 class InProcessGuest::Rom final : public RomMapper {
  public:
-  Rom(std::shared_ptr<InProcessGuest> guest, std::shared_ptr<SharedMemory> bytes, uint64_t length, std::string name)
+  Rom(std::shared_ptr<InProcessGuest> guest, std::shared_ptr<SharedMemory> bytes, uint64_t length, detail::DebugName name)
       : guest_(std::move(guest)), bytes_(std::move(bytes)), length_(length), name_(std::move(name)) {}
 
   Result<std::unique_ptr<RomMapping>> MapRom(uint64_t gpa, uint64_t offset, uint64_t length) override {
     const uint64_t end = bytes_->size();
     if (offset % kPageSize != 0 || offset > end || length > end - offset) {
-      return guest_->Error(name_, ErrorKind::kInvalidArgument, gpa, length, "not a whole number of pages of the ROM");
+      return Error(name_, ErrorKind::kInvalidArgument, gpa, length, "not a whole number of pages of the ROM");
     }
-    const std::lock_guard lock(guest_->layout_);
-    Status status = guest_->Claim(gpa, length, name_);
-    if (!status.ok()) {
-      return status;
-    }
-    status = guest_->ram_->MapFile(gpa, length, bytes_->fd(), offset, false);
-    if (!status.ok()) {
-      guest_->claims_.erase(gpa);
-      return guest_->Relabel(status, name_, gpa, length);
-    }
-    return std::unique_ptr<RomMapping>(new RomInGuest(guest_, gpa, length));
+    return detail::OrOutOfMemory([&]() -> Result<std::unique_ptr<RomMapping>> {
+      auto mapped = std::make_unique<RomInGuest>(guest_);
+      const std::lock_guard lock(guest_->layout_);
+      Status status = guest_->Claim(gpa, length, name_);
+      if (!status.ok()) {
+        return status;
+      }
+      status = guest_->ram_->MapFile(gpa, length, bytes_->fd(), offset, false);
+      if (!status.ok()) {
+        guest_->claims_.erase(gpa);
+        return Relabel(status, name_, gpa, length);
+      }
+      mapped->Is(gpa, length);
+      return std::unique_ptr<RomMapping>(std::move(mapped));
+    });
   }
   uint64_t length() const override { return length_; }
 
@@ -256,17 +310,20 @@ class InProcessGuest::Rom final : public RomMapper {
   const std::shared_ptr<InProcessGuest> guest_;
   const std::shared_ptr<SharedMemory> bytes_;
   const uint64_t length_;
-  const std::string name_;
+  const detail::DebugName name_;
 };
 
-Result<std::shared_ptr<RomMapper>> InProcessGuest::NewRom(std::span<const std::byte> image, std::string name) {
-  Result<std::shared_ptr<SharedMemory>> bytes = SharedMemory::Create(image.size());
-  if (!bytes.ok()) {
-    return Relabel(bytes.status(), name, 0, image.size());
-  }
-  std::memcpy(bytes.value()->mapping(), image.data(), image.size());
-  return std::shared_ptr<RomMapper>(
-      std::make_shared<Rom>(shared_from_this(), *std::move(bytes), image.size(), std::move(name)));
+Result<std::shared_ptr<RomMapper>> InProcessGuest::NewRom(std::span<const std::byte> image, std::string_view name) {
+  return detail::OrOutOfMemory([&]() -> Result<std::shared_ptr<RomMapper>> {
+    detail::DebugName kept(name);
+    Result<std::shared_ptr<SharedMemory>> bytes = SharedMemory::Create(image.size());
+    if (!bytes.ok()) {
+      return Relabel(bytes.status(), kept, 0, image.size());
+    }
+    std::memcpy(bytes.value()->mapping(), image.data(), image.size());
+    return std::shared_ptr<RomMapper>(
+        std::make_shared<Rom>(shared_from_this(), *std::move(bytes), image.size(), std::move(kept)));
+  });
 }
 
 }  // namespace guestmem

@@ -39,7 +39,7 @@ class MappedParts {
       for (const uint64_t edge : std::array{start, end}) {
         const auto next = parts_.upper_bound(edge);
         if (edge != size_) {
-          parts_.emplace_hint(next, edge, std::prev(next)->second);
+          parts_.try_emplace(next, edge, std::prev(next)->second);  // no memory where there is one
         }
       }
     } catch (const std::bad_alloc&) {

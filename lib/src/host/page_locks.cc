@@ -8,8 +8,8 @@
 #include "types/error_rep.h"
 
 namespace guestmem::detail {
-PageLocks::PageLocks(std::string name, uint64_t pages, const std::byte* mapping)
-    : name_(std::move(name)), pages_(pages), mapping_(mapping) {}
+PageLocks::PageLocks(std::string_view name, uint64_t pages, const std::byte* mapping)
+    : name_(name), pages_(pages), mapping_(mapping) {}
 
 PageLocks::~PageLocks() {
   if (directory_ == nullptr) {
@@ -25,10 +25,7 @@ PageLocks::~PageLocks() {
 uint64_t PageLocks::DirectoryBytes() const { return (pages_ + kGroupPages - 1) / kGroupPages * sizeof(Group*); }
 
 Status PageLocks::Misuse(Operation operation) const {
-  ErrorInfo info;
-  info.kind = ErrorKind::kInvalidArgument;
-  info.operation = operation;
-  return MakeError(&name_, std::move(info), "a page beyond the last, or unlocking one that is not locked");
+  return MakeError(&name_, ErrorKind::kInvalidArgument, operation, "a page beyond the last, or unlocking one that is not locked");
 }
 
 // The group of a page that is there; made if it has to be. Null: out of memory.

@@ -25,30 +25,36 @@ Result<std::shared_ptr<SharedMemory>> SharedMemory::Create(uint64_t size, Shared
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {0, size}, "the size must be 1 to 2^47 - 4096 bytes");
   }
   const uint64_t rounded = (size + page - 1) / page * page;  // still below 2^48
-  const int fd = host::MakeMemfd("guestmem", page);
-  if (fd < 0) {
-    return host::HostFailure(kName, "memfd_create", errno, {0, size});
-  }
-  const char* failed = nullptr;
-  host::Reservation made;
-  if (host::Resize(fd, rounded) != 0) {
-    failed = "ftruncate";
-  } else if (host::Seal(fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    failed = "fcntl(F_ADD_SEALS)";
-  } else if (made = host::Reserve(rounded, page); made.start == nullptr) {
-    failed = "mmap";
-  } else if (host::Map(made.base, rounded, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == nullptr) {
-    failed = "mmap of a file";
-  }
-  if (failed == nullptr) {
-    return std::shared_ptr<SharedMemory>(new SharedMemory(fd, made.start, made.length, made.base, rounded));
-  }
-  Status status = host::HostFailure(kName, failed, errno, {0, size});
-  if (made.start != nullptr) {
-    host::Unmap(made.start, made.length);
-  }
-  host::Close(fd);
-  return status;
+  return detail::OrOutOfMemory([&]() -> Result<std::shared_ptr<SharedMemory>> {
+    const auto failed = [&](const char* call) { return host::HostFailure(kName, call, errno, {0, size}); };
+    const int fd = host::MakeMemfd("guestmem", page);
+    if (fd < 0) {
+      return failed("memfd_create");
+    }
+    host::Reservation made;
+    host::Rollback undo([&] {
+      if (made.start != nullptr) {
+        host::Unmap(made.start, made.length);
+      }
+      host::Close(fd);
+    });
+    if (host::Resize(fd, rounded) != 0) {
+      return failed("ftruncate");
+    }
+    if (host::Seal(fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+      return failed("fcntl(F_ADD_SEALS)");
+    }
+    made = host::Reserve(rounded, page);
+    if (made.start == nullptr) {
+      return failed("mmap");
+    }
+    if (host::Map(made.base, rounded, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == nullptr) {
+      return failed("mmap of a file");
+    }
+    std::unique_ptr<SharedMemory> memory(new SharedMemory(fd, made.start, made.length, made.base, rounded));
+    undo.Keep();
+    return std::shared_ptr<SharedMemory>(std::move(memory));
+  });
 }
 
 SharedMemory::~SharedMemory() {
@@ -56,6 +62,9 @@ SharedMemory::~SharedMemory() {
   host::Close(fd_);
 }
 
-std::vector<SharedFile> SharedMemory::sharing() const { return {{fd_, 0, 0, size_}}; }
+Result<std::vector<SharedFile>> SharedMemory::sharing() const {
+  return detail::OrOutOfMemory(
+      [&]() -> Result<std::vector<SharedFile>> { return std::vector<SharedFile>{{fd_, 0, 0, size_}}; });
+}
 
 }  // namespace guestmem

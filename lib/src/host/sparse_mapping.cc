@@ -1,10 +1,10 @@
 #include "guestmem/sparse_mapping.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 #include <limits>
 #include <memory>
-#include <string>
 
 #include "guestmem/detail/schedule.h"
 #include "host/host_calls.h"
@@ -23,7 +23,7 @@ constexpr char kName[] = "sparse mapping";
 
 [[gnu::cold]] Status NotWholePages(uint64_t page, AddressRange range) {
   return host::CreateError(kName, ErrorKind::kInvalidArgument, range,
-                           "not a whole number of the file's pages of " + std::to_string(page) + " bytes, here and in the file");
+                           detail::Text("not a whole number of the file's pages of %" PRIu64 " bytes, here and in the file", page));
 }
 
 }  // namespace
@@ -33,11 +33,16 @@ Result<std::shared_ptr<SparseMapping>> SparseMapping::Create(uint64_t size) {
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {0, size}, "the size must be 1 to 2^47 - 4096 bytes");
   }
   const uint64_t rounded = (size + kPageSize - 1) / kPageSize * kPageSize;
-  const host::Reservation made = host::Reserve(rounded);
-  if (made.start == nullptr) {
-    return HostFailure("mmap", {0, size});
-  }
-  return std::shared_ptr<SparseMapping>(new SparseMapping(made.start, made.length, made.base, rounded));
+  return detail::OrOutOfMemory([&]() -> Result<std::shared_ptr<SparseMapping>> {
+    const host::Reservation made = host::Reserve(rounded);
+    if (made.start == nullptr) {
+      return HostFailure("mmap", {0, size});
+    }
+    host::Rollback undo([&] { host::Unmap(made.start, made.length); });
+    std::unique_ptr<SparseMapping> mapping(new SparseMapping(made.start, made.length, made.base, rounded));
+    undo.Keep();
+    return std::shared_ptr<SparseMapping>(std::move(mapping));
+  });
 }
 
 SparseMapping::SparseMapping(std::byte* reserved, uint64_t reserved_size, std::byte* base, uint64_t size)
@@ -191,7 +196,7 @@ Status SparseMapping::BindToNode(uint64_t offset, uint64_t length, unsigned node
   }
   const auto missing = [&] {
     return host::CreateError(kName, ErrorKind::kInvalidArgument, {offset, length},
-                             "mbind: there is no memory on node " + std::to_string(node));
+                             detail::Text("mbind: there is no memory on node %u", node));
   };
   if (node >= host::kMaxNodes) {
     return missing();

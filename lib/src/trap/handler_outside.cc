@@ -9,7 +9,7 @@
 #include <cstring>
 #include <mutex>
 #include <new>
-#include <string>
+#include <string_view>
 #include <utility>
 
 #include "guestmem/fault.h"
@@ -20,12 +20,9 @@
 namespace guestmem {
 namespace {
 
-Status Error(ErrorKind kind, std::string message) {
-  ErrorInfo info;
-  info.kind = kind;
-  info.operation = Operation::kCreate;
+Status Error(ErrorKind kind, std::string_view message) {
   const detail::DebugName name("fault handler");
-  return detail::MakeError(&name, std::move(info), std::move(message));
+  return detail::MakeError(&name, kind, Operation::kCreate, message);
 }
 
 bool IsOurs(const struct sigaction& action) {
@@ -82,7 +79,7 @@ Status Install(int signal) {
   trap::Handling& handling = trap::HandlingOf(signal);
   struct sigaction found = {};
   if (sigaction(signal, nullptr, &found) != 0) {
-    return Error(ErrorKind::kResourceExhausted, std::string("sigaction: ") + std::strerror(errno));
+    return Error(ErrorKind::kResourceExhausted, detail::Text("sigaction: %s", std::strerror(errno)));
   }
   if (IsOurs(found)) {
     return {};
@@ -99,7 +96,7 @@ Status Install(int signal) {
   ours.sa_flags |= found.sa_flags & SA_RESTART;  // what interrupts a system call is as it was
   sigemptyset(&ours.sa_mask);
   if (sigaction(signal, &ours, nullptr) != 0) {
-    return Error(ErrorKind::kResourceExhausted, std::string("sigaction: ") + std::strerror(errno));
+    return Error(ErrorKind::kResourceExhausted, detail::Text("sigaction: %s", std::strerror(errno)));
   }
   if (!OursIsInForce(signal)) {
     return Error(ErrorKind::kInvalidArgument,
@@ -141,11 +138,11 @@ Status PrepareThread() {
   sigaddset(&faults, SIGSEGV);
   sigaddset(&faults, SIGBUS);
   if (const int error = pthread_sigmask(SIG_UNBLOCK, &faults, nullptr); error != 0) {
-    return Error(ErrorKind::kResourceExhausted, std::string("pthread_sigmask: ") + std::strerror(error));
+    return Error(ErrorKind::kResourceExhausted, detail::Text("pthread_sigmask: %s", std::strerror(error)));
   }
   stack_t alternate = {};
   if (sigaltstack(nullptr, &alternate) != 0) {
-    return Error(ErrorKind::kResourceExhausted, std::string("sigaltstack: ") + std::strerror(errno));
+    return Error(ErrorKind::kResourceExhausted, detail::Text("sigaltstack: %s", std::strerror(errno)));
   }
   // Kernels before 5.14 do not tell; their headers' constant was right for the processors of their day.
   const uint64_t frame = std::max<uint64_t>(getauxval(AT_MINSIGSTKSZ), 2048);

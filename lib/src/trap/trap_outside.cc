@@ -209,9 +209,9 @@ Fault FinishCopy(GuestSide guest, void* destination, const void* source, size_t 
   return fault;
 }
 
-Fault FinishFill(void* guest, uint8_t value, size_t length, TrapResult result) noexcept {
+Fault FinishFill(void* guest, std::byte value, size_t length, TrapResult result) noexcept {
   return FinishPrefix(guest, length, result, [&](size_t at, size_t n) {
-    return g_trap_kernels.fill_guest(static_cast<std::byte*>(guest) + at, value, n);
+    return g_trap_kernels.fill_guest(static_cast<std::byte*>(guest) + at, std::to_integer<int>(value), n);
   });
 }
 
@@ -246,8 +246,8 @@ std::optional<Fault> TryCopyShared(GuestSide guest, void* destination, const voi
   return Copy(guest, destination, source, length, detail::HostSide::kShared);
 }
 
-std::optional<Fault> TryFill(void* guest, uint8_t value, size_t length) noexcept {
-  const detail::TrapResult result = detail::g_trap_kernels.fill_guest(guest, value, length);
+std::optional<Fault> TryFill(void* guest, std::byte value, size_t length) noexcept {
+  const detail::TrapResult result = detail::g_trap_kernels.fill_guest(guest, std::to_integer<int>(value), length);
   if (result.info == 0) [[likely]] {
     return std::nullopt;
   }

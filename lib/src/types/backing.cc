@@ -12,7 +12,7 @@ PageFaultAction GuestMemoryAccess::PageFault(const PageFaultInfo& fault) {
 
 Status GuestMemoryAccess::ReadFallback(uint64_t, std::span<std::byte>) { return NoFallback(); }
 Status GuestMemoryAccess::WriteFallback(uint64_t, std::span<const std::byte>) { return NoFallback(); }
-Status GuestMemoryAccess::FillFallback(uint64_t, uint8_t, uint64_t) { return NoFallback(); }
+Status GuestMemoryAccess::FillFallback(uint64_t, std::byte, uint64_t) { return NoFallback(); }
 Result<bool> GuestMemoryAccess::CompareExchangeFallback(uint64_t, std::span<std::byte>, std::span<const std::byte>) {
   return NoFallback();
 }
@@ -23,7 +23,7 @@ void GuestMemoryAccess::UnlockGpns(AccessType, std::span<const uint64_t>) {}
 Status GuestMemoryAccess::ExposeVa(uint64_t, uint64_t) { return {}; }
 
 std::optional<uint64_t> GuestMemoryAccess::base_iova() const { return std::nullopt; }
-std::vector<SharedFile> GuestMemoryAccess::sharing() const { return {}; }
+Result<std::vector<SharedFile>> GuestMemoryAccess::sharing() const { return std::vector<SharedFile>(); }
 
 // GuestMemoryAccess::Subrange is in guest/view.cc: its result is of a layer that this one doesn't know.
 

@@ -1,5 +1,6 @@
 #include "guestmem/status.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
@@ -16,14 +17,15 @@ using detail::ErrorRep;
 struct KindFacts {
   const char* name;
   StatusCode code;
-  const char* cause;  // of kinds about a GPN, that follows
+  const char* cause;
+  const char* gpn = "";  // what stands between that and the GPN, where there is one
 };
 constexpr KindFacts kKinds[] = {
     {"out of range", StatusCode::kOutOfRange, "the range is not inside memory"},
     {"access denied", StatusCode::kPermissionDenied, "the page's access bit is clear"},
     {"not mapped", StatusCode::kFailedPrecondition, "the page is not mapped"},
     {"not lockable", StatusCode::kFailedPrecondition, "the memory cannot be locked"},
-    {"locked", StatusCode::kFailedPrecondition, "there is a lock on page"},
+    {"locked", StatusCode::kFailedPrecondition, "there is a lock", " on page"},
     {"no fallback", StatusCode::kUnimplemented, "the backing has no fallback for this operation"},
     {"invalid GPN", StatusCode::kInvalidArgument, "invalid guest page number"},
     {"misaligned", StatusCode::kInvalidArgument, "the address is not naturally aligned"},
@@ -40,44 +42,79 @@ void AppendHex(std::string& text, uint64_t value) {
 }
 
 void AppendCause(std::string& text, const ErrorRep& rep) {
+  const Status& cause = rep.info.cause;
   if (!rep.message.empty()) {
     text += rep.message;
-  } else if (rep.info.kind == ErrorKind::kBackend && !rep.info.cause.ok()) {
-    text += rep.info.cause.ToString();
+  } else if (!cause.ok() && (rep.info.kind == ErrorKind::kBackend || !cause.rep()->message.empty())) {
+    text += cause.ToString();
   } else {
-    text += rep.write_refused ? "the page is mapped read-only or not at all" : FactsOf(rep.info.kind).cause;
+    const KindFacts& facts = FactsOf(rep.info.kind);
+    text += rep.write_refused ? "the page is mapped read-only or not at all" : facts.cause;
     if (rep.info.gpn) {
+      text += facts.gpn;
       text += ' ';
       AppendHex(text, *rep.info.gpn);
     }
   }
 }
 
-// An error that says no more than its kind: it needs no memory and is never freed.
-template <ErrorKind kKind>
-Status WellKnown() {
-  static ErrorRep* const rep = [] {
-    alignas(ErrorRep) static std::byte storage[sizeof(ErrorRep)];
-    auto* immortal = new (storage) ErrorRep;
-    immortal->references = 0;
-    immortal->info.kind = kKind;
-    immortal->code = FactsOf(kKind).code;
-    return immortal;
+// An error that says no more than its kind and code: it needs no memory and is never freed.
+Status Undescribed(ErrorKind kind, StatusCode code) noexcept {
+  static constexpr auto kCodes = static_cast<size_t>(StatusCode::kUnauthenticated) + 1;
+  static constexpr auto kBackend = static_cast<size_t>(ErrorKind::kBackend);
+  // One of each kind, and of kBackend one of each code.
+  static ErrorRep* const reps = [] {
+    alignas(ErrorRep) static std::byte storage[(kBackend + kCodes) * sizeof(ErrorRep)];
+    auto* const made = reinterpret_cast<ErrorRep*>(storage);
+    for (size_t i = 0; i < kBackend + kCodes; ++i) {
+      auto* const immortal = new (made + i) ErrorRep;
+      immortal->references = 0;
+      immortal->info.kind = static_cast<ErrorKind>(std::min(i, kBackend));
+      immortal->code = i < kBackend ? FactsOf(immortal->info.kind).code : static_cast<StatusCode>(i - kBackend);
+    }
+    return made;
   }();
-  return Status(rep);
+  const auto index = static_cast<size_t>(kind);
+  const auto number = static_cast<size_t>(code);
+  return Status(&reps[index < kBackend ? index
+                                       : kBackend + (number != 0 && number < kCodes ? number : static_cast<size_t>(StatusCode::kUnknown))]);
 }
 
-// Out of memory while describing an error.
-Status OutOfMemory() { return WellKnown<ErrorKind::kResourceExhausted>(); }
+// With the message behind it, in one allocation. Null: it can't be had.
+ErrorRep* NewRep(std::string_view message) noexcept {
+  if (detail::g_no_error_memory) {
+    return nullptr;
+  }
+  void* const memory = ::operator new(sizeof(ErrorRep) + message.size(), std::nothrow);
+  if (memory == nullptr) {
+    return nullptr;
+  }
+  auto* const rep = new (memory) ErrorRep;
+  auto* const text = reinterpret_cast<char*>(rep + 1);
+  message.copy(text, message.size());
+  rep->message = {text, message.size()};
+  return rep;
+}
 
-ErrorRep* NewRep() { return detail::g_no_error_memory ? nullptr : new (std::nothrow) ErrorRep; }
+// Without a name: a callback's own status, or what stands in for one.
+Status Own(ErrorKind kind, StatusCode code, ErrorInfo info, std::string_view message) noexcept {
+  ErrorRep* const rep = NewRep(message);
+  if (rep == nullptr) {
+    return Undescribed(kind, code);
+  }
+  rep->code = code;
+  rep->info = std::move(info);
+  rep->info.kind = kind;
+  return Status(rep);
+}
 
 }  // namespace
 
 constinit bool detail::g_no_error_memory = false;
 
-void detail::Fatal(const std::string& text) {
-  std::fprintf(stderr, "guestmem: fatal: %s\n", text.c_str());
+void detail::Fatal(std::string_view text, std::string_view more) noexcept {
+  std::fprintf(stderr, "guestmem: fatal: %.*s%.*s\n", static_cast<int>(text.size()), text.data(), static_cast<int>(more.size()),
+               more.data());
   std::abort();
 }
 
@@ -94,22 +131,25 @@ void Status::Unref(ErrorRep* rep) noexcept {
   }
   // The last one has it to itself, and pays for no atomic subtraction.
   if (references == 1 || rep->references.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    delete rep;
+    rep->~ErrorRep();
+    ::operator delete(rep);
   }
 }
 
-const ErrorInfo& Status::info() const {
+const ErrorInfo& Status::info() const& {
   if (ok()) {
     detail::Fatal("Status::info() of an OK status");
   }
   return rep_->info;
 }
 
+ErrorInfo Status::info() const&& { return info(); }
+
 ErrorKind Status::kind() const { return info().kind; }
 
 StatusCode Status::code() const noexcept { return ok() ? StatusCode::kOk : rep_->code; }
 
-std::string Status::ToString() const {
+std::string Status::ToString() const noexcept try {
   if (ok()) {
     return "OK";
   }
@@ -139,27 +179,27 @@ std::string Status::ToString() const {
   }
   AppendCause(text, *rep_);
   return text;
+} catch (const std::bad_alloc&) {
+  return "(out of memory)";  // short enough to need none
 }
 
-Status AccessDenied() { return WellKnown<ErrorKind::kAccessDenied>(); }
-Status NotMapped() { return WellKnown<ErrorKind::kNotMapped>(); }
-Status NoFallback() { return WellKnown<ErrorKind::kNoFallback>(); }
+Status AccessDenied() noexcept { return Undescribed(ErrorKind::kAccessDenied, StatusCode::kOk); }
+Status NotMapped() noexcept { return Undescribed(ErrorKind::kNotMapped, StatusCode::kOk); }
+Status NoFallback() noexcept { return Undescribed(ErrorKind::kNoFallback, StatusCode::kOk); }
 
-Status BackendError(StatusCode code, std::string_view message, std::optional<uint64_t> address, uint64_t transferred) {
-  ErrorRep* rep = NewRep();
-  if (rep == nullptr) {
-    return OutOfMemory();
-  }
-  rep->code = code == StatusCode::kOk ? StatusCode::kUnknown : code;
-  rep->message = message.empty() ? "error of the backing" : message;
-  rep->info.fault_address = address;
-  rep->info.transferred = transferred;
-  return Status(rep);
+Status MakeStatus(ErrorInfo info, std::string_view message) noexcept {
+  const ErrorKind kind = std::min(info.kind, ErrorKind::kBackend);
+  return Own(kind, FactsOf(kind).code, std::move(info), message);
 }
 
-const char* Name(ErrorKind kind) { return FactsOf(kind).name; }
+Status BackendError(StatusCode code, std::string_view message, std::optional<uint64_t> address, uint64_t transferred) noexcept {
+  return Own(ErrorKind::kBackend, code == StatusCode::kOk ? StatusCode::kUnknown : code,
+             {.fault_address = address, .transferred = transferred}, message.empty() ? "error of the backing" : message);
+}
 
-const char* Name(Operation operation) {
+const char* Name(ErrorKind kind) noexcept { return FactsOf(kind).name; }
+
+const char* Name(Operation operation) noexcept {
   static constexpr const char* kNames[] = {
       "callback", "create", "read", "write", "fill", "compare exchange", "lock", "subrange", "probe", "revoke",
   };
@@ -175,59 +215,60 @@ ErrorRep& Rep(Status& status) { return *const_cast<ErrorRep*>(status.rep()); }
 
 }  // namespace
 
-ErrorInfo* Editable(Status& status) {
+ErrorInfo* Editable(Status& status) noexcept {
   return Rep(status).references.load(std::memory_order_relaxed) == 0 ? nullptr : &Rep(status).info;
 }
 
-Status MakeError(const DebugName* name, ErrorKind kind, Operation operation) {
-  ErrorRep* rep = NewRep();
-  if (rep == nullptr) {
-    return OutOfMemory();
+Status MakeError(const DebugName* name, ErrorKind kind, Operation operation, std::string_view message) noexcept {
+  Status status = Own(kind, FactsOf(kind).code, {.operation = operation}, message);
+  if (name != nullptr && Editable(status) != nullptr) {
+    Rep(status).named = true;
+    Rep(status).name = *name;
   }
-  rep->code = FactsOf(kind).code;
-  rep->info.kind = kind;
-  rep->info.operation = operation;
-  if (name != nullptr) {
-    rep->named = true;
-    rep->name = *name;
-  }
-  return Status(rep);
+  return status;
 }
 
-Status MakeError(const DebugName* name, ErrorInfo info, std::string message) {
-  Status status = MakeError(name, info.kind, info.operation);
+Status MakeError(const DebugName* name, ErrorInfo info, std::string_view message) noexcept {
+  Status status = MakeError(name, info.kind, info.operation, message);
   if (ErrorInfo* const made = Editable(status)) {
     *made = std::move(info);
-    Rep(status).message = std::move(message);
   }
   return status;
 }
 
-Status MakeCallbackError(const DebugName* name, Operation operation, Status cause, bool write_refused) {
+Status MakeNamedError(std::string_view name, ErrorInfo info, std::string_view message) noexcept try {
+  const DebugName shown(name);
+  return MakeError(&shown, std::move(info), message);
+} catch (const std::bad_alloc&) {
+  return Undescribed(info.kind, FactsOf(info.kind).code);
+}
+
+Status MakeCallbackError(const DebugName* name, Operation operation, Status cause, bool write_refused) noexcept {
   const ErrorRep* const own = cause.rep();
   // A status of another GuestMemory has a name: it is the callback's own affair, whatever its kind.
-  const bool keeps_kind = own != nullptr && !own->named &&
-                          (own->info.kind == ErrorKind::kAccessDenied || own->info.kind == ErrorKind::kNotMapped ||
-                           own->info.kind == ErrorKind::kNoFallback);
-  Status status = MakeError(name, keeps_kind ? own->info.kind : ErrorKind::kBackend, operation);
-  if (ErrorInfo* const info = Editable(status)) {
-    Rep(status).code = own == nullptr ? StatusCode::kUnknown : own->code;
-    Rep(status).write_refused = info->kind == ErrorKind::kNotMapped && (write_refused || own->write_refused);
-    info->cause = std::move(cause);
+  const ErrorKind kind = own == nullptr || own->named ? ErrorKind::kBackend : own->info.kind;
+  const StatusCode code = own == nullptr ? StatusCode::kUnknown : own->code;
+  Status status = MakeError(name, kind, operation);
+  ErrorInfo* const info = Editable(status);
+  if (info == nullptr) {
+    return Undescribed(kind, code);
   }
+  Rep(status).code = code;
+  Rep(status).write_refused = kind == ErrorKind::kNotMapped && (write_refused || own->write_refused);
+  info->cause = std::move(cause);
   return status;
 }
+
+Status OutOfMemory() noexcept { return Undescribed(ErrorKind::kResourceExhausted, StatusCode::kOk); }
 
 Status NonOk(Status status) noexcept {
   if (!status.ok()) [[likely]] {
     return status;
   }
-  ErrorInfo info;
-  info.kind = ErrorKind::kInvalidArgument;
-  return MakeError(nullptr, std::move(info), "a Result was made from an OK status");
+  return BackendError(StatusCode::kInvalidArgument, "a Result was made from an OK status");
 }
 
-void FatalResultAccess(const Status& status) { Fatal("value() of a Result that holds an error: " + status.ToString()); }
+void FatalResultAccess(const Status& status) { Fatal("value() of a Result that holds an error: ", status.ToString()); }
 
 }  // namespace detail
 }  // namespace guestmem

@@ -45,7 +45,7 @@ unsigned UsePrimitives(std::byte* good, std::byte* hole) {
   wrong += !TryCompareExchange(hole + 16, value, uint64_t{2}, swapped).has_value();
   wrong += TryCopy(GuestSide::kSource, bytes.data(), good, bytes.size()).has_value();
   wrong += !TryCopy(GuestSide::kDestination, hole, bytes.data(), bytes.size()).has_value();
-  wrong += !TryFill(hole, 1, 5000 % kPageSize).has_value();
+  wrong += !TryFill(hole, std::byte{1}, 5000 % kPageSize).has_value();
   return wrong;
 }
 

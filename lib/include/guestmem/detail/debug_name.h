@@ -8,7 +8,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 
 namespace guestmem::detail {
 
@@ -17,12 +16,13 @@ namespace guestmem::detail {
 class DebugName {
  public:
   DebugName() = default;
-  explicit DebugName(std::string text) {
+  // Throws std::bad_alloc where the text is long and there is no memory for it.
+  explicit DebugName(std::string_view text) {
     if (text.size() <= short_.size()) {
       text.copy(short_.data(), text.size());
       size_ = static_cast<uint8_t>(text.size());
     } else {
-      long_ = std::make_shared<const std::string>(std::move(text));
+      long_ = std::make_shared<const std::string>(text);
     }
   }
   std::string_view view() const { return long_ != nullptr ? std::string_view(*long_) : std::string_view(short_.data(), size_); }

@@ -33,8 +33,8 @@ void SetHostCallFilter(HostCallFilter filter);
 // huge pages to try: a file of small ones takes all that one of huge ones would. For harnesses; not for production.
 void SetFilePageSize(uint64_t bytes);
 
-// Whether there is memory to describe errors with (the default). Without, each is kResourceExhausted and says no more; what it
-// stands for happens all the same. For harnesses; not for production.
+// Whether there is memory to describe errors with (the default). Without, each keeps its kind and code and says no more. For
+// harnesses; not for production.
 void SetErrorMemory(bool available);
 
 }  // namespace guestmem::detail

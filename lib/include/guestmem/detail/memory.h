@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "guestmem/detail/debug_name.h"
@@ -18,7 +19,9 @@ namespace guestmem::detail {
 // One region is not limited by that size: it has all of [0, 2^63).
 struct Memory {
   DebugName name;
-  std::vector<Region> regions;  // a power of two of them
+  Region only;                                // of a memory that has one
+  std::vector<Region> several;                // of a memory that has more
+  std::span<const Region> regions{&only, 1};  // a power of two of them
   unsigned region_bits = 63;    // of one region: all addresses are its own
   // What keeps the backings alive: the backings themselves, or (a view) the memory that is no view and that it shows a part of.
   std::vector<std::shared_ptr<void>> owned;

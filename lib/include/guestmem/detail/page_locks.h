@@ -17,7 +17,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
-#include <string>
+#include <string_view>
 
 #include "guestmem/detail/debug_name.h"
 #include "guestmem/detail/schedule_sync.h"
@@ -33,7 +33,7 @@ class PageLocks {
   // Of pages [0, pages). `name` appears in errors. `mapping`: a locked page that cannot be read there counts as not locked,
   // because no lock has found it in order: one that has counted it is about to fail, and populating it must stay possible. Null:
   // locked is locked.
-  PageLocks(std::string name, uint64_t pages, const std::byte* mapping = nullptr);
+  PageLocks(std::string_view name, uint64_t pages, const std::byte* mapping = nullptr);
   ~PageLocks();
   PageLocks(const PageLocks&) = delete;
   PageLocks& operator=(const PageLocks&) = delete;

@@ -51,7 +51,7 @@ OwnWord* EnterSlowly() noexcept;
 class ReadSection {
  public:
   // `enabled` false: nothing (an access that no bitmap guards has nothing to protect).
-  explicit ReadSection(bool enabled = true) noexcept {
+  [[nodiscard]] explicit ReadSection(bool enabled = true) noexcept {
     if (!enabled) {
       epoch_ = &t_no_section;
       return;
