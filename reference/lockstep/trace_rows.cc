@@ -5,6 +5,7 @@
 
 #include "reference/lockstep/trace.h"
 #include "reference/lockstep/trace_rows.h"
+#include "reference/trace/kinds_check.h"
 #include "reference/trace/words.h"
 
 namespace reference {
@@ -287,6 +288,7 @@ constexpr trace::Kind kOps[] = {
     Row(StepKind::kMove, "move", Of(kTarget, kSlot)),
     Row(StepKind::kStarve, "starve", Of(kStarving)),
 };
+static_assert(trace::AreKindsOf<StepKind>(kOps));
 
 // ------------------------------------------------------------------ the world
 

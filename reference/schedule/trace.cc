@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "reference/trace/kinds_check.h"
 #include "reference/trace/words.h"
 
 namespace reference::schedule {
@@ -108,6 +109,7 @@ constexpr trace::Kind kOps[] = {
     Row(OpKind::kResolve, "resolve", Of(kThread, kOpPage)),
     Row(OpKind::kWaitUnlocked, "wait_unlocked", Of(kThread, kOpPage, kCount)),
 };
+static_assert(trace::AreKindsOf<OpKind>(kOps));
 
 constexpr trace::Kind kThreadsLine[] = {{0xf0, "threads", Of(0)}};
 constexpr trace::Kind kMembarrierLine[] = {{0xf1, "membarrier", Of(0)}};

@@ -6,6 +6,7 @@
 
 #include <numeric>
 
+#include "reference/trace/kinds_check.h"
 #include "reference/trace/minimise.h"
 #include "reference/trace/record.h"
 #include "reference/trace/spellings.h"
@@ -111,6 +112,13 @@ std::string Refusal(std::string_view text) {
   const auto* const error = std::get_if<TextError>(&parsed);
   return error == nullptr ? "accepted" : std::to_string(error->line) + ": " + error->reason;
 }
+
+enum class Deed : uint8_t { kPut = 0, kLift = 1, kCarry = 2 };
+constexpr Kind kPut = {0, "put", 0}, kLift = {1, "lift", 0}, kCarry = {2, "carry", 0}, kDrop = {3, "drop", 0};
+constexpr Kind kDeeds[] = {kPut, kLift, kCarry}, kOneWithoutRow[] = {kPut, kLift}, kMisplaced[] = {kPut, kCarry, kLift},
+               kTwice[] = {kPut, kLift, kLift, kCarry}, kRowOfNone[] = {kPut, kLift, kCarry, kDrop};
+static_assert(AreKindsOf<Deed>(kDeeds) && !AreKindsOf<Deed>(kOneWithoutRow) && !AreKindsOf<Deed>(kMisplaced) && !AreKindsOf<Deed>(kTwice) &&
+              !AreKindsOf<Deed>(kRowOfNone));
 
 TEST(TraceRows, BothSpellingsKeepEveryTrace) {
   ExpectEveryByteStringIsATrace<Library>(kLibrary);

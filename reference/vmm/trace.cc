@@ -4,6 +4,8 @@
 
 #include <iterator>
 
+#include "reference/trace/kinds_check.h"
+
 namespace reference::vmm {
 namespace {
 
@@ -90,6 +92,7 @@ constexpr trace::Kind kOps[] = {
     Row(OpKind::kLock, "lock", Of(kSlot, kPage, kLockRow, kFailRow)),
     Row(OpKind::kUnlock, "unlock", Of(kSlot)),
 };
+static_assert(trace::AreKindsOf<OpKind>(kOps));
 
 constexpr trace::Field kGuestFields[] = {
     {.key = "pages", .at = 1, .number = trace::NumberOf<World, &World::pages, 1>(), .spelt = Spelt::kShown, .count = kMaxPages, .first = 1,
