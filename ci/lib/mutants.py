@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import mutants_hunt
 from fuzz_common import shown
 from mutants_hunt import CLEAN, MOST_OPS, build, carry_out, is_reproduced, is_there, keep_clean_engine, try_repro, wanted
-from mutants_patches import TREE, WORK, BadPatch, Tree, check_all, list_all, mistake, patches, refresh_all, say
-from mutants_tell import CONTROL, is_killed, tell, told, told_empty, told_repro
+from mutants_patches import TREE, WORK, BadPatch, Tree, check_all, judge, list_all, mistake, patches, refresh_all, say
+from mutants_tell import CONTROL, is_killed, tell, told, told_empty, told_judges, told_repro
 
 RESULTS = WORK / "results.json"
 
@@ -43,7 +43,7 @@ def hunt_one(name, patch, tree, result, options, progress):
     started = time.monotonic()
     build(name, options)
     result["build"] = round(time.monotonic() - started, 1)
-    if not patch:
+    if not patch and name in options.hunted:
         keep_clean_engine()
     progress(f"hunted, {len(missing)} hunts")
     carry_out(name, result, missing, progress)
@@ -59,13 +59,18 @@ def run_all(options):
         print(f"mutants.sh: unknown mutant '{unknown[0]}'; known: {' '.join(known)}", file=sys.stderr)
         return 2
     chosen = options.mutant or list(known)
+    options.judges = {name: [found] if (found := judge(known[name])) else [] for name in chosen}
+    options.hunted = {name for name in chosen if not options.judges[name]}
+    options.judges[CONTROL] = sorted({found[0] for found in options.judges.values() if found})
+    options.hunted |= {CONTROL} if options.hunted else set()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, mutants_hunt.interrupt)
     tree = Tree(TREE)
     results = {} if options.again else load_results()
     rows, bad = [], []
     started = time.monotonic()
-    print(f"== mutants: {len(chosen)} in {shown(TREE)}; the corpus, then {options.seeds} times {options.seconds} s from nothing each")
+    print(f"== mutants: {len(chosen)} in {shown(TREE)}; " +
+          (f"{len(options.hunted) - 1} by the corpus, then {options.seeds} times {options.seconds} s from nothing each" if options.hunted else "by their judges"))
     try:
         for i, name in enumerate([CONTROL, *chosen]):
             patch = known.get(name)
@@ -87,7 +92,7 @@ def run_all(options):
                 verdict = f"KILLED BY {', '.join(alarms)}" if alarms else "quiet, as it should"
             else:
                 verdict = "killed" if is_killed(result) else "SURVIVED"
-                verdict += f": corpus {told(result['hunts']['corpus'])}; from nothing {told_empty(result)}; repro {told_repro(result)}"
+                verdict += f": {told_judges(result)}" if options.judges[name] else f": corpus {told(result['hunts']['corpus'])}; from nothing {told_empty(result)}; repro {told_repro(result)}"
             say(f"[{i}/{len(chosen)}] {name}: {verdict}{' (earlier run)' if done else ''}")
             if name == CONTROL and alarms:
                 print(f"\nthe unchanged tree isn't quiet, so no kill would mean anything; logs: {shown(WORK / 'logs')}/")
@@ -101,7 +106,7 @@ def run_all(options):
     survivors = [name for name, result in rows if name != CONTROL and not is_killed(result)]
     for name in survivors:
         print(f"survived: {name}: {mistake(known[name])}\n  {shown(known[name])}")
-    without_test = [name for name, result in rows if name != CONTROL and name not in survivors and not is_reproduced(result)]
+    without_test = [name for name, result in rows if name in options.hunted - {CONTROL, *survivors} and not is_reproduced(result)]
     for name in without_test:
         print(f"no test of at most {MOST_OPS} ops: {name}: {told_repro(dict(rows)[name])}; {shown(WORK / 'logs')}/{name}.repro.log")
     killed = len([name for name, _ in rows if name != CONTROL]) - len(survivors)

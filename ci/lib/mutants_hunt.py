@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fuzz_common as fuzz
-from mutants_patches import TREE, WORK, BadPatch
+from mutants_patches import TREE, UNIT_TESTS, WORK, BadPatch
 
 FUZZ_BUILD, ASAN_BUILD, TEST_BUILD = WORK / "fuzz", WORK / "asan", TREE / "build" / "default"
 CLEAN = WORK / "clean"  # the engine without a bug, for the tests that ci/repro.sh writes
@@ -30,7 +30,6 @@ SCHEDULES = re.compile(r"wrong after (\d+) schedules|nothing wrong in (\d+) sche
 PASSED = re.compile(r"ran (\d+) cases|OK, passed (\d+) tests")
 
 
-UNIT_TESTS = ("lib/test", "reference/model", "reference/lockstep", "reference/schedule", "reference/vmm")
 FASTER = [*(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []), "-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld"]
 
 
@@ -45,13 +44,18 @@ def fuzz_targets():
 def build(name, options):
     """What the hunts need; raises BadPatch with the compiler's words."""
     log = WORK / "logs" / f"{name}.build.log"
-    tests = [*unit_tests(), "lockstep_property_test", "exhaustive_test"] if options.tests else []
-    folders = [(FUZZ_BUILD, "fuzz-plain", [*fuzz_targets(), "seeds"]), (TEST_BUILD, "default", ["trace", *tests])]
-    if options.ablation:
+    hunted = name in options.hunted
+    tests = [test for kind, test in options.judges[name] if kind == "unit"]
+    if hunted:
+        tests += ["trace", *([*unit_tests(), "lockstep_property_test", "exhaustive_test"] if options.tests else [])]
+    folders = [(TEST_BUILD, "default", tests)]
+    if hunted:
+        folders.append((FUZZ_BUILD, "fuzz-plain", [*fuzz_targets(), "seeds"]))
+    if hunted and options.ablation:
         folders.append((ASAN_BUILD, "fuzz", [*fuzz_targets(), "seeds"]))
     with open(log, "wb") as file:
         for folder, preset, targets in folders:
-            commands = [["cmake", "--build", str(folder), "--parallel", JOBS, "--target", *targets]]
+            commands = [["cmake", "--build", str(folder), "--parallel", JOBS, "--target", *targets]] if targets else []
             if not (folder / "build.ninja").is_file():
                 commands.insert(0, ["cmake", "--preset", preset, "-S", str(TREE), "-B", str(folder), *FASTER])
             for command in commands:
@@ -180,13 +184,18 @@ def hunt_empty(hunt, seed):
                 return
 
 
-def hunt_unit(hunt, _):
-    names = "|".join(unit_tests())
+def hunt_unit(hunt, test):
+    names = test or "|".join(unit_tests())
     hunt.command(["ctest", "--test-dir", str(TEST_BUILD), "-R", f"^({names})/", "--stop-on-failure", "--no-tests=error",
                   "--output-on-failure", "--parallel", JOBS, "--timeout", "60"])
     failed = re.findall(r"^\s*\d+/\d+ Test +#\d+: (\S+) \.*\**(?:Failed|Exception|Timeout|Subprocess)", hunt.text(), re.M)
     hunt.executions = len(re.findall(r"^\s*\d+/\d+ Test +#", hunt.text(), re.M))
     hunt.how = failed[0] if failed else hunt.how
+
+
+def hunt_compiler(hunt, target):
+    hunt.command(["cmake", "--build", str(TEST_BUILD), "--parallel", JOBS, "--target", target])
+    hunt.how = "".join(re.findall(r"\berror: (.{0,60})", hunt.text())[:1]) or hunt.how
 
 
 def hunt_property(hunt, _):
@@ -206,12 +215,15 @@ def hunt_schedule(hunt, _):
     hunt.how = hunt.how or "".join(re.findall(r"^verdict: (.{0,60})", hunt.text(), re.M)[:1])
 
 
+JUDGES = {"unit": hunt_unit, "compiler": hunt_compiler}
 TEST_HUNTERS = {"unit": hunt_unit, "property": hunt_property, "exhaustive": hunt_exhaustive, "schedule": hunt_schedule}
 
 
 def wanted(name, options):
     """The hunts of a run, each as (where its result is kept, its name, the hunter, its argument, build, limit)."""
-    hunts = []
+    hunts = [("hunts", f"{kind} {test}", JUDGES[kind], test, TEST_BUILD, 0) for kind, test in options.judges[name]]
+    if name not in options.hunted:
+        return hunts
     for kept, builds in (("hunts", FUZZ_BUILD), *([("unjudged", ASAN_BUILD)] if options.ablation else [])):
         hunts.append((kept, "corpus", hunt_corpus, None, builds, 0))
         hunts += [(kept, f"empty {seed}", hunt_empty, seed, builds, options.seconds) for seed in range(1, options.seeds + 1)]
@@ -222,24 +234,26 @@ def wanted(name, options):
 
 
 def is_there(result, hunt):
-    kept, name, _, _, _, limit = hunt
+    kept, name, _, judge, builds, limit = hunt
+    if builds == TEST_BUILD and judge:
+        return False  # a result's key knows nothing of tests
     known = result.get(kept, {}).get(name)
     return known is not None and (known["killed"] or known["limit"] >= limit)
 
 
 def carry_out(mutant, result, hunts, progress):
-    """Hunts by fuzzing beside each other, one a core; tests one after the other, they use all cores."""
+    """Hunts by fuzzing beside each other, one a core; tests and the compiler one after the other, they use all cores."""
     def one(hunt):
         kept, name, hunter, argument, builds, limit = hunt
         turn = Hunt(mutant, name if kept == "hunts" else f"{kept} {name}", builds, limit)
         hunter(turn, argument)
         return turn.result()
 
-    fuzzing = [h for h in hunts if h[1] not in TESTS]
+    fuzzing = [h for h in hunts if h[4] != TEST_BUILD]
     with ThreadPoolExecutor(int(JOBS)) as pool:
         for hunt, found in zip(fuzzing, pool.map(one, fuzzing)):
             result.setdefault(hunt[0], {})[hunt[1]] = found
-    for hunt in [h for h in hunts if h[1] in TESTS]:
+    for hunt in [h for h in hunts if h[4] == TEST_BUILD]:
         progress(f"hunted by {hunt[1]}")
         result.setdefault(hunt[0], {})[hunt[1]] = one(hunt)
 

@@ -14,6 +14,8 @@ WORK = ROOT / "build" / "mutants"
 TREE = WORK / "tree"
 SOURCES = ("lib", "reference", "fuzz", "proptest", "corpus", "CMakeLists.txt", "CMakePresets.json")
 NEW_IS_NO_REASON_TO_HUNT_AGAIN = re.compile(r"_test\.cc$|/test/|^proptest/")
+UNIT_TESTS = ("lib/test", "reference/model", "reference/lockstep", "reference/schedule", "reference/vmm")
+JUDGE = re.compile(r"^# (unit|compiler): (\w+)$", re.M)
 FOR_REPRO_ONLY = re.compile(r"gtest|minimis|test_source|_tool\.cc$|in_child|trace_files")  # of the rest
 LIVE = sys.stdout.isatty()
 
@@ -28,6 +30,18 @@ def patches():
 
 def mistake(path):
     return path.read_text().splitlines()[0].removeprefix("# ")
+
+
+def judge(path):
+    """("unit", test program) or ("compiler", target that must not build), where the patch's head names one; else fuzzing judges it."""
+    found = JUDGE.search(path.read_text())
+    return found and found.groups()
+
+
+def has_judge(kind, name):
+    if kind == "unit":
+        return any((ROOT / folder / f"{name}.cc").is_file() for folder in UNIT_TESTS)
+    return f"add_library({name} " in (ROOT / "lib" / "CMakeLists.txt").read_text()
 
 
 def say(line, over=False):
@@ -60,7 +74,7 @@ class Tree:
         self.folder = folder
         self.files = {name: ((ROOT / name).read_bytes(), (ROOT / name).stat().st_mode) for name in tracked_files()}
         (folder / "ci").mkdir(parents=True, exist_ok=True)
-        for path in [ROOT / ".clang-format", *(ROOT / "ci").glob("*.sh"), *(ROOT / "ci" / "lib").glob("*.*")]:  # CMake names some; repro.sh
+        for path in [ROOT / ".clang-format", ROOT / "README.md", *(ROOT / "ci").glob("*.sh"), *(ROOT / "ci" / "lib").glob("*.*")]:  # CMake; repro.sh
             put(folder / path.relative_to(ROOT), path.read_bytes(), path.stat().st_mode)
         hunted, repro = hashlib.sha256(), hashlib.sha256((ROOT / "ci" / "repro.sh").read_bytes())
         for name, (content, _) in self.files.items():
@@ -99,7 +113,11 @@ def list_all(_):
 
 
 def why_not(path):
-    """Nothing if the patch applies to this tree, and in one place only: where the code moves, another would be taken silently."""
+    """Nothing if the patch applies to this tree, and in one place only: where the code moves, another would be taken silently. And
+    if there is the judge that its head names."""
+    named = judge(path)
+    if named and not has_judge(*named):
+        return f"its head names a judge that does not exist: {' '.join(named)}"
     file, hunk, hunks = None, None, []
     for line in path.read_text().splitlines():
         if line.startswith("+++ b/"):
@@ -121,8 +139,8 @@ def check_all(_):
     for name, path in patches().items():
         if reason := why_not(path):
             bad += 1
-            print(f"{name} doesn't apply: {reason}")
-    print(f"{len(patches()) - bad} patches apply, {bad} don't")
+            print(f"{name}: {reason}")
+    print(f"{len(patches()) - bad} patches apply and have their judge, {bad} don't")
     return 2 if bad else 0
 
 

@@ -25,6 +25,8 @@ def empties(result, kept="hunts"):
 
 def told_empty(result, kept="hunts"):
     hunts = empties(result, kept)
+    if not hunts:
+        return "-"
     killed = [h for h in hunts if h["killed"]]
     text = f"{len(killed)} of {len(hunts)}"
     return text + (f", {median([h['seconds'] for h in killed]):.1f} s, {median([h['executions'] for h in killed]):,.0f}" if killed else "")
@@ -39,8 +41,22 @@ def told_repro(result):
     return f"{repro['ops']} ops, {repro['seconds']:.0f} s, {verdict}"
 
 
+def judged(result):
+    """The hunts by those whom the patch's head names: one, or none where fuzzing judges. Of the unchanged tree by all of them."""
+    return {name: hunt for name, hunt in result["hunts"].items() if name.startswith(("unit ", "compiler "))}
+
+
+def told_judges(result):
+    hunts = judged(result)
+    if len(hunts) > 1:  # of the unchanged tree
+        return "quiet, all" if not any(hunt["killed"] for hunt in hunts.values()) else "KILLED"
+    return ", ".join(f"{name}: {told(hunt)}" for name, hunt in hunts.items()) or "-"
+
+
 def is_killed(result):
-    """From the corpus, or from nothing with every seed; or, where those were not asked, by a test."""
+    """By whom the patch's head names; else from the corpus, or from nothing with every seed."""
+    if hunts := judged(result):
+        return all(hunt["killed"] for hunt in hunts.values())
     hunts = empties(result)
     return result["hunts"]["corpus"]["killed"] or (bool(hunts) and all(h["killed"] for h in hunts))
 
@@ -59,19 +75,24 @@ def tell_mutators(mutants, options):
 
 
 def tell(rows, options):
-    head = ["mutant", "corpus: s, runs", "from nothing: seeds, s, runs"]
+    head = ["mutant", "judge: s, tests", "corpus: s, runs", "from nothing: seeds, s, runs"]
     if options.ablation:
         head += ["unjudged corpus", "unjudged from nothing"]
     head += [*(TESTS if options.tests else ()), "repro: ops, s, test", "first noticed as"]
     table = [head]
     for name, result in rows:
-        row = [name, told(result["hunts"]["corpus"]), told_empty(result)]
+        row = [name, told_judges(result), told(result["hunts"].get("corpus")), told_empty(result)]
         if options.ablation:
             row += [told(result.get("unjudged", {}).get("corpus")), told_empty(result, "unjudged")]
         table.append([*row, *(told(result["hunts"].get(test)) for test in (TESTS if options.tests else ())), told_repro(result), first_how(result)])
     print()
     fuzz.table(table, right=())
-    mutants = [result for name, result in rows if name != CONTROL]
+    by_judge = [result for name, result in rows if name != CONTROL and judged(result)]
+    if by_judge:
+        print(f"\nby the unit test or compiler that its head names: {sum(map(is_killed, by_judge))} of {len(by_judge)} killed")
+    mutants = [result for name, result in rows if name in options.hunted - {CONTROL}]
+    if not mutants:
+        return
     from_corpus = [r["hunts"]["corpus"] for r in mutants if r["hunts"]["corpus"]["killed"]]
     print(f"\nfrom the corpus: {len(from_corpus)} of {len(mutants)} killed, median {median([h['seconds'] for h in from_corpus]):.2f} s")
     seeds = max((len(empties(r)) for r in mutants), default=0)
