@@ -38,15 +38,18 @@ struct Open {
   }
 };
 
-// The list among the fields, if there is one.
-Open DecodeFields(const Section& section, const Kind& kind, const uint8_t* record, void* object) {
+// Whether the field is at its default there.
+bool IsZero(const Field& field, const uint8_t* record) { return (Load(record + field.at) >> field.bit & Mask(field)) == 0; }
+
+// The list among the fields, if there is one. A fresh object is as its constructor leaves it: at its defaults.
+Open DecodeFields(const Section& section, const Kind& kind, const uint8_t* record, void* object, bool fresh) {
   Open open;
   ForFields(section, kind, [&](const Field& field) {
     if (field.list.items != nullptr) {
       field.list.resize(object, 0);
       open = {&field, object};
       open.Add(record + field.at, field.room);
-    } else if (field.in_bytes()) {
+    } else if (field.in_bytes() && !(fresh && IsZero(field, record))) {
       field.number.set(object, IndexIn(field, record));
     }
   });
@@ -152,7 +155,7 @@ void Decode(const Schema& schema, std::span<const uint8_t> bytes, void* trace) {
     void* const object = place.at(trace, index);
     const Kind& kind = section.kinds[at.kind];
     if (section.kind.set != nullptr) section.kind.set(object, kind.number);
-    open = DecodeFields(section, kind, record, object);
+    open = DecodeFields(section, kind, record, object, place.resize != nullptr);
   }
   for (const Section& section : schema.sections) {
     Clamp(section, trace);
