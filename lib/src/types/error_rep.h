@@ -19,7 +19,7 @@ struct ErrorRep {
   std::atomic<uint32_t> references{1};  // zero marks an immortal one
   StatusCode code = StatusCode::kUnknown;
   bool write_refused = false;  // kNotMapped: a store met a mapping that does not take stores
-  bool named = false;          // false: a callback's own status
+  bool named = false;          // false: a callback's own status; true without operation: the engine's, undescribed
   ErrorInfo info;
   DebugName name;              // the memory's
   std::string_view message;    // replaces the kind's own cause text where not empty; stands behind this object

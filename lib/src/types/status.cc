@@ -58,17 +58,21 @@ void AppendCause(std::string& text, const ErrorRep& rep) {
   }
 }
 
-// An error that says no more than its kind and code: it needs no memory and is never freed.
-Status Undescribed(ErrorKind kind, StatusCode code) noexcept {
+// An error that says no more than its kind and code: it needs no memory and is never freed. `named`: the engine's, which a callback
+// that passes it on does not make its own.
+Status Undescribed(ErrorKind kind, StatusCode code, bool named = false) noexcept {
   static constexpr auto kCodes = static_cast<size_t>(StatusCode::kUnauthenticated) + 1;
   static constexpr auto kBackend = static_cast<size_t>(ErrorKind::kBackend);
-  // One of each kind, and of kBackend one of each code.
+  // One of each kind, and of kBackend one of each code; then the same, named.
+  static constexpr size_t kBoth = kBackend + kCodes;
   static ErrorRep* const reps = [] {
-    alignas(ErrorRep) static std::byte storage[(kBackend + kCodes) * sizeof(ErrorRep)];
+    alignas(ErrorRep) static std::byte storage[2 * kBoth * sizeof(ErrorRep)];
     auto* const made = reinterpret_cast<ErrorRep*>(storage);
-    for (size_t i = 0; i < kBackend + kCodes; ++i) {
-      auto* const immortal = new (made + i) ErrorRep;
+    for (size_t all = 0; all < 2 * kBoth; ++all) {
+      const size_t i = all % kBoth;
+      auto* const immortal = new (made + all) ErrorRep;
       immortal->references = 0;
+      immortal->named = all >= kBoth;
       immortal->info.kind = static_cast<ErrorKind>(std::min(i, kBackend));
       immortal->code = i < kBackend ? FactsOf(immortal->info.kind).code : static_cast<StatusCode>(i - kBackend);
     }
@@ -76,8 +80,8 @@ Status Undescribed(ErrorKind kind, StatusCode code) noexcept {
   }();
   const auto index = static_cast<size_t>(kind);
   const auto number = static_cast<size_t>(code);
-  return Status(&reps[index < kBackend ? index
-                                       : kBackend + (number != 0 && number < kCodes ? number : static_cast<size_t>(StatusCode::kUnknown))]);
+  const size_t of_backend = number != 0 && number < kCodes ? number : static_cast<size_t>(StatusCode::kUnknown);
+  return Status(&reps[(named ? kBoth : 0) + (index < kBackend ? index : kBackend + of_backend)]);
 }
 
 // With the message behind it, in one allocation. Null: it can't be had.
@@ -96,11 +100,11 @@ ErrorRep* NewRep(std::string_view message) noexcept {
   return rep;
 }
 
-// Without a name: a callback's own status, or what stands in for one.
-Status Own(ErrorKind kind, StatusCode code, ErrorInfo info, std::string_view message) noexcept {
+// Without a name yet: a callback's own status, or (`named`) one that gets its name next.
+Status Own(ErrorKind kind, StatusCode code, ErrorInfo info, std::string_view message, bool named = false) noexcept {
   ErrorRep* const rep = NewRep(message);
   if (rep == nullptr) {
-    return Undescribed(kind, code);
+    return Undescribed(kind, code, named);
   }
   rep->code = code;
   rep->info = std::move(info);
@@ -155,7 +159,7 @@ std::string Status::ToString() const noexcept try {
   }
   const ErrorInfo& info = rep_->info;
   std::string text;
-  if (rep_->named) {
+  if (rep_->named && info.operation != Operation::kNone) {
     text.reserve(rep_->name.view().size() + 160);  // what most of them take, at once
     text += "guest memory '";
     text += rep_->name.view();
@@ -220,7 +224,7 @@ ErrorInfo* Editable(Status& status) noexcept {
 }
 
 Status MakeError(const DebugName* name, ErrorKind kind, Operation operation, std::string_view message) noexcept {
-  Status status = Own(kind, FactsOf(kind).code, {.operation = operation}, message);
+  Status status = Own(kind, FactsOf(kind).code, {.operation = operation}, message, name != nullptr);
   if (name != nullptr && Editable(status) != nullptr) {
     Rep(status).named = true;
     Rep(status).name = *name;
@@ -240,7 +244,7 @@ Status MakeNamedError(std::string_view name, ErrorInfo info, std::string_view me
   const DebugName shown(name);
   return MakeError(&shown, std::move(info), message);
 } catch (const std::bad_alloc&) {
-  return Undescribed(info.kind, FactsOf(info.kind).code);
+  return Undescribed(info.kind, FactsOf(info.kind).code, true);
 }
 
 Status MakeCallbackError(const DebugName* name, Operation operation, Status cause, bool write_refused) noexcept {
@@ -251,7 +255,7 @@ Status MakeCallbackError(const DebugName* name, Operation operation, Status caus
   Status status = MakeError(name, kind, operation);
   ErrorInfo* const info = Editable(status);
   if (info == nullptr) {
-    return Undescribed(kind, code);
+    return Undescribed(kind, code, true);
   }
   Rep(status).code = code;
   Rep(status).write_refused = kind == ErrorKind::kNotMapped && (write_refused || own->write_refused);
