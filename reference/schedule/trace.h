@@ -100,7 +100,7 @@ struct Page {
 struct Trace {
   uint8_t threads = 2;  // 2..kMaxThreads
   bool membarrier = true;  // false: the kernel refuses it
-  std::vector<Page> pages = {{}};  // 1..kMaxPages
+  std::vector<Page> pages = std::vector<Page>(1);  // 1..kMaxPages
   std::vector<Answer> answers;
   std::vector<Op> ops;               // each thread's, in this order
   std::vector<uint8_t> choices;      // 0..5: among those who can go on, in turn from the current one; then 0
