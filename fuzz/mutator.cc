@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <iterator>
 #include <span>
 #include <vector>
@@ -124,7 +123,7 @@ void ChangeTrace(Records& records, Random& random) {
 size_t Store(const Records& records, uint8_t* out, size_t max_size) {
   const std::vector<uint8_t> bytes = Join(Rows(), records);
   const size_t size = std::min(bytes.size(), max_size);
-  std::memcpy(out, bytes.data(), size);
+  std::copy_n(bytes.begin(), size, out);
   return size;
 }
 
