@@ -209,10 +209,20 @@ struct Lockstep::State final : Model::Watch {
   const World* world = nullptr;  // of the running trace
   bool every_step = false;       // compares all after each
   Verdict before;                // what was wrong before a step changed it
+  std::vector<const uint8_t*> changing;  // the mapped bytes that the step changes: two pages that show one of the file's are one
 
   void BeforeStore(uint64_t backing, uint64_t page, bool slow) override {
-    if (!every_step && !before) {
-      before = slow ? CompareSlow(backing, page) : CompareMapped(backing, page, false);
+    if (every_step || before) {
+      return;
+    }
+    if (slow) {
+      before = CompareSlow(backing, page);
+      return;
+    }
+    const uint8_t* const bytes = model.MappedPage(backing, page).data();
+    if (std::find(changing.begin(), changing.end(), bytes) == changing.end()) {
+      changing.push_back(bytes);
+      before = CompareMapped(backing, page, false);
     }
   }
   void BeforeBit(uint64_t backing, uint64_t page, Access access) override {
@@ -302,6 +312,7 @@ struct Lockstep::State final : Model::Watch {
   // One step on both sides.
   Verdict RunStep(const Step& step) {
     before.reset();
+    changing.clear();
     model.Run(step, expected);
     if (before) {
       return before;
