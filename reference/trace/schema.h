@@ -149,7 +149,6 @@ struct Kind {
   uint8_t number;  // in bytes, for ever: below 0xff
   std::string_view name;
   uint64_t fields;
-  uint8_t group = 0;
 };
 
 struct Section {
