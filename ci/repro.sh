@@ -31,15 +31,14 @@ target=${positional[0]} input=$(realpath -- "${positional[1]}")
   die 2 "unknown target '$target'; known: $(cd "$root/fuzz" && printf '%s ' *_fuzzer.cc | sed 's/\.cc//g')"
 [ -r "$input" ] || die 2 "cannot read '$input'"
 
-# concurrent_fuzzer's and vmm_fuzzer's traces are of sorts of their own, and the former have an engine of their own. The other targets
-# run a trace that they have edited, and save that one.
+# concurrent_fuzzer's and vmm_fuzzer's traces are of sorts of their own, and the former have an engine of their own.
 dir=$root/build/default
-sort=lockstep libraries=("$dir/lib/libguestmem.a") defines=() kept_test=lib/test kept_trace=corpus/seeds
+libraries=("$dir/lib/libguestmem.a") defines=() kept_test=lib/test kept_trace=corpus/seeds
 if [ "$target" = concurrent_fuzzer ]; then
-  sort=schedule libraries=("$dir/reference/libguestmem_schedule.a" "$dir/lib/libguestmem_scheduled.a")
+  libraries=("$dir/reference/libguestmem_schedule.a" "$dir/lib/libguestmem_scheduled.a")
   defines=(-DGUESTMEM_SCHEDULED) kept_test=reference/schedule kept_trace=
 elif [ "$target" = vmm_fuzzer ]; then
-  sort=vmm kept_trace=corpus/seeds/vmm
+  kept_trace=corpus/seeds/vmm
 fi
 
 out=$root/build/repro
@@ -56,7 +55,6 @@ cmake --build "$dir" --parallel "$jobs" --target "$target" trace >"$log" 2>&1 ||
 
 status=0
 GUESTMEM_SAVE_TRACE=$trace timeout 5 "$dir/fuzz/$target" "$input" || status=$?
-if [ "$sort" != lockstep ]; then "$dir/fuzz/trace" show "$input" "--sort=$sort" >"$trace"; fi
 if [ "$status" -eq 0 ]; then
   rm -f -- "$trace"
   say "passes: no divergence, no crash"

@@ -1,13 +1,9 @@
-// Memory with holes: pages missing, read-only or behind a truncated file, pages that handlers and host steps bring and
-// take away, fallbacks that carry on or fail, host calls that fail.
+// Everything, as it comes: memory with holes, pages missing, read-only or behind a truncated file, pages that handlers and host steps bring
+// and take away, fallbacks that carry on or fail, host calls that fail.
 
+#include "fuzz/sort_lockstep.h"
 #include "fuzz/target.h"
 
-namespace {
+using namespace reference;
 
-// Whole worlds, as they come.
-void Everything(reference::Trace&) {}
-
-}  // namespace
-
-GUESTMEM_TARGET(fault_fuzzer, Everything);
+GUESTMEM_TARGET(fault_fuzzer, LockstepSort, group::kAll, group::kAccess | group::kRangeAccess | group::kStreamAccess)

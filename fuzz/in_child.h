@@ -18,6 +18,7 @@
 #include <string_view>
 
 #include "reference/setup.h"
+#include "reference/trace/verdict.h"
 
 namespace fuzz {
 
@@ -73,12 +74,13 @@ ChildEnd InChild(Work work, int processor_milliseconds = 0) {
 }
 
 // What `judge` says of a trace of `ops` ops, or that it crashes or hangs.
-template <typename Divergence, typename Judge>
-std::optional<Divergence> JudgeInChild(size_t ops, Judge judge) {
+template <typename Judge>
+reference::trace::Verdict JudgeInChild(size_t ops, Judge judge) {
+  using reference::trace::Divergence;
   constexpr int kMostProcessorMilliseconds = 100;
   const ChildEnd end = InChild(
       [&](const Speaker& say) {
-        if (const std::optional<Divergence> verdict = judge()) {
+        if (const reference::trace::Verdict verdict = judge()) {
           const auto& [step, field, expected, actual] = *verdict;
           const std::string zero(1, '\0');
           say(std::to_string(step) + zero + field + zero + expected + zero + actual);

@@ -11,14 +11,16 @@
 
 #include <gtest/gtest.h>
 
+#include "fuzz/target.h"
 #include "reference/lockstep/trace_parts.h"
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed);
 extern "C" size_t LLVMFuzzerMutate(uint8_t*, size_t size, size_t) { return size; }  // libFuzzer's own are not what is tested
 
-namespace fuzz {
-const reference::trace::Schema& TargetRows() { return reference::Rows(); }
-}  // namespace fuzz
+const fuzz::InputShape& fuzz::TheShape() {
+  static const InputShape shape = {reference::Rows()};
+  return shape;
+}
 
 namespace {
 

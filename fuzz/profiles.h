@@ -1,5 +1,5 @@
-// What each lockstep target makes of the trace that its bytes decode to. A target names its profile once, by GUESTMEM_TARGET; the trace
-// tool is built with all of them, so that an input is the same trace there.
+// What each target is about. A target names its profile once, by GUESTMEM_TARGET; the trace tool is built with all of them, so that an
+// input is the same trace there.
 
 #ifndef GUESTMEM_FUZZ_PROFILES_H_
 #define GUESTMEM_FUZZ_PROFILES_H_
@@ -7,17 +7,19 @@
 #include <map>
 #include <string>
 
-#include "reference/lockstep/trace.h"
+#include "reference/trace/schema.h"
 
 namespace fuzz {
 
-// Keeps a target on its subject by editing the decoded trace; all of them read the same bytes.
-using Profile = void (*)(reference::Trace& trace);
-
 // By target; of those in this program.
-inline std::map<std::string, Profile, std::less<>>& Profiles() {
-  static auto* const profiles = new std::map<std::string, Profile, std::less<>>;
+inline std::map<std::string, reference::trace::Profile, std::less<>>& Profiles() {
+  static auto* const profiles = new std::map<std::string, reference::trace::Profile, std::less<>>;
   return *profiles;
+}
+inline const reference::trace::Profile& ProfileOf(const std::string& target) {
+  static constexpr reference::trace::Profile kEverything;
+  const auto found = Profiles().find(target);
+  return found == Profiles().end() ? kEverything : found->second;
 }
 
 }  // namespace fuzz

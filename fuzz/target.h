@@ -1,4 +1,5 @@
-// What every lockstep target does with an input: bytes → trace → profile → engine and model in lockstep → report.
+// What every target does with an input: bytes -> trace of its profile -> run beside its judge -> report. A target is its name, which is
+// its file's, its sort of traces (sort_*.h) and its profile.
 
 #ifndef GUESTMEM_FUZZ_TARGET_H_
 #define GUESTMEM_FUZZ_TARGET_H_
@@ -7,53 +8,36 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
+#include <fstream>
 
 #include "fuzz/profiles.h"
-#include "fuzz/save_trace.h"
-#include "reference/lockstep/engine_subject.h"
-#include "reference/lockstep/lockstep.h"
-#include "reference/lockstep/trace.h"
+#include "reference/trace/schema.h"
 
 namespace fuzz {
 
-#ifndef GUESTMEM_PROFILES_ONLY
-// For mutator.cc. A program has one target.
-const reference::trace::Schema& TargetRows() { return reference::Rows(); }
-#endif
+// What the inputs of this program's target are; for the mutator.
+struct InputShape {
+  const reference::trace::Schema& rows;
+  reference::trace::Profile profile = {};
+};
+const InputShape& TheShape();
 
-static_assert(GUESTMEM_MAX_LEN == (reference::kMostWorld + reference::kMaxOps) * reference::kRecordBytes,
-              "max_len in fuzz/CMakeLists.txt: a fuzzer must be able to make the longest trace, and nothing reads more");
-
-// GUESTMEM_UNJUDGED, if set, leaves the model out (ci/mutants.sh --ablation): then only sanitizers and crashes tell.
-inline bool Judged() {
+// GUESTMEM_SAVE_TRACE, if set, names a file that gets each trace as text before it runs, so that whatever ends the process leaves
+// it there (ci/repro.sh, ci/lib/one_verdict_test.py). GUESTMEM_UNJUDGED, if set, leaves the judge out (ci/mutants.sh --ablation): then only
+// sanitizers and crashes tell.
+template <class Sort>
+int RunInput(const char* target, const uint8_t* data, size_t size) {
+  static const char* const saved = std::getenv("GUESTMEM_SAVE_TRACE");
   static const bool judged = std::getenv("GUESTMEM_UNJUDGED") == nullptr;
-  return judged;
-}
-
-inline void RunUnjudged(reference::Subject& engine, const reference::Trace& trace) {
-  engine.Start(trace.world);
-  uint64_t seen = 0;
-  for (const reference::Op& op : trace.ops) {
-    reference::Outcome outcome;
-    engine.Run(reference::Resolve(trace.world, op, seen), outcome);
-    seen = outcome.number.value_or(seen);
-  }
-}
-
-inline int RunInLockstep(const char* target, Profile profile, const uint8_t* data, size_t size) {
-  static const std::unique_ptr<reference::Subject> engine = reference::MakeEngineSubject();
-  static reference::Lockstep lockstep(*engine);
-  reference::Trace trace = reference::FromBytes({data, size});
-  profile(trace);
-  SaveTrace(trace);
-  if (!Judged()) {
-    RunUnjudged(*engine, trace);
+  const auto trace = reference::trace::FromBytes<typename Sort::Trace>(Sort::Rows(), {data, size}, TheShape().profile);
+  if (saved != nullptr) std::ofstream(saved) << ToText(trace);
+  if (!judged) {
+    Sort::RunUnjudged(trace);
     return 0;
   }
-  if (const reference::Verdict verdict = lockstep.Run(trace)) {
-    std::fprintf(stderr, "%s\nThe engine and the model disagree (%s). From the saved input to a minimal trace and a test:\n  ci/repro.sh %s FILE\n",
-                 reference::Report(trace, *verdict).c_str(), target, target);
+  if (const auto verdict = Sort::Run(trace)) {
+    std::fprintf(stderr, "%s\n%s (%s). From the saved input to a minimal trace and a test:\n  ci/repro.sh %s FILE\n",
+                 Sort::ReportOf(trace, *verdict).c_str(), Sort::kComplaint, target, target);
     std::abort();
   }
   return 0;
@@ -61,15 +45,17 @@ inline int RunInLockstep(const char* target, Profile profile, const uint8_t* dat
 
 }  // namespace fuzz
 
-// The target: its name, which is its file's, and its profile.
 #ifdef GUESTMEM_PROFILES_ONLY
-#define GUESTMEM_TARGET(name, profile) static const bool name##_is_known = (fuzz::Profiles()[#name] = (profile), true)
+#define GUESTMEM_TARGET(name, sort, ...) \
+  static const bool name##_is_known = (fuzz::Profiles()[#name] = reference::trace::Profile{__VA_ARGS__}, true);
 #else
-#define GUESTMEM_TARGET(name, profile)                                            \
-  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) { \
-    return fuzz::RunInLockstep(#name, profile, data, size);                       \
-  }                                                                               \
-  static_assert(true)
+#define GUESTMEM_TARGET(name, sort, ...)                                                                                              \
+  static_assert(GUESTMEM_MAX_LEN == fuzz::sort::kMostBytes, "max_len in fuzz/CMakeLists.txt: a fuzzer must make the longest trace"); \
+  const fuzz::InputShape& fuzz::TheShape() {                                                \
+    static const InputShape shape = {sort::Rows(), reference::trace::Profile{__VA_ARGS__}}; \
+    return shape;                                                                          \
+  }                                                                                        \
+  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) { return fuzz::RunInput<fuzz::sort>(#name, data, size); }
 #endif
 
 #endif  // GUESTMEM_FUZZ_TARGET_H_

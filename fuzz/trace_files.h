@@ -111,12 +111,13 @@ inline std::optional<Loaded> Load(const std::string& file, const std::string& wa
   if (sort == Sorts().end()) return Loaded{file, nullptr, {}};
   // Safe because a char object may be read as unsigned char.
   if (!text && target.empty()) target = TargetOf(file);
-  if (!text && target.empty() && name == "lockstep") {
+  if (!text && target.empty()) target = sort->only_target;
+  if (!text && target.empty()) {
     std::fprintf(stderr, "%s: taken as it comes, since no folder of its path is a target's; --target=NAME decodes it as that target does\n", file.c_str());
   }
   if (!text) return Loaded{file, &*sort, sort->from_bytes({reinterpret_cast<const uint8_t*>(content.data()), content.size()}, target)};
   auto parsed = sort->from_text(content);
-  if (const auto* const refused = std::get_if<reference::trace::TextError>(&parsed)) {
+  if (const auto* const refused = std::get_if<TextError>(&parsed)) {
     std::fprintf(stderr, "%s:%d: %s\n", file.c_str(), refused->line, refused->reason.c_str());
     return std::nullopt;
   }

@@ -2,78 +2,65 @@
 
 #include "fuzz/trace_sorts.h"
 
-#include <memory>
+#include <algorithm>
 
 #include "fuzz/in_child.h"
-#include "fuzz/profiles.h"
-#include "reference/lockstep/engine_subject.h"
-#include "reference/lockstep/lockstep.h"
-#include "reference/lockstep/minimise.h"
+#include "fuzz/sort_lockstep.h"
+#include "fuzz/sort_vmm.h"
 #include "reference/lockstep/trace_gtest.h"
-#include "reference/vmm/guest.h"
-#include "reference/vmm/lockstep.h"
-#include "reference/vmm/minimise.h"
+#include "reference/model/model.h"
 #include "reference/vmm/vmm_gtest.h"
 
 namespace fuzz {
 namespace {
 
+template <class S>
+std::optional<Minimal> MinimiseBytes(const Bytes& bytes) {
+  constexpr uint64_t kMostRuns = 4000;
+  const auto judge = [](const typename S::Trace& trace) { return JudgeInChild(trace.ops.size(), [&] { return S::Run(trace); }); };
+  const auto trace = reference::trace::FromBytes<typename S::Trace>(S::Rows(), bytes);
+  const auto verdict = judge(trace);
+  if (!verdict) return std::nullopt;
+  const auto minimal = reference::trace::MinimiseDiverging(S::Rows(), judge, trace, *verdict, verdict->field == "hang" ? kMostRuns / 20 : kMostRuns);
+  return Minimal{ToBytes(minimal.trace), S::ReportOf(minimal.trace, minimal.divergence)};
+}
+
 namespace lockstep {
 
 using namespace reference;
-
-std::string Run(const Bytes& bytes) {
-  const Trace trace = FromBytes(bytes);
-  const std::unique_ptr<Subject> subject = MakeEngineSubject();
-  const Verdict verdict = Lockstep(*subject).Run(trace);
-  return verdict ? Report(trace, *verdict) : "";
-}
-
-Verdict RunInChild(const Trace& trace) {
-  return JudgeInChild<Divergence>(trace.ops.size(), [&] {
-    const std::unique_ptr<Subject> subject = MakeEngineSubject();
-    return Lockstep(*subject).Run(trace);
-  });
-}
-
-std::optional<Minimal> MinimiseBytes(const Bytes& bytes) {
-  constexpr uint64_t kMostRuns = 4000;
-  const Trace trace = FromBytes(bytes);
-  const Verdict verdict = RunInChild(trace);
-  if (!verdict) return std::nullopt;
-  const Minimised minimal = Minimise(RunInChild, trace, *verdict, verdict->field == "hang" ? kMostRuns / 20 : kMostRuns);
-  return Minimal{ToBytes(minimal.trace), Report(minimal.trace, minimal.divergence)};
-}
 
 TestSource Test(const Bytes& bytes, std::string_view name) {
   const reference::TestSource source = ToTestSource(FromBytes(bytes), name);
   return {source.text, source.problem};
 }
 
-Outcomes OutcomesOf(const Bytes& bytes) {
-  const Trace trace = FromBytes(bytes);
-  const std::unique_ptr<Subject> subject = MakeEngineSubject();
-  subject->Start(trace.world);
-  Outcomes outcomes;
-  uint64_t seen = 0;
-  for (const Op& op : trace.ops) {
-    Outcome outcome;
-    subject->Run(Resolve(trace.world, op, seen), outcome);
-    seen = outcome.number.value_or(seen);
-    outcomes.emplace_back(Name(op.kind), outcome.ok ? "ok" : Name(outcome.kind));
-  }
-  return outcomes;
+bool Moved(const Step& step, const Outcome& outcome, const Model& model) {
+  constexpr uint32_t kMoving = group::kAccess | group::kRanges | group::kStreams | group::kLocks | group::kMaking | group::kTrap;
+  if (!outcome.ok) return outcome.transferred != 0;
+  if ((RowOf(step.kind).group & kMoving) == 0 || step.kind == StepKind::kMake || step.kind == StepKind::kForeignFault) return false;
+  const bool fell_back = std::ranges::any_of(outcome.calls, [](const Call& call) {
+    return call.kind == CallKind::kReadFallback || call.kind == CallKind::kWriteFallback || call.kind == CallKind::kFillFallback ||
+           call.kind == CallKind::kCompareExchangeFallback;
+  });
+  const bool host = !outcome.data.empty() && outcome.data.size() != 2 * kGuardBytes;
+  return fell_back || host || outcome.number.has_value() || !model.TouchedPages().empty();
 }
 
-constexpr Sort Make() {
-  Sort sort = {.name = "lockstep", .header = "guestmem trace 1", .run = Run, .minimise = MinimiseBytes, .test = Test, .outcomes = OutcomesOf};
-  Spell<Trace, FromBytes, ToBytes, ToText, FromText>(sort);
-  sort.from_bytes = [](std::span<const uint8_t> bytes, std::string_view target) {
-    Trace trace = FromBytes(bytes);
-    if (const auto profile = Profiles().find(target); profile != Profiles().end()) profile->second(trace);
-    return ToBytes(trace);
-  };
-  return sort;
+// By the model alone: the engine does the same.
+void OutcomesOf(const Bytes& bytes, const Each& each) {
+  const Trace trace = FromBytes(bytes);
+  Model model;
+  model.Start(trace.world);
+  uint64_t seen = 0;
+  for (const Op& op : trace.ops) {
+    const Step step = Resolve(trace.world, op, seen);
+    Outcome outcome;
+    model.Run(step, outcome);
+    seen = outcome.number.value_or(seen);
+    const bool misuse = outcome.kind == ErrorKind::kOutOfRange || outcome.kind == ErrorKind::kInvalidArgument ||
+                        outcome.kind == ErrorKind::kInvalidGpn || outcome.kind == ErrorKind::kMisaligned;
+    each(&op, {outcome.ok ? "" : std::string(Name(outcome.kind)), Moved(step, outcome, model), !outcome.ok && (!misuse || !outcome.calls.empty())});
+  }
 }
 
 }  // namespace lockstep
@@ -81,28 +68,6 @@ constexpr Sort Make() {
 namespace vmm {
 
 using namespace reference::vmm;
-
-std::string Run(const Bytes& bytes) {
-  const Trace trace = FromBytes(bytes);
-  const std::unique_ptr<Machine> guest = MakeGuest();
-  const Verdict verdict = Lockstep(*guest).Run(trace);
-  return verdict ? Report(trace, *verdict) : "";
-}
-
-Verdict RunInChild(const Trace& trace) {
-  return JudgeInChild<Divergence>(trace.ops.size(), [&] {
-    const std::unique_ptr<Machine> guest = MakeGuest();
-    return Lockstep(*guest).Run(trace);
-  });
-}
-
-std::optional<Minimal> MinimiseBytes(const Bytes& bytes) {
-  const Trace trace = FromBytes(bytes);
-  const Verdict verdict = RunInChild(trace);
-  if (!verdict) return std::nullopt;
-  const Minimised minimal = Minimise(RunInChild, trace, *verdict);
-  return Minimal{ToBytes(minimal.trace), Report(minimal.trace, minimal.divergence)};
-}
 
 TestSource Test(const Bytes& bytes, std::string_view name) {
   const Trace trace = FromBytes(bytes);
@@ -115,33 +80,38 @@ TestSource Test(const Bytes& bytes, std::string_view name) {
   return {ToTestSource(trace, host_call_failed, name)};
 }
 
-Outcomes OutcomesOf(const Bytes& bytes) {
+void OutcomesOf(const Bytes& bytes, const Each& each) {
   const Trace trace = FromBytes(bytes);
   const std::unique_ptr<Machine> guest = MakeGuest();
   guest->Start(trace.world);
-  Outcomes outcomes;
   for (const Op& op : trace.ops) {
     bool host_call_failed = false;
     const Outcome outcome = guest->Run(op, host_call_failed);
-    outcomes.emplace_back(OpText(op).substr(0, OpText(op).find(' ')), outcome.error ? outcome.error->kind : "ok");
+    const bool access = op.kind == OpKind::kRead || op.kind == OpKind::kWrite || op.kind == OpKind::kCompareExchange;
+    const std::string error = outcome.error ? outcome.error->kind : "";
+    const bool misuse = error == "out of range" || error == "invalid argument" || error == "invalid GPN" || error == "misaligned";
+    each(&op, {error, outcome.error ? outcome.error->transferred != 0 : access && op[kSize] != 0, !error.empty() && !misuse});
   }
   guest->End();
-  return outcomes;
-}
-
-constexpr Sort Make() {
-  Sort sort = {.name = "vmm", .header = "guestmem vmm 1", .run = Run, .minimise = MinimiseBytes, .test = Test, .outcomes = OutcomesOf};
-  Spell<Trace, FromBytes, ToBytes, ToText, FromText>(sort);
-  return sort;
 }
 
 }  // namespace vmm
 
-constexpr Sort kSorts[] = {lockstep::Make(), vmm::Make()};
+template <class S>
+Sort Make(TestSource test(const Bytes&, std::string_view), void outcomes(const Bytes&, const Each&)) {
+  Sort sort = SortOf<S>();
+  sort.minimise = MinimiseBytes<S>;
+  sort.test = test;
+  sort.outcomes = outcomes;
+  return sort;
+}
 
 }  // namespace
 
-std::span<const Sort> Sorts() { return kSorts; }
+std::span<const Sort> Sorts() {
+  static const Sort sorts[] = {Make<LockstepSort>(lockstep::Test, lockstep::OutcomesOf), Make<VmmSort>(vmm::Test, vmm::OutcomesOf)};
+  return sorts;
+}
 
 std::optional<int> RunOwnCommand(std::string_view, const std::vector<std::pair<std::string, Bytes>>&, const Options&) { return std::nullopt; }
 

@@ -3,18 +3,22 @@
 #ifndef GUESTMEM_FUZZ_TRACE_SORTS_H_
 #define GUESTMEM_FUZZ_TRACE_SORTS_H_
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include "fuzz/profiles.h"
 #include "reference/trace/schema.h"
 
 namespace fuzz {
 
 using reference::trace::Bytes;
+using reference::trace::TextError;
 
 struct Minimal {
   Bytes trace;
@@ -24,20 +28,26 @@ struct TestSource {
   std::string text;
   std::string problem = {};  // why the text only skips
 };
-// An operation's name and what became of it: "ok", or the kind of its error.
-using Outcomes = std::vector<std::pair<std::string, std::string>>;
+// What became of an operation.
+struct Ended {
+  std::string error = {};  // its kind; empty: it succeeded
+  bool moved = false;      // bytes, all of its own or a prefix
+  bool refused = false;    // it failed as the world's script or state has it, not for being misuse
+};
+using Each = std::function<void(const void* op, const Ended& ended)>;
 
 struct Sort {
   std::string_view name;
-  std::string_view header;  // a text's first line
+  std::string_view only_target;  // empty: it has several
+  const reference::trace::Schema& (*rows)();
   // Of an input, as its target decodes it; `target`: whose, empty: as they come.
-  Bytes (*from_bytes)(std::span<const uint8_t> bytes, std::string_view target) = nullptr;
-  std::variant<Bytes, reference::trace::TextError> (*from_text)(std::string_view text) = nullptr;
-  std::string (*to_text)(const Bytes& trace) = nullptr;
+  Bytes (*from_bytes)(std::span<const uint8_t> bytes, const std::string& target);
+  std::variant<Bytes, TextError> (*from_text)(std::string_view text);
+  std::string (*to_text)(const Bytes& trace);
   std::string (*run)(const Bytes& trace);                     // what is wrong; empty: nothing
   std::optional<Minimal> (*minimise)(const Bytes& trace);     // in a process of its own, where it may crash; nullopt: nothing wrong
   TestSource (*test)(const Bytes& trace, std::string_view name);
-  Outcomes (*outcomes)(const Bytes& trace);
+  void (*outcomes)(const Bytes& trace, const Each& each);     // of each operation
 };
 
 // Those of this program. Schedules run on an engine of their own, which no program may have beside the other: trace_scheduled has it.
@@ -51,17 +61,29 @@ struct Options {
 };
 std::optional<int> RunOwnCommand(std::string_view command, const std::vector<std::pair<std::string, Bytes>>& traces, const Options& options);
 
-// The functions that every sort has in its own namespace, on bytes.
-template <class Trace, Trace kFromBytes(std::span<const uint8_t>), Bytes kToBytes(const Trace&), std::string kToText(const Trace&), auto kFromText>
-constexpr void Spell(Sort& sort) {
-  sort.from_bytes = [](std::span<const uint8_t> bytes, std::string_view) { return kToBytes(kFromBytes(bytes)); };
-  sort.from_text = [](std::string_view text) -> std::variant<Bytes, reference::trace::TextError> {
-    auto parsed = kFromText(text);
-    if (auto* const trace = std::get_if<Trace>(&parsed)) return kToBytes(*trace);
-    const auto& error = std::get<1>(parsed);
-    return reference::trace::TextError{error.line, error.reason};
+// What every sort can by its rows and its Run (sort_*.h).
+template <class S>
+Sort SortOf() {
+  using Trace = typename S::Trace;
+  Sort sort = {};
+  sort.name = S::kName;
+  sort.only_target = S::kOnlyTarget;
+  sort.rows = S::Rows;
+  sort.from_bytes = [](std::span<const uint8_t> bytes, const std::string& target) {
+    return ToBytes(reference::trace::FromBytes<Trace>(S::Rows(), bytes, ProfileOf(target)));
   };
-  sort.to_text = [](const Bytes& bytes) { return kToText(kFromBytes(bytes)); };
+  sort.from_text = [](std::string_view text) -> std::variant<Bytes, TextError> {
+    auto parsed = reference::trace::FromText<Trace>(S::Rows(), text);
+    if (auto* const trace = std::get_if<Trace>(&parsed)) return ToBytes(*trace);
+    return std::get<TextError>(std::move(parsed));
+  };
+  sort.to_text = [](const Bytes& bytes) { return ToText(reference::trace::FromBytes<Trace>(S::Rows(), bytes)); };
+  sort.run = [](const Bytes& bytes) {
+    const auto trace = reference::trace::FromBytes<Trace>(S::Rows(), bytes);
+    const auto verdict = S::Run(trace);
+    return verdict ? S::ReportOf(trace, *verdict) : "";
+  };
+  return sort;
 }
 
 }  // namespace fuzz

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "fuzz/in_child.h"
+#include "fuzz/sort_schedule.h"
 #include "fuzz/trace_files.h"
 #include "fuzz/trace_sorts.h"
 #include "reference/schedule/minimise.h"
@@ -20,16 +21,9 @@ using Clock = std::chrono::steady_clock;
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-std::string Run(const Bytes& bytes) {
-  const Trace trace = FromBytes(bytes);
-  static Runner runner;
-  const std::optional<Verdict> verdict = runner.Run(trace);
-  return verdict ? runner.Report(trace, *verdict) : "";
-}
-
 std::optional<Failing> FindInChild(const Trace& trace, int preemptions) {
   const ChildEnd end = InChild([&](const Speaker& say) {
-    Runner runner;
+    Runner& runner = ScheduleSort::TheRunner();
     std::optional<Failing> failing = FindFailing(runner, trace, -1);
     say(failing ? "!" : ".");  // a crash in what follows is not the trace's own
     if (!failing && preemptions >= 0) failing = FindFailing(runner, trace, preemptions);
@@ -54,24 +48,25 @@ std::optional<Minimal> MinimiseBytes(const Bytes& bytes) {
 
 TestSource Test(const Bytes& bytes, std::string_view name) { return {ToTestSource(FromBytes(bytes), name)}; }
 
-Outcomes OutcomesOf(const Bytes& bytes) {
-  Outcomes outcomes;
-  for (const Op& op : FromBytes(bytes).ops) {
-    const std::string text = OpText(op).substr(2);
-    outcomes.emplace_back(text.substr(0, text.find(' ')), "scheduled");
+// By its own choices.
+void OutcomesOf(const Bytes& bytes, const Each& each) {
+  const Trace trace = FromBytes(bytes);
+  (void)ScheduleSort::Run(trace);
+  const History& history = ScheduleSort::TheRunner().history();
+  for (size_t i = 0; i < trace.ops.size(); ++i) {
+    const bool moved = std::ranges::any_of(history.accesses, [&](const Access& access) { return access.op == i && access.length != 0; });
+    const bool refused = std::ranges::any_of(history.findings, [&](const BitEvent& found) { return found.op == i && !found.value; });
+    each(&trace.ops[i], {refused ? "refused" : "", moved, refused});
   }
-  return outcomes;
 }
 
-constexpr Sort Make() {
-  Sort sort = {.name = "schedule", .header = "guestmem schedule 1", .run = Run, .minimise = MinimiseBytes, .test = Test,
-               .outcomes = OutcomesOf};
-  Spell<Trace, FromBytes, ToBytes, ToText, FromText>(sort);
-  // Texts are taken at their word; an input is what concurrent_fuzzer makes of it.
-  sort.from_bytes = [](std::span<const uint8_t> bytes, std::string_view) { return ToBytes(WithoutHangs(FromBytes(bytes))); };
+Sort Make() {
+  Sort sort = SortOf<ScheduleSort>();
+  sort.minimise = MinimiseBytes;
+  sort.test = Test;
+  sort.outcomes = OutcomesOf;
   return sort;
 }
-constexpr Sort kSorts[] = {Make()};
 
 class Searching {
  public:
@@ -90,7 +85,7 @@ class Searching {
     }
     std::mt19937_64 random(options_.seed);
     for (const Clock::time_point start = Clock::now(); SecondsSince(start) < options_.seconds;) {
-      const Trace trace = RandomTrace(random);
+      const Trace trace = RandomTrace(random());
       if (IsWrong("a random trace", SearchRandomly(runner_, trace, random(), 20))) return 1;
     }
     std::printf("nothing wrong in %llu schedules, %.1f s\n", static_cast<unsigned long long>(schedules_), SecondsSince(start_));
@@ -109,14 +104,14 @@ class Searching {
   }
 
   const Options& options_;
-  Runner runner_;
+  Runner& runner_ = ScheduleSort::TheRunner();
   uint64_t schedules_ = 0;
   const Clock::time_point start_ = Clock::now();
 };
 
 // A schedule is one run from reset to judgement.
 int Bench(const Options& options) {
-  Runner runner;
+  Runner& runner = ScheduleSort::TheRunner();
   const Trace trace = TraceOf(BenchmarkScenario());
   std::printf("%s", ToText(trace).c_str());
   for (const bool walk : {true, false}) {
@@ -138,7 +133,10 @@ int WriteScenarios(const Options& options) {
 
 }  // namespace
 
-std::span<const Sort> Sorts() { return kSorts; }
+std::span<const Sort> Sorts() {
+  static const Sort sort = Make();
+  return {&sort, 1};
+}
 
 std::optional<int> RunOwnCommand(std::string_view command, const std::vector<std::pair<std::string, Bytes>>& traces, const Options& options) {
   if (command == "search") return Searching(options).Run(traces);

@@ -27,6 +27,7 @@
 #include "fuzz/time_limit.h"
 #include "fuzz/trace_files.h"
 #include "fuzz/trace_sorts.h"
+#include "reference/trace/record.h"
 
 ABSL_FLAG(std::string, o, "", "encode, minimise, test: the file to write, or for several traces a directory; search: where a failing trace goes");
 ABSL_FLAG(std::string, sort, "", "lockstep, vmm or schedule: what bytes are whose path does not say it (lockstep); a text's first line says it");
@@ -41,6 +42,7 @@ namespace {
 using fuzz::Bytes;
 using fuzz::Loaded;
 using fuzz::Sort;
+using reference::trace::Section;
 using Path = std::filesystem::path;
 
 constexpr int kRight = 0, kWrong = 1, kBadInput = 2;
@@ -53,7 +55,8 @@ constexpr char kHelp[] =
     "  encode FILE... -o   write each as a fuzzer input\n"
     "  minimise FILE... -o write the smallest trace found that diverges, crashes or hangs like FILE, as text\n"
     "  test FILE... -o     write each as a C++ test (GoogleTest, public headers; without -o: print it)\n"
-    "  stats FILE...       run each; print how often each operation came, succeeded, and failed with which error\n"
+    "  stats FILE|DIR...   run each; print by operation how often it came, succeeded, moved bytes, was refused and failed with which\n"
+    "                      error, and how long the operations are\n"
     "\n"
     "  search [FILE...]    run every schedule of each concurrent trace, or of the built-in scenarios, with up to --preemptions; then\n"
     "                      random ones for --seconds. Stops at the first that is wrong\n"
@@ -108,32 +111,85 @@ int Test(const Loaded& loaded, const std::string& out) {
   return kRight;
 }
 
-int Stats(const std::vector<Loaded>& traces) {
+// What an operation's length is, by its rows; none: it has none.
+std::optional<uint64_t> LengthOf(const Section& section, const void* op) {
+  std::optional<uint64_t> length;
+  ForFields(section, KindOf(section, op), [&](const reference::trace::Field& field) {
+    if (field.key == "length" || (field.key == "size" && !length)) length = field.values[field.number.get(op)];
+  });
+  return length;
+}
+
+// Shares of operations, by kind; the last row: of all.
+class Statistics {
+ public:
+  void Count(const Section& section, const void* op, const fuzz::Ended& ended) {
+    for (Row* const row : {&rows_[std::string(KindOf(section, op).name)], &all_}) {
+      ++row->count;
+      row->ok += ended.error.empty();
+      row->moved += ended.moved;
+      row->refused += ended.refused;
+      row->useful += ended.moved || ended.refused;
+      if (!ended.error.empty()) ++row->errors[ended.error];
+    }
+    if (const std::optional<uint64_t> length = LengthOf(section, op)) {
+      ++with_length_;
+      ++lengths_[*length == 0 ? 0 : *length <= 8 ? 1 : *length < 4096 ? 2 : *length < (1 << 16) ? 3 : 4];
+    }
+  }
+
+  void Print(size_t traces) const {
+    absl::PrintF("%u operations in %u traces\n%-20s %8s %6s %6s %6s %7s  errors\n", all_.count, traces, "operation", "count", "share", "ok", "moves",
+                 "refused");
+    for (const auto& [name, row] : rows_) Print(name, row);
+    Print("all", all_);
+    constexpr const char* kClasses[] = {"0", "1 to 8", "9 to 4095", "4096 to 65535", "more"};
+    absl::PrintF("lengths of %u operations:", with_length_);
+    for (size_t i = 0; i < std::size(kClasses); ++i) absl::PrintF("%s %s: %s", i == 0 ? "" : ",", kClasses[i], Share(lengths_[i], with_length_));
+    absl::PrintF("\nmove bytes or are refused: %s, of length 0: %s\n", Share(all_.useful, all_.count), Share(lengths_[0], with_length_));
+  }
+
+ private:
   struct Row {
-    uint64_t count = 0, ok = 0;
-    std::map<std::string, uint64_t> errors;
+    uint64_t count = 0, ok = 0, moved = 0, refused = 0, useful = 0;
+    std::map<std::string, uint64_t> errors = {};
   };
-  std::map<std::string, Row> rows;
-  uint64_t all = 0;
+
+  static std::string Share(uint64_t some, uint64_t all) {
+    return absl::StrFormat("%.1f%%", all == 0 ? 0 : 100 * static_cast<double>(some) / static_cast<double>(all));
+  }
+  void Print(const std::string& name, const Row& row) const {
+    const auto error = [&](std::string* out, const auto& each) { absl::StrAppend(out, each.first, " ", Share(each.second, row.count)); };
+    absl::PrintF("%-20s %8u %6s %6s %6s %7s  %s\n", name, row.count, Share(row.count, all_.count), Share(row.ok, row.count),
+                 Share(row.moved, row.count), Share(row.refused, row.count), absl::StrJoin(row.errors, ", ", error));
+  }
+
+  std::map<std::string, Row> rows_;
+  Row all_;
+  uint64_t with_length_ = 0, lengths_[5] = {};
+};
+
+int Stats(const std::vector<Loaded>& traces) {
+  Statistics statistics;
   const fuzz::TimeLimit limit("trace", absl::GetFlag(FLAGS_limit), kWrong);
   for (const Loaded& each : traces) {
     limit.Start(each.file.c_str());
-    for (const auto& [name, outcome] : each.sort->outcomes(each.trace)) {
-      for (Row* const row : {&rows[name], &rows["all"]}) {
-        ++row->count;
-        if (outcome == "ok") ++row->ok;
-        else ++row->errors[outcome];
-      }
-      ++all;
-    }
+    each.sort->outcomes(each.trace, [&](const void* op, const fuzz::Ended& ended) { statistics.Count(each.sort->rows().ops(), op, ended); });
   }
-  absl::PrintF("%u operations in %u traces\n%-20s %8s %7s %7s  %s\n", all, traces.size(), "operation", "count", "share", "ok", "errors");
-  for (const auto& [name, row] : rows) {
-    const auto error = [&](std::string* out, const auto& each) { absl::StrAppend(out, each.first, " ", each.second); };
-    absl::PrintF("%-20s %8u %6.1f%% %6.1f%%  %s\n", name, row.count, 100.0 * static_cast<double>(row.count) / static_cast<double>(all),
-                 100.0 * static_cast<double>(row.ok) / static_cast<double>(row.count), absl::StrJoin(row.errors, ", ", error));
-  }
+  statistics.Print(traces.size());
   return kRight;
+}
+
+// Of a directory: every file below it.
+std::vector<std::string> FilesOf(const char* path) {
+  std::vector<std::string> files;
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) return {path};
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path, error)) {
+    if (!entry.is_directory(error)) files.push_back(entry.path().string());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 int ForEach(const std::string& command, const std::vector<Loaded>& traces, const std::string& out) {
@@ -174,11 +230,14 @@ int Main(int argc, char** argv) {
   if (!known) BecomeTheOther(other);
   std::vector<Loaded> traces;
   for (size_t i = 2; i < words.size(); ++i) {
-    std::optional<Loaded> loaded = fuzz::Load(words[i], sort, absl::GetFlag(FLAGS_target));
-    if (!loaded) return kBadInput;
-    if (loaded->sort == nullptr) BecomeTheOther(other);
-    traces.push_back(*std::move(loaded));
+    for (const std::string& file : command == "stats" ? FilesOf(words[i]) : std::vector<std::string>{words[i]}) {
+      std::optional<Loaded> loaded = fuzz::Load(file, sort, absl::GetFlag(FLAGS_target));
+      if (!loaded) return kBadInput;
+      if (loaded->sort == nullptr) BecomeTheOther(other);
+      traces.push_back(*std::move(loaded));
+    }
   }
+  if (each && traces.empty()) return Complain("no files in the given directories");
   if (command == "stats") return Stats(traces);
   if (each) return ForEach(command, traces, out);
   if (command != "search" && command != "bench" && command != "scenarios") return Complain(absl::StrCat("no command '", command, "'; see --help"));

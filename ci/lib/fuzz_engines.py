@@ -15,7 +15,6 @@ from pathlib import Path
 from fuzz_common import dictionary, fuzzer_arguments, input_folders, merged, merged_environment, options_file, options_of
 
 GRACE = 300  # seconds past its time after which a process counts as hung; a corpus on a busy machine takes its time
-SORTS = {"concurrent_fuzzer": "schedule", "vmm_fuzzer": "vmm"}  # of traces; else: lockstep
 LEAST_STABILITY = 99.0  # percent of edges that the same input reaches every time
 
 
@@ -50,16 +49,12 @@ class Turn:
             return
         fuzz = self.build / "fuzz"
         tool = fuzz / "trace"
-        # The targets in lockstep run a trace that they have edited, and save that one.
-        first = [tool, "show", artifact, f"--sort={SORTS[self.target]}"] if self.target in SORTS else [fuzz / self.target, artifact]
         environment = {**merged_environment(self.build, self.target), "GUESTMEM_SAVE_TRACE": str(self.trace)}
-        for command in (first, [tool, "minimise", self.trace, "-o", kept]):
+        for command in ([fuzz / self.target, artifact], [tool, "minimise", self.trace, "-o", kept]):
             try:
-                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+                subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
             except (OSError, subprocess.TimeoutExpired):
                 break
-            if command[1] == "show" and done.returncode == 0:
-                self.trace.write_bytes(done.stdout)
         if self.trace.exists() and not kept.exists():
             shutil.move(self.trace, kept)
 

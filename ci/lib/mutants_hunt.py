@@ -23,7 +23,7 @@ STUCK = 300  # seconds after which a hunt that should be long over counts as a k
 JOBS = str(os.cpu_count())
 
 EXECUTED = re.compile(rb"^(?:#(\d+)\t|stat::number_of_executed_units:\s+(\d+))", re.M)
-FIELD = re.compile(r"^(?:\s+field:\s+(?=.)|# (?:at the end: )?(?=.+\n#   expected:))(.+)$", re.M)  # the second: of vmm_fuzzer
+FIELD = re.compile(r"^\s+field:\s+(?=.)(.+)$", re.M)
 SANITIZED = re.compile(r"ERROR: (?:libFuzzer|\w+Sanitizer): (.{0,40})")
 CASES = re.compile(r", case (\d+) and on:|(?:Falsifiable|failed) after (\d+) test")
 SCHEDULES = re.compile(r"wrong after (\d+) schedules|nothing wrong in (\d+) schedules")

@@ -68,7 +68,7 @@ def files(fuzz, folder):
     (broken / "link").symlink_to(missing)
     for command in ("show", "run", "test", "stats"):
         refused(f"trace {command} of nothing", "No such file", fuzz / "trace", command, missing)
-        refused(f"trace {command} of a directory", "Is a directory", fuzz / "trace", command, empty)
+        refused(f"trace {command} of a directory", "no files in" if command == "stats" else "Is a directory", fuzz / "trace", command, empty)
         refused(f"trace {command} of what cannot be read", "Input/output error", fuzz / "trace", command, mem)
     for command in ("encode", "test"):
         refused(f"trace {command} to nowhere", "No such file", fuzz / "trace", command, good, "-o", missing / "deep")

@@ -6,20 +6,12 @@
 #include "reference/model/model.h"
 #include "reference/model/outcome.h"
 #include "reference/setup.h"
+#include "reference/trace/words.h"
 
 namespace reference {
 namespace {
 
-std::string Hex(uint64_t value) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  do {
-    text.insert(text.begin(), kDigits[value % 16]);
-    value /= 16;
-  } while (value != 0);
-  return "0x" + text;
-}
-
+std::string Hex(uint64_t value) { return trace::HexText(value); }
 std::string Text(const std::optional<uint64_t>& value) { return value ? Hex(*value) : "none"; }
 std::string Text(const std::optional<Range>& range) {
   return range ? Hex(range->start) + "+" + Hex(range->length) : "none";
@@ -94,25 +86,6 @@ std::string Text(const std::vector<File>& files) {
   return text;
 }
 
-// Sixteen bytes round the first difference.
-std::string Window(std::span<const uint8_t> bytes, size_t difference) {
-  const size_t begin = difference / 16 * 16;
-  const size_t end = std::min(begin + 16, bytes.size());
-  std::string text = "[" + Hex(begin) + ".." + Hex(end) + " of " + Hex(bytes.size()) + "]";
-  for (size_t i = begin; i < end; ++i) {
-    const std::string byte = Hex(bytes[i] + 0x100U).substr(3);
-    text += i == difference ? " >" + byte + "<" : " " + byte;
-  }
-  return text;
-}
-
-Divergence BytesDiffer(std::string field, std::span<const uint8_t> expected, std::span<const uint8_t> actual) {
-  const size_t shorter = std::min(expected.size(), actual.size());
-  const auto mismatch = std::mismatch(expected.begin(), expected.begin() + static_cast<ptrdiff_t>(shorter), actual.begin());
-  const auto difference = static_cast<size_t>(mismatch.first - expected.begin());
-  return {0, std::move(field), Window(expected, difference), Window(actual, difference)};
-}
-
 bool Same(std::span<const uint8_t> a, std::span<const uint8_t> b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
 }
@@ -167,7 +140,7 @@ Verdict Compare(const Outcome& expected, const Outcome& actual) {
     return differ("text", expected.text, actual.text);
   }
   if (!Same(expected.data, actual.data)) {
-    return BytesDiffer("data", expected.data, actual.data);
+    return trace::BytesDiffer("data", expected.data, actual.data);
   }
   if (expected.swapped != actual.swapped) {
     return differ("swapped", Text(expected.swapped), Text(actual.swapped));
@@ -234,7 +207,7 @@ struct Lockstep::State final : Model::Watch {
   Verdict CompareMapped(uint64_t backing, uint64_t page, bool final) {
     const std::span<const uint8_t> seen = subject.MappedPage(backing, page, final);
     if ((final || !seen.empty()) && !Same(model.MappedPage(backing, page), seen)) {
-      return BytesDiffer("memory" + PageText(backing, page), model.MappedPage(backing, page), seen);
+      return trace::BytesDiffer("memory" + PageText(backing, page), model.MappedPage(backing, page), seen);
     }
     return std::nullopt;
   }
@@ -242,7 +215,7 @@ struct Lockstep::State final : Model::Watch {
   Verdict CompareSlow(uint64_t backing, uint64_t page) {
     const std::span<const uint8_t> seen = subject.SlowPage(backing, page);
     if (!Same(model.SlowPage(backing, page), seen)) {
-      return BytesDiffer("slow memory" + PageText(backing, page), model.SlowPage(backing, page), seen);
+      return trace::BytesDiffer("slow memory" + PageText(backing, page), model.SlowPage(backing, page), seen);
     }
     return std::nullopt;
   }
@@ -379,21 +352,6 @@ Verdict Lockstep::Run(const Trace& trace) {
   state_->every_step = true;
   Verdict exact = state_->Run(trace);
   return exact ? exact : verdict;  // a subject that is right the second time is no less wrong
-}
-
-std::string Report(const Trace& trace, const Divergence& divergence) {
-  std::string text = ToText(trace);
-  text += "\n";
-  if (divergence.step < trace.ops.size()) {
-    text += "diverged at op " + std::to_string(divergence.step + 1) + " of " + std::to_string(trace.ops.size()) + ": " +
-            OpText(trace.ops[divergence.step]) + "\n";
-  } else {
-    text += "diverged in the comparison after the last op\n";
-  }
-  text += "  field:    " + divergence.field + "\n";
-  text += "  expected: " + divergence.expected + "\n";
-  text += "  actual:   " + divergence.actual + "\n";
-  return text;
 }
 
 }  // namespace reference

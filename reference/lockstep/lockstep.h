@@ -10,6 +10,7 @@
 
 #include "reference/lockstep/trace.h"
 #include "reference/model/vocabulary.h"
+#include "reference/trace/verdict.h"
 
 namespace reference {
 
@@ -32,15 +33,10 @@ class Subject {
   virtual bool Bit(uint64_t backing, uint64_t page, Access access) = 0;
 };
 
-struct Divergence {
-  size_t step = 0;         // index of the op; ops.size() for the comparison at the end
-  std::string field;       // the first Outcome field that differs, or "memory", "slow memory", "bitmap"
-  std::string expected;    // as text; bytes as a hex window around the first difference
-  std::string actual;
-};
-// nullopt: they agree. What differs is named at the step that made it differ, whether or not the step was to touch it; bytes that cannot
-// be seen just then, at the end.
-using Verdict = std::optional<Divergence>;
+// A divergence's field is the first of Outcome's that differs, or "memory", "slow memory", "bitmap". What differs is named at the step
+// that made it differ, whether or not the step was to touch it; bytes that cannot be seen just then, at the end.
+using trace::Divergence;
+using trace::Verdict;
 
 class Lockstep {
  public:
@@ -53,8 +49,7 @@ class Lockstep {
   std::unique_ptr<State> state_;
 };
 
-// A page of text for people: the trace with the diverging op marked, expected against actual.
-std::string Report(const Trace& trace, const Divergence& divergence);
+inline std::string Report(const Trace& trace, const Divergence& divergence) { return trace::Report(Rows(), &trace, divergence); }
 // "field: expected/actual" of two outcomes of one step; nullopt if equal. Exposed for the oracle's own test.
 Verdict Compare(const Outcome& expected, const Outcome& actual);
 

@@ -85,7 +85,7 @@ struct Op {
   uint8_t target = 0;   // 0..kHandles-1
   uint8_t slot = 1;     // 1..kHandles-1
   Address at;
-  uint8_t length = 0;   // index into kLengths
+  uint8_t length = 8;   // index into kLengths: 8 bytes, so that zeros move something
   uint8_t size = 0;     // log2: 0..3
   uint64_t value = 0;
   uint64_t desired = 0;
@@ -93,7 +93,7 @@ struct Op {
   std::vector<uint8_t> gpns;  // indices into kGpns, at most kMaxGpns
   uint8_t backing = 0;  // 0..kMaxBackings-1
   uint8_t page = 0;     // 0..kMaxPages-1
-  uint8_t count = 0;    // 0..kMaxPages
+  uint8_t count = 1;    // 0..kMaxPages
   uint8_t choice = 0;   // one of the kind's, see its row
   Access access = Access::kRead;
   uint8_t form = 0;     // 0..1

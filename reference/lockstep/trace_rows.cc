@@ -176,6 +176,16 @@ constexpr Field Choice(std::span<const std::string_view> names) {
 }
 constexpr Field Choice(uint64_t count) { return {.key = "choice", .at = 24, .number = In<&Op::choice>, .count = count}; }
 
+// What numbers beyond a field's values mean: an address in the world's memory, a page that it has, a length that fits.
+uint64_t PagesHere(const void* trace) {
+  const World& world = static_cast<const Trace*>(trace)->world;
+  return world.region_pages == 0 ? world.backings[0].pages : std::min<uint64_t>(world.region_pages * world.backings.size(), kMaxAddressIndex + 1);
+}
+template <uint64_t kCount>
+constexpr uint64_t First(const void*) { return kCount; }
+constexpr uint64_t kLengthsHere = 86;  // from 8 bytes to somewhat less than a page
+static_assert(kLengths[8] == 8 && kLengths[kLengthsHere + 7] == 4032);
+
 // In the order of a text. The names are for the kinds' rows below.
 enum : uint8_t {
   kAnchor, kIndex, kDelta, kAddress, kGpnList, kTarget, kSlot, kObject, kForm, kOffset, kBacking, kPage, kCount, kAccess, kLength,
@@ -184,23 +194,25 @@ enum : uint8_t {
   kBytes, kWithinNumber, kWithin,
 };
 constexpr Field kFields[] = {
-    {.at = 2, .number = NumberOf<Op, [](Op& op) -> Anchor& { return op.at.anchor; }>(), .spelt = Spelt::kHidden, .count = kAnchors},
-    {.at = 3, .number = NumberOf<Op, [](Op& op) -> uint8_t& { return op.at.index; }>(), .spelt = Spelt::kHidden, .count = kMaxAddressIndex + 1},
+    {.at = 2, .number = NumberOf<Op, [](Op& op) -> Anchor& { return op.at.anchor; }>(), .spelt = Spelt::kHidden, .count = kAnchors, .here = First<2>},
+    {.at = 3, .number = NumberOf<Op, [](Op& op) -> uint8_t& { return op.at.index; }>(), .spelt = Spelt::kHidden, .count = kMaxAddressIndex + 1, .here = PagesHere},
     {.at = 4, .number = NumberOf<Op, [](Op& op) -> int8_t& { return op.at.delta; }, -128>(), .spelt = Spelt::kHidden, .count = 256, .usual = 128},
     {.spelling = {WriteAddress, ReadAddress}, .spelt = Spelt::kBare,
      .what = "an address first: pageN, midN, endN (N up to 15), 2^32, 2^63 or 2^64, each with +D or -D (-128..127) if wanted"},
-    {.at = 8, .list = trace::ListOf<Op, &Op::gpns>(), .spelt = Spelt::kBare, .values = kGpns, .room = 15, .most = kMaxGpns, .what = "GPN"},
+    {.at = 8, .list = trace::ListOf<Op, &Op::gpns>(), .spelt = Spelt::kBare, .values = kGpns, .usual = 1, .here = PagesHere, .room = 15,
+     .most = kMaxGpns, .what = "GPN"},
     {.key = "target", .at = 1, .bit = 0, .bits = 2, .number = In<&Op::target>, .count = kHandles},
     {.key = "slot", .at = 1, .bit = 2, .bits = 2, .number = In<&Op::slot, 1>, .spelt = Spelt::kShown, .count = kHandles - 1, .first = 1},
     {.key = "object", .at = 1, .bit = 4, .bits = 2, .number = In<&Op::object>, .count = kObjects},
     {.key = "form", .at = 1, .bit = 6, .bits = 1, .number = In<&Op::form>, .count = 2},
-    {.key = "offset", .at = 25, .number = In<&Op::offset>, .spelt = Spelt::kNeeded, .values = kOffsets},
+    {.key = "offset", .at = 25, .number = In<&Op::offset>, .spelt = Spelt::kNeeded, .values = kOffsets, .here = First<7>},
     {.key = "backing", .at = 7, .bit = 0, .bits = 2, .number = In<&Op::backing>, .count = kMaxBackings},
     {.key = "page", .at = 7, .bit = 2, .bits = 2, .number = In<&Op::page>, .spelt = Spelt::kShown, .count = kMaxPages},
-    {.key = "count", .at = 7, .bit = 4, .bits = 3, .number = In<&Op::count>, .spelt = Spelt::kShown, .count = kMaxPages + 1},
+    {.key = "count", .at = 7, .bit = 4, .bits = 3, .number = In<&Op::count>, .spelt = Spelt::kShown, .count = kMaxPages + 1, .usual = 1},
     {.key = "access", .at = 6, .bit = 2, .bits = 2, .number = In<&Op::access>, .spelt = Spelt::kShown, .names = kAccessNames},
-    {.key = "length", .at = 5, .number = In<&Op::length>, .spelt = Spelt::kNeeded, .values = kLengths},
-    {.key = "length", .at = 5, .number = In<&Op::length>, .spelt = Spelt::kNeeded, .values = {kLengths, kBufferLengths}},
+    {.key = "length", .at = 5, .number = In<&Op::length>, .spelt = Spelt::kNeeded, .values = kLengths, .usual = 8, .here = First<kLengthsHere>},
+    {.key = "length", .at = 5, .number = In<&Op::length>, .spelt = Spelt::kNeeded, .values = {kLengths, kBufferLengths}, .usual = 8,
+     .here = First<kLengthsHere>},
     {.key = "size", .at = 6, .bit = 0, .bits = 2, .number = In<&Op::size>, .spelt = Spelt::kNeeded, .values = kPlainSizes},
     {.key = "value", .at = 8, .bits = 64, .number = In<&Op::value>, .spelt = Spelt::kHidden},
     {.key = "value", .spelling = {WriteValue, ReadValue}},
@@ -210,7 +222,7 @@ constexpr Field kFields[] = {
     Choice(kExchanges), Choice(kBuffers), Choice(kBits), Choice(kProtections), Choice(kCopies), Choice(kMaxPages), Choice(kAdvices),
     Choice(kNodes), Choice(kMades), Choice(kPromises), Choice(kInners), Choice(8), Choice(kTries), Choice(kForeignFaults), Choice(kOffOn),
     {.key = "bytes", .at = 26, .number = In<&Op::bytes>, .spelt = Spelt::kNeeded, .values = kSizes},
-    {.at = 27, .number = In<&Op::within>, .spelt = Spelt::kHidden, .count = kHostPlaces + 1},
+    {.at = 27, .number = In<&Op::within>, .spelt = Spelt::kHidden, .count = kHostPlaces + 1, .seldom = true},
     {.key = "within", .spelling = {WriteWithin, ReadWithin}},
 };
 static_assert(std::size(kFields) == kWithin + 1);
@@ -220,73 +232,75 @@ constexpr uint64_t kPages = Of(kBacking, kPage, kCount);
 
 // ------------------------------------------------------------------ kinds
 
-constexpr trace::Kind Row(StepKind kind, std::string_view name, uint64_t fields) { return {static_cast<uint8_t>(kind), name, fields}; }
+constexpr trace::Kind Row(StepKind kind, uint32_t group, std::string_view name, uint64_t fields) {
+  return {static_cast<uint8_t>(kind), name, fields, group};
+}
 
 constexpr trace::Kind kOps[] = {
-    Row(StepKind::kRead, "read", Of(kTarget, kBufferLength, kMisalignment, kForm) | kAt | kHost),
-    Row(StepKind::kWrite, "write", Of(kTarget, kBufferLength, kMisalignment, kForm) | kAt | kWord | kHost),
-    Row(StepKind::kFill, "fill", Of(kTarget, kLength) | kAt | kWord),
-    Row(StepKind::kReadPlain, "read_plain", Of(kTarget, kSize) | kAt),
-    Row(StepKind::kWritePlain, "write_plain", Of(kTarget, kSize) | kAt | kWord),
-    Row(StepKind::kCompareExchange, "compare_exchange", Of(kTarget, kSize, kSeen, kDesired, kForm, kExchange) | kAt | kWord),
-    Row(StepKind::kProbeReadable, "probe_readable", Of(kTarget, kLength) | kAt),
-    Row(StepKind::kProbeWritable, "probe_writable", Of(kTarget, kLength) | kAt),
-    Row(StepKind::kProbeExecutable, "probe_executable", Of(kTarget, kLength) | kAt),
-    Row(StepKind::kProbeGpns, "probe_gpns", Of(kTarget, kGpnList)),
-    Row(StepKind::kFullMapping, "full_mapping", Of(kTarget)),
-    Row(StepKind::kIova, "iova", Of(kTarget) | kAt),
-    Row(StepKind::kSubrange, "subrange", Of(kTarget, kSlot, kLength, kForm) | kAt),
-    Row(StepKind::kSetBit, "set_bit", Of(kBacking, kPage, kAccess, kBit)),
-    Row(StepKind::kAllocate, "allocate", kPages),
-    Row(StepKind::kMapZero, "map_zero", kPages),
-    Row(StepKind::kProtect, "protect", kPages | Of(kProtection)),
-    Row(StepKind::kUnmap, "unmap", kPages),
-    Row(StepKind::kRangeSet, "range_set", Of(kObject, kOffset, kLength, kGpnList)),
-    Row(StepKind::kRangeAppend, "range_append", Of(kObject, kOffset, kLength, kGpnList)),
-    Row(StepKind::kRangeSkip, "range_skip", Of(kObject, kLength)),
-    Row(StepKind::kRangeTruncate, "range_truncate", Of(kObject, kLength)),
-    Row(StepKind::kRangeSubrange, "range_subrange", Of(kObject, kOffset, kLength)),
-    Row(StepKind::kRangeSplit, "range_split", Of(kObject, kSlot, kLength)),
-    Row(StepKind::kRangeIterate, "range_iterate", Of(kObject)),
-    Row(StepKind::kRangeRead, "range_read", Of(kTarget, kObject, kForm, kBuffer) | kHost),
-    Row(StepKind::kRangeWrite, "range_write", Of(kTarget, kObject, kForm, kBuffer) | kWord | kHost),
-    Row(StepKind::kRangeFill, "range_fill", Of(kTarget, kObject, kForm) | kWord),
-    Row(StepKind::kReaderOpen, "reader_open", Of(kTarget, kObject, kForm, kBufferLength) | kWord),
-    Row(StepKind::kReaderLimit, "reader_limit", Of(kObject, kForm, kLength)),
-    Row(StepKind::kReaderRead, "reader_read", Of(kObject, kBufferLength)),
-    Row(StepKind::kReaderSkip, "reader_skip", Of(kObject, kLength)),
-    Row(StepKind::kReaderPlain, "reader_plain", Of(kObject, kSize)),
-    Row(StepKind::kReaderArray, "reader_array", Of(kObject, kSize, kLength)),
-    Row(StepKind::kReaderAll, "reader_all", Of(kObject)),
-    Row(StepKind::kWriterOpen, "writer_open", Of(kTarget, kObject, kForm, kBufferLength)),
-    Row(StepKind::kWriterLimit, "writer_limit", Of(kObject, kForm, kLength)),
-    Row(StepKind::kWriterWrite, "writer_write", Of(kObject, kBufferLength) | kWord),
-    Row(StepKind::kWriterFill, "writer_fill", Of(kObject, kLength) | kWord),
-    Row(StepKind::kWriterPlain, "writer_plain", Of(kObject, kSize) | kWord),
-    Row(StepKind::kLockGpns, "lock_gpns", Of(kTarget, kObject, kGpnList, kAccess, kForm)),
-    Row(StepKind::kLockRange, "lock_range", Of(kTarget, kObject, kOffset, kLength, kGpnList, kAccess)),
-    Row(StepKind::kUnlock, "unlock", Of(kObject)),
-    Row(StepKind::kLockedCopy, "locked_copy", Of(kObject, kCount, kOffset, kBufferLength, kCopy, kForm) | kWord),
-    Row(StepKind::kSupportsLocking, "supports_locking", Of(kTarget)),
-    Row(StepKind::kLockableSubrange, "lockable_subrange", Of(kTarget, kSlot, kLength) | kAt),
-    Row(StepKind::kMapFile, "map_file", kPages | Of(kFilePage, kForm)),
-    Row(StepKind::kDecommit, "decommit", kPages),
-    Row(StepKind::kAdviseHugePages, "advise_huge_pages", kPages | Of(kAdvice)),
-    Row(StepKind::kBindToNode, "bind_to_node", kPages | Of(kNode)),
-    Row(StepKind::kUnmapBytes, "unmap_bytes", Of(kBacking, kOffset, kLength)),
-    Row(StepKind::kMapFileBytes, "map_file_bytes", Of(kBacking, kOffset, kLength)),
-    Row(StepKind::kMake, "make", Of(kSlot, kBytes, kForm, kMade) | kWord),
-    Row(StepKind::kCreate, "create", Of(kSlot, kBacking, kBytes, kForm, kPromise)),
-    Row(StepKind::kSharing, "sharing", Of(kTarget)),
-    Row(StepKind::kInnerBuffer, "inner_buffer", Of(kTarget, kInner) | kWord),
-    Row(StepKind::kRevoke, "revoke", kPages | Of(kMask)),
-    Row(StepKind::kGrant, "grant", kPages | Of(kMask)),
-    Row(StepKind::kWaitUnlocked, "wait_unlocked", kPages),
-    Row(StepKind::kHold, "hold", Of(kBacking, kGpnList, kForm)),
-    Row(StepKind::kTry, "try", Of(kBacking, kPage, kOffset, kBufferLength, kSize, kDesired, kForm, kTrying) | kWord),
-    Row(StepKind::kForeignFault, "foreign_fault", Of(kFault)),
-    Row(StepKind::kMove, "move", Of(kTarget, kSlot)),
-    Row(StepKind::kStarve, "starve", Of(kStarving)),
+    Row(StepKind::kRead, group::kAccess, "read", Of(kTarget, kBufferLength, kMisalignment, kForm) | kAt | kHost),
+    Row(StepKind::kWrite, group::kAccess, "write", Of(kTarget, kBufferLength, kMisalignment, kForm) | kAt | kWord | kHost),
+    Row(StepKind::kFill, group::kAccess, "fill", Of(kTarget, kLength) | kAt | kWord),
+    Row(StepKind::kReadPlain, group::kAccess, "read_plain", Of(kTarget, kSize) | kAt),
+    Row(StepKind::kWritePlain, group::kAccess, "write_plain", Of(kTarget, kSize) | kAt | kWord),
+    Row(StepKind::kCompareExchange, group::kAccess, "compare_exchange", Of(kTarget, kSize, kSeen, kDesired, kForm, kExchange) | kAt | kWord),
+    Row(StepKind::kProbeReadable, group::kProbes, "probe_readable", Of(kTarget, kLength) | kAt),
+    Row(StepKind::kProbeWritable, group::kProbes, "probe_writable", Of(kTarget, kLength) | kAt),
+    Row(StepKind::kProbeExecutable, group::kProbes, "probe_executable", Of(kTarget, kLength) | kAt),
+    Row(StepKind::kProbeGpns, group::kProbes, "probe_gpns", Of(kTarget, kGpnList)),
+    Row(StepKind::kFullMapping, group::kProbes, "full_mapping", Of(kTarget)),
+    Row(StepKind::kIova, group::kProbes, "iova", Of(kTarget) | kAt),
+    Row(StepKind::kSubrange, group::kViews, "subrange", Of(kTarget, kSlot, kLength, kForm) | kAt),
+    Row(StepKind::kSetBit, group::kBits, "set_bit", Of(kBacking, kPage, kAccess, kBit)),
+    Row(StepKind::kAllocate, group::kMappings, "allocate", kPages),
+    Row(StepKind::kMapZero, group::kMappings, "map_zero", kPages),
+    Row(StepKind::kProtect, group::kMappings, "protect", kPages | Of(kProtection)),
+    Row(StepKind::kUnmap, group::kMappings, "unmap", kPages),
+    Row(StepKind::kRangeSet, group::kRanges, "range_set", Of(kObject, kOffset, kLength, kGpnList)),
+    Row(StepKind::kRangeAppend, group::kRanges, "range_append", Of(kObject, kOffset, kLength, kGpnList)),
+    Row(StepKind::kRangeSkip, group::kRanges, "range_skip", Of(kObject, kLength)),
+    Row(StepKind::kRangeTruncate, group::kRanges, "range_truncate", Of(kObject, kLength)),
+    Row(StepKind::kRangeSubrange, group::kRanges, "range_subrange", Of(kObject, kOffset, kLength)),
+    Row(StepKind::kRangeSplit, group::kRanges, "range_split", Of(kObject, kSlot, kLength)),
+    Row(StepKind::kRangeIterate, group::kRanges, "range_iterate", Of(kObject)),
+    Row(StepKind::kRangeRead, group::kRangeAccess, "range_read", Of(kTarget, kObject, kForm, kBuffer) | kHost),
+    Row(StepKind::kRangeWrite, group::kRangeAccess, "range_write", Of(kTarget, kObject, kForm, kBuffer) | kWord | kHost),
+    Row(StepKind::kRangeFill, group::kRangeAccess, "range_fill", Of(kTarget, kObject, kForm) | kWord),
+    Row(StepKind::kReaderOpen, group::kStreams, "reader_open", Of(kTarget, kObject, kForm, kBufferLength) | kWord),
+    Row(StepKind::kReaderLimit, group::kStreams, "reader_limit", Of(kObject, kForm, kLength)),
+    Row(StepKind::kReaderRead, group::kStreamAccess, "reader_read", Of(kObject, kBufferLength)),
+    Row(StepKind::kReaderSkip, group::kStreams, "reader_skip", Of(kObject, kLength)),
+    Row(StepKind::kReaderPlain, group::kStreamAccess, "reader_plain", Of(kObject, kSize)),
+    Row(StepKind::kReaderArray, group::kStreamAccess, "reader_array", Of(kObject, kSize, kLength)),
+    Row(StepKind::kReaderAll, group::kStreamAccess, "reader_all", Of(kObject)),
+    Row(StepKind::kWriterOpen, group::kStreams, "writer_open", Of(kTarget, kObject, kForm, kBufferLength)),
+    Row(StepKind::kWriterLimit, group::kStreams, "writer_limit", Of(kObject, kForm, kLength)),
+    Row(StepKind::kWriterWrite, group::kStreamAccess, "writer_write", Of(kObject, kBufferLength) | kWord),
+    Row(StepKind::kWriterFill, group::kStreamAccess, "writer_fill", Of(kObject, kLength) | kWord),
+    Row(StepKind::kWriterPlain, group::kStreamAccess, "writer_plain", Of(kObject, kSize) | kWord),
+    Row(StepKind::kLockGpns, group::kLocks, "lock_gpns", Of(kTarget, kObject, kGpnList, kAccess, kForm)),
+    Row(StepKind::kLockRange, group::kLocks, "lock_range", Of(kTarget, kObject, kOffset, kLength, kGpnList, kAccess)),
+    Row(StepKind::kUnlock, group::kLocks, "unlock", Of(kObject)),
+    Row(StepKind::kLockedCopy, group::kLocks, "locked_copy", Of(kObject, kCount, kOffset, kBufferLength, kCopy, kForm) | kWord),
+    Row(StepKind::kSupportsLocking, group::kViews, "supports_locking", Of(kTarget)),
+    Row(StepKind::kLockableSubrange, group::kViews, "lockable_subrange", Of(kTarget, kSlot, kLength) | kAt),
+    Row(StepKind::kMapFile, group::kMappings, "map_file", kPages | Of(kFilePage, kForm)),
+    Row(StepKind::kDecommit, group::kMappings, "decommit", kPages),
+    Row(StepKind::kAdviseHugePages, group::kMappings, "advise_huge_pages", kPages | Of(kAdvice)),
+    Row(StepKind::kBindToNode, group::kMappings, "bind_to_node", kPages | Of(kNode)),
+    Row(StepKind::kUnmapBytes, group::kMappings, "unmap_bytes", Of(kBacking, kOffset, kLength)),
+    Row(StepKind::kMapFileBytes, group::kMappings, "map_file_bytes", Of(kBacking, kOffset, kLength)),
+    Row(StepKind::kMake, group::kMaking, "make", Of(kSlot, kBytes, kForm, kMade) | kWord),
+    Row(StepKind::kCreate, group::kMaking, "create", Of(kSlot, kBacking, kBytes, kForm, kPromise)),
+    Row(StepKind::kSharing, group::kMaking, "sharing", Of(kTarget)),
+    Row(StepKind::kInnerBuffer, group::kMaking, "inner_buffer", Of(kTarget, kInner) | kWord),
+    Row(StepKind::kRevoke, group::kBits, "revoke", kPages | Of(kMask)),
+    Row(StepKind::kGrant, group::kBits, "grant", kPages | Of(kMask)),
+    Row(StepKind::kWaitUnlocked, group::kLocks, "wait_unlocked", kPages),
+    Row(StepKind::kHold, group::kLocks, "hold", Of(kBacking, kGpnList, kForm)),
+    Row(StepKind::kTry, group::kTrap, "try", Of(kBacking, kPage, kOffset, kBufferLength, kSize, kDesired, kForm, kTrying) | kWord),
+    Row(StepKind::kForeignFault, group::kTrap, "foreign_fault", Of(kFault)),
+    Row(StepKind::kMove, group::kViews, "move", Of(kTarget, kSlot)),
+    Row(StepKind::kStarve, group::kShortage, "starve", Of(kStarving)),
 };
 static_assert(trace::AreKindsOf<StepKind>(kOps));
 
@@ -327,7 +341,7 @@ constexpr Field HiddenFlag(uint8_t at, uint8_t bit) {
 }
 template <size_t kPage>
 constexpr Field State() {
-  return {.at = 8 + kPage, .bits = 2, .number = NumberOf<Backing, [](Backing& b) -> PageState& { return b.page[kPage].state; }>(),
+  return {.key = kPage == 0 ? "state0" : kPage == 1 ? "state1" : kPage == 2 ? "state2" : "state3", .at = 8 + kPage, .bits = 2, .number = NumberOf<Backing, [](Backing& b) -> PageState& { return b.page[kPage].state; }>(),
           .spelt = Spelt::kHidden, .count = kPageStates};
 }
 template <size_t kPage>
@@ -360,7 +374,7 @@ constexpr Field kBackingFields[] = {
     State<3>(), Readable<3>(), Writable<3>(), Executable<3>(), PageText<3>("page3"),
 };
 constexpr Field kWorldFields[] = {
-    {.at = 1, .bits = 2,
+    {.key = "region_pages", .at = 1, .bits = 2,
      .number = {[](const void* o) { return static_cast<uint64_t>(std::ranges::find(kRegionPages, static_cast<const World*>(o)->region_pages) - kRegionPages); },
                 [](void* o, uint64_t index) { static_cast<World*>(o)->region_pages = kRegionPages[index]; }},
      .spelt = Spelt::kHidden, .count = std::size(kRegionPages)},
@@ -415,7 +429,42 @@ static_assert(trace::Fits(kSections, kRecordBytes));
 constexpr trace::Table kTable = trace::TableOf(kSections);
 constexpr trace::Schema kRows = {"guestmem trace 1", kRecordBytes, kSections, &kTable};
 
+// ------------------------------------------------------------------ worlds that a profile keeps to
+
+using trace::OnlyOf;
+constexpr uint64_t kFirstIndex = 1, kSecondIndex = 2, kAnyIndex = ~uint64_t{0};
+constexpr uint64_t kNotVanishing = ~(uint64_t{1} << static_cast<int>(HandlerAnswer::kVanishRetry));
+constexpr trace::Only kAllThere[] = {
+    OnlyOf(kSections, "backing", "state0", kFirstIndex), OnlyOf(kSections, "backing", "state1", kFirstIndex),
+    OnlyOf(kSections, "backing", "state2", kFirstIndex), OnlyOf(kSections, "backing", "state3", kFirstIndex),
+    OnlyOf(kSections, "handler", "answer", kNotVanishing & All(kHandlerAnswers)),
+};
+constexpr trace::Only kFailing[] = {
+    OnlyOf(kSections, "backing", "fickle", kSecondIndex),
+    OnlyOf(kSections, "handler", "answer", kAnyIndex, 1, static_cast<uint8_t>(HandlerAnswer::kFailElsewhere)),
+    OnlyOf(kSections, "fallback", "answer", kAnyIndex, 1, static_cast<uint8_t>(FallbackAnswer::kFailMoved)),
+    OnlyOf(kSections, "lock", "answer", kAnyIndex, 1, static_cast<uint8_t>(LockAnswer::kFailAt)),
+    OnlyOf(kSections, "subrange", "answer", kAnyIndex, 1, static_cast<uint8_t>(SubrangeAnswer::kWrongSize)),
+};
+constexpr trace::Only kSeveralRegions[] = {
+    OnlyOf(kSections, "world", "region_pages", All(std::size(kRegionPages)) & ~kFirstIndex), OnlyOf(kSections, "backing", "", kAnyIndex, 2),
+};
+constexpr trace::Only kBareMappings[] = {
+    OnlyOf(kSections, "backing", "unmapped", kFirstIndex), OnlyOf(kSections, "backing", "bitmap", kFirstIndex),
+};
+
 }  // namespace
+
+std::span<const trace::Only> WorldsOf(Worlds worlds) {
+  switch (worlds) {
+    case Worlds::kAny: break;
+    case Worlds::kAllThere: return kAllThere;
+    case Worlds::kFailing: return kFailing;
+    case Worlds::kSeveralRegions: return kSeveralRegions;
+    case Worlds::kBareMappings: return kBareMappings;
+  }
+  return {};
+}
 
 const trace::Schema& Rows() { return kRows; }
 const trace::Kind& RowOf(StepKind kind) { return kOps[static_cast<size_t>(kind) % std::size(kOps)]; }

@@ -3,16 +3,6 @@
 #include <algorithm>
 
 namespace reference::schedule {
-namespace {
-
-GUESTMEM_WRAPS uint64_t Random(uint64_t& state) {  // xorshift64* (Vigna 2016)
-  state ^= state >> 12;
-  state ^= state << 25;
-  state ^= state >> 27;
-  return state * 0x2545f4914f6cdd1d >> 32;
-}
-
-}  // namespace
 
 int Replay::Choose(const Options& options) {
   return next_ < list_.size() ? list_[next_++] % options.count : 0;
@@ -20,20 +10,20 @@ int Replay::Choose(const Options& options) {
 
 int RandomWalk::Choose(const Options& options) {
   constexpr uint64_t kStayOneIn = 2;
-  if (options.current_can_go_on && Random(state_) % kStayOneIn != 0) {
+  if (options.current_can_go_on && !random_.OnceIn(kStayOneIn)) {
     return 0;
   }
-  return static_cast<int>(Random(state_) % static_cast<uint64_t>(options.count));
+  return static_cast<int>(random_.Below(static_cast<uint64_t>(options.count)));
 }
 
-GUESTMEM_WRAPS Pct::Pct(uint64_t seed, int depth, uint64_t points) {
-  uint64_t state = seed * 0x9e3779b97f4a7c15 | 1;
+Pct::Pct(uint64_t seed, int depth, uint64_t points) {
+  trace::Random random(seed);
   for (int i = 0; i < kThreads; ++i) {
     priority_[i] = i + 1;
-    std::swap(priority_[i], priority_[Random(state) % static_cast<uint64_t>(i + 1)]);
+    std::swap(priority_[i], priority_[random.Below(static_cast<uint64_t>(i + 1))]);
   }
   for (int i = 1; i < depth; ++i) {
-    changes_.push_back(Random(state) % std::max<uint64_t>(points, 1));
+    changes_.push_back(random.Below(std::max<uint64_t>(points, 1)));
   }
 }
 

@@ -9,12 +9,7 @@
 #include <span>
 #include <vector>
 
-// On a function whose unsigned arithmetic is meant modulo 2^64: -fsanitize=integer leaves it alone.
-#if defined(__clang__)
-#define GUESTMEM_WRAPS __attribute__((no_sanitize("unsigned-integer-overflow", "unsigned-shift-base")))
-#else
-#define GUESTMEM_WRAPS
-#endif
+#include "reference/trace/draw.h"
 
 namespace reference::schedule {
 
@@ -46,11 +41,11 @@ class Replay final : public Choices {
 // Any choice with equal chance, but stays with the current thread more often than not: long stretches reach deep states.
 class RandomWalk final : public Choices {
  public:
-  GUESTMEM_WRAPS explicit RandomWalk(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15 | 1) {}
+  explicit RandomWalk(uint64_t seed) : random_(seed) {}
   int Choose(const Options& options) override;
 
  private:
-  uint64_t state_;
+  trace::Random random_;
 };
 
 // PCT (Burckhardt et al., ASPLOS 2010): random priorities, and depth - 1 points at which the running thread gets the lowest.

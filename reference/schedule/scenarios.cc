@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "reference/trace/draw.h"
+
 namespace reference::schedule {
 namespace {
 
@@ -85,29 +87,12 @@ std::vector<std::pair<std::string, Trace>> Scenarios() {
   return all;
 }
 
-Trace RandomTrace(std::mt19937_64& random) {
-  Trace trace;
-  trace.threads = static_cast<uint8_t>(2 + random() % 2);
-  trace.membarrier = random() % 2 == 0;
-  trace.pages.resize(1 + random() % kMaxPages);
-  for (Page& page : trace.pages) {  // most allow everything
-    page.readable = random() % 6 != 0;
-    page.writable = random() % 6 != 0;
-    page.hole = random() % 6 == 0;
-  }
-  trace.answers.resize(random() % (kMaxAnswers + 1));
-  for (Answer& answer : trace.answers) {
-    answer = static_cast<Answer>(random() % kAnswers);
-  }
-  std::vector<uint8_t> bytes = ToBytes(trace);
-  for (uint64_t op = 2 + random() % 9; op > 0; --op) {
-    const auto& kinds = Rows().ops().kinds;
-    bytes.push_back(kinds[random() % kinds.size()].number);
-    for (size_t i = 1; i < kRecordBytes; ++i) {
-      bytes.push_back(static_cast<uint8_t>(random()));
-    }
-  }
-  return WithoutHangs(FromBytes(bytes));
+Trace RandomTrace(uint64_t seed) {
+  trace::Draw draw(Rows(), WithoutHangs(), seed);
+  std::vector<trace::Record> records;
+  for (uint64_t world = draw.random.Below(6); world > 0; --world) records.push_back(draw.World());
+  for (uint64_t ops = 2 + draw.random.Below(9); ops > 0; --ops) records.push_back(draw.Operation());
+  return trace::FromBytes<Trace>(Rows(), Join(Rows(), records), WithoutHangs());
 }
 
 }  // namespace reference::schedule

@@ -4,7 +4,6 @@
 #define GUESTMEM_REFERENCE_SCHEDULE_SCENARIOS_H_
 
 #include <string>
-#include <random>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -26,7 +25,7 @@ std::vector<std::pair<std::string, Trace>> Scenarios();
 const Scenario& BenchmarkScenario();
 
 // Without missing pages and endless retries: every deadlock and starvation is then the engine's fault.
-Trace RandomTrace(std::mt19937_64& random);
+Trace RandomTrace(uint64_t seed);
 
 }  // namespace reference::schedule
 

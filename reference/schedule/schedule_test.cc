@@ -42,7 +42,7 @@ INSTANTIATE_TEST_SUITE_P(Schedule, EverySchedule, testing::ValuesIn(Scenarios())
 TEST(Schedule, RandomTracesAreRightUnderRandomSchedules) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 4000; ++i) {
-    const Search search = SearchRandomly(TheRunner(), RandomTrace(random), static_cast<uint64_t>(i) * 1000 + 1, 10);
+    const Search search = SearchRandomly(TheRunner(), RandomTrace(random()), static_cast<uint64_t>(i) * 1000 + 1, 10);
     ASSERT_FALSE(search.verdict) << Told(search);
   }
 }
@@ -77,7 +77,7 @@ TEST(Schedule, TenThousandRunsReplayIdentically) {
   std::mt19937_64 random(2);
   int identical = 0;
   for (int i = 0; i < 10'000; ++i) {
-    const Trace trace = RandomTrace(random);
+    const Trace trace = RandomTrace(random());
     RandomWalk walk(static_cast<uint64_t>(i) + 1);
     const auto first = TheRunner().Run(trace, walk);
     const auto before = Fingerprint(TheRunner().history(), TheRunner().steps());

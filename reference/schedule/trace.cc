@@ -109,7 +109,7 @@ constexpr trace::Kind kOps[] = {
     Row(OpKind::kResolve, "resolve", Of(kThread, kOpPage)),
     Row(OpKind::kWaitUnlocked, "wait_unlocked", Of(kThread, kOpPage, kCount)),
 };
-static_assert(trace::AreKindsOf<OpKind>(kOps));
+static_assert(trace::AreKindsOf<OpKind>(kOps) && !trace::Ordered<OpKind>);
 
 constexpr trace::Kind kThreadsLine[] = {{0xf0, "threads", Of(0)}};
 constexpr trace::Kind kMembarrierLine[] = {{0xf1, "membarrier", Of(0)}};
@@ -128,28 +128,25 @@ constexpr trace::Section kSections[] = {
 static_assert(trace::Fits(kSections, kRecordBytes) && std::size(kSections) == kMostWorld - kMaxPages + 2);
 constexpr trace::Table kTable = trace::TableOf(kSections);
 constexpr trace::Schema kRows = {"guestmem schedule 1", kRecordBytes, kSections, &kTable};
+constexpr trace::Only kNoHangs[] = {
+    trace::OnlyOf(kSections, "page", "missing", 1),
+    trace::OnlyOf(kSections, "handler", "answer", (uint64_t{1} << static_cast<int>(Answer::kRetryForever)) - 1),
+};
+static_assert(static_cast<int>(Answer::kRetryForever) == kAnswers - 1);
 
 }  // namespace
 
 const trace::Schema& Rows() { return kRows; }
+const trace::Profile& WithoutHangs() {
+  static constexpr trace::Profile kWithoutHangs = {.world = kNoHangs};
+  return kWithoutHangs;
+}
 
 Trace FromBytes(std::span<const uint8_t> bytes) { return trace::FromBytes<Trace>(kRows, bytes); }
 std::vector<uint8_t> ToBytes(const Trace& trace) { return trace::Encode(kRows, &trace); }
 std::string OpText(const Op& op) { return trace::LineText(kRows.ops(), &op); }
 std::string ToText(const Trace& trace) { return trace::Text(kRows, &trace); }
 std::variant<Trace, TextError> FromText(std::string_view text) { return trace::FromText<Trace>(kRows, text); }
-
-Trace WithoutHangs(Trace trace) {
-  for (Page& page : trace.pages) {
-    page.missing = false;
-  }
-  for (Answer& answer : trace.answers) {
-    if (answer == Answer::kRetryForever) {
-      answer = Answer::kRetry;
-    }
-  }
-  return trace;
-}
 
 Range RangeOf(const Op& op, size_t pages) {
   constexpr uint64_t kPageBytes = 4096;

@@ -63,6 +63,7 @@ enum class OpKind : uint8_t {
   kResolve = 14,     // populates a missing page: the threads that sleep on it wake
   kWaitUnlocked = 15, // for pages that other threads have locked; a thread that holds a lock only asks, since waiting might never end
 };
+GUESTMEM_WITHOUT_ORDER(OpKind);
 
 struct Op {
   uint8_t thread = 0;
@@ -122,7 +123,7 @@ std::string ToText(const Trace& trace);
 std::variant<Trace, TextError> FromText(std::string_view text);
 
 // Without missing pages and without endless retries: what then deadlocks or starves is the engine's fault.
-Trace WithoutHangs(Trace trace);
+const trace::Profile& WithoutHangs();
 
 // Where an op's bytes are, in a world of `pages` pages.
 struct Range {

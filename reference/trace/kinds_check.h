@@ -1,4 +1,4 @@
-// Whether the rows of a sort's operations are those of its enumeration: asked at compile time, where the rows are.
+// Whether the rows of a sort's operations are those of its enumeration, whose order means nothing: asked at compile time, where the rows are.
 
 #ifndef GUESTMEM_REFERENCE_TRACE_KINDS_CHECK_H_
 #define GUESTMEM_REFERENCE_TRACE_KINDS_CHECK_H_
@@ -24,6 +24,11 @@ consteval bool AreKindsOf(const Kind (&kinds)[N]) {
     return ((IsEnumerator<Enum, static_cast<Enum>(kNumbers)>() == (kNumbers < N && kinds[kNumbers < N ? kNumbers : 0].number == kNumbers)) && ...);
   }(std::make_index_sequence<256>());
 }
+
+// Whether its values can be compared by order, which means nothing for kinds of operations.
+template <class Enum>
+concept Ordered = requires(Enum a, Enum b) { a < b; } || requires(Enum a, Enum b) { a <= b; } || requires(Enum a, Enum b) { a > b; } ||
+                  requires(Enum a, Enum b) { a >= b; };
 
 }  // namespace reference::trace
 

@@ -100,7 +100,7 @@ class Minimiser {
     ForFields(schema_.section(at), schema_.kind(at), [&](const Field& field) {
       if (!same()) return;
       if (field.list.items != nullptr) {
-        smaller |= SimplifyList(i, field);
+        smaller |= SimplifyList(i);
       } else if (field.in_bytes()) {
         const auto get = [&] { return same() ? std::optional(IndexIn(field, records_[i].bytes.data())) : std::nullopt; };
         const auto set = [&](Records& r, uint64_t index) { SetIndexIn(field, r[i].bytes.data(), index); };
@@ -110,11 +110,11 @@ class Minimiser {
     return smaller;
   }
 
-  bool SimplifyList(size_t i, const Field& field) {
+  bool SimplifyList(size_t i) {
     const auto size = [&] { return i < records_.size() ? records_[i].list.size() : 0; };
     bool smaller = DropRuns(size, [i](Records& r) -> Bytes& { return r[i].list; });
     for (size_t item = 0; item < size(); ++item) {
-      smaller |= Lower(field.usual, [&] { return item < size() ? std::optional<uint64_t>(records_[i].list[item]) : std::nullopt; },
+      smaller |= Lower(0, [&] { return item < size() ? std::optional<uint64_t>(records_[i].list[item]) : std::nullopt; },
                        [&](Records& r, uint64_t index) { r[i].list[item] = static_cast<uint8_t>(index); });
     }
     return smaller;

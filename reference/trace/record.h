@@ -12,7 +12,8 @@
 namespace reference::trace {
 
 struct Record {
-  KindAt kind;
+  KindAt kind = {};
+  bool swarm = false;  // of kSwarm: the other bytes say which kinds are left out
   std::array<uint8_t, kMostRecordBytes + 8> bytes = {};  // with room for a load of 8 bytes at any place
   Bytes list = {};                                       // the items, those of following records included
 };
@@ -21,7 +22,8 @@ struct Record {
 uint64_t IndexIn(const Field& field, const uint8_t* bytes);
 void SetIndexIn(const Field& field, uint8_t* bytes, uint64_t index);
 
-std::vector<Record> Split(const Schema& schema, std::span<const uint8_t> bytes);
+// Of the kinds that the profile means.
+std::vector<Record> Split(const Schema& schema, std::span<const uint8_t> bytes, const Profile& profile = {});
 Bytes Join(const Schema& schema, std::span<const Record> records);
 
 // each(field) of the kind's fields, in order.

@@ -2,9 +2,11 @@
 // fields (a number, its values, its place in the bytes). Both spellings, the normal form, the minimiser, the mutator and the
 // statistics are loops over these rows, written once here for all sorts; a sort of trace is a struct and its rows.
 //
-// Bytes: records of Schema::record_bytes, the first byte of each the number of its kind. Every byte string is a legal trace: numbers
-// are brought into range, what is missing is at its default, records and fields may come in any order, a partial last record is
-// dropped. Zero bytes of a record are its fields' defaults. A list that is longer than its record goes on in records of kind kMore.
+// Bytes: records of Schema::record_bytes, the first byte of each the number of its kind. Every byte string is a legal trace: what is
+// missing is at its default, records and fields may come in any order, a partial last record is dropped. Zero bytes of a record are
+// its fields' defaults, and an operation of zeros does something. Numbers that no kind or value has mean one that makes sense here: a kind
+// that the profile has often, a page that the world has. A list that is longer than its record goes on in records of kind kMore. A record
+// of kind kSwarm says which kinds of operations the records behind it do without.
 //
 // Text: a header, a line for each object of the world, the line `ops`, a line for each operation.
 //
@@ -34,6 +36,14 @@ using Bytes = std::vector<uint8_t>;
 
 inline constexpr size_t kMostRecordBytes = 40;
 inline constexpr uint8_t kMore = 0xff;
+inline constexpr uint8_t kSwarm = 0xfe;
+
+// Kinds of operations have no order: their numbers are the wire's.
+#define GUESTMEM_WITHOUT_ORDER(Enum)       \
+  bool operator<(Enum, Enum) = delete;  \
+  bool operator<=(Enum, Enum) = delete; \
+  bool operator>(Enum, Enum) = delete;  \
+  bool operator>=(Enum, Enum) = delete
 
 // ------------------------------------------------------------------ how rows reach the numbers of an object
 
@@ -54,6 +64,7 @@ struct Place {
   size_t (*size)(const void* trace) = nullptr;
   void* (*at)(void* trace, size_t i) = nullptr;
   void (*resize)(void* trace, size_t size) = nullptr;
+  void (*reserve)(void* trace, size_t size) = nullptr;
 };
 
 // kMember: a pointer to a member, or a captureless function of an Object& that returns a reference. Safe because a row is only ever
@@ -89,17 +100,18 @@ constexpr List ListOf() {
 
 template <class Trace, auto kMember>
 constexpr Place OneOf() {
-  return {[](const void*) { return size_t{1}; }, [](void* trace, size_t) -> void* { return &Reach<Trace, kMember>(trace); }, nullptr};
+  return {[](const void*) { return size_t{1}; }, [](void* trace, size_t) -> void* { return &Reach<Trace, kMember>(trace); }};
 }
 template <class Trace>
 constexpr Place Itself() {
-  return {[](const void*) { return size_t{1}; }, [](void* trace, size_t) -> void* { return trace; }, nullptr};
+  return {[](const void*) { return size_t{1}; }, [](void* trace, size_t) -> void* { return trace; }};
 }
 template <class Trace, auto kMember>
 constexpr Place ManyOf() {
   return {[](const void* trace) { return Reach<Trace, kMember>(trace).size(); },
           [](void* trace, size_t i) -> void* { return &Reach<Trace, kMember>(trace)[i]; },
-          [](void* trace, size_t size) { Reach<Trace, kMember>(trace).resize(size); }};
+          [](void* trace, size_t size) { Reach<Trace, kMember>(trace).resize(size); },
+          [](void* trace, size_t size) { Reach<Trace, kMember>(trace).reserve(size); }};
 }
 
 // ------------------------------------------------------------------ the rows
@@ -131,9 +143,10 @@ struct Field {
   std::span<const std::string_view> names = {};   // or their names,
   uint64_t count = 0;                             // or how many numbers from `first` on; 0: all of 64 bits, in hexadecimal
   uint64_t first = 0;
-  uint64_t usual = 0;   // the index that zero bytes mean, a text leaves out, and minimising leads to
+  uint64_t usual = 0;   // the index that zero bytes mean, a text leaves out, and minimising leads to; of a list: how many items zeros mean
   bool seldom = false;  // half of the values of its byte mean the usual one
   bool runs = false;    // a list's equal items are spelt ITEM*COUNT
+  uint64_t (*here)(const void* trace) = nullptr;  // numbers beyond the values mean one of so many, from `usual` on
   uint8_t room = 0;     // of a list: items in a record; the others follow in records of kMore
   size_t most = 0;      // of a list: items
   std::string_view what = {};  // in refusals: an item of a list; what a bare field wants
@@ -146,9 +159,10 @@ struct Field {
 constexpr uint64_t Of(auto... fields) { return ((uint64_t{1} << fields) | ... | 0); }
 
 struct Kind {
-  uint8_t number;  // in bytes, for ever: below 0xff
+  uint8_t number;  // in bytes, for ever: below kSwarm
   std::string_view name;
   uint64_t fields;
+  uint32_t group = 1;  // of an operation: the bit of what it is about
 };
 
 struct Section {
@@ -164,10 +178,10 @@ struct Section {
   bool numbered = false;  // a line says which object it is, from 0 on, after its name
 };
 
-// Which kind of which section a record is, by its first byte. Numbers that no kind has lose their highest bits until one has, so that
-// a new kind changes what few others mean.
+// Which kind of which section a record is, by its first byte. Numbers that no kind has are of operations.
 struct KindAt {
   uint8_t section = 0, kind = 0;
+  bool known = false;
 };
 using Table = std::array<KindAt, 256>;
 
@@ -189,16 +203,14 @@ constexpr Table TableOf(const Section (&sections)[N]) {
   for (size_t s = 0; s < N; ++s) {
     for (size_t k = 0; k < sections[s].kinds.size(); ++k) {
       const uint8_t number = sections[s].kinds[k].number;
-      if (known[number] || number == kMore) throw "a number that is taken";
+      if (known[number] || number >= kSwarm) throw "a number that is taken";
       known[number] = true;
-      table[number] = {static_cast<uint8_t>(s), static_cast<uint8_t>(k)};
+      table[number] = {static_cast<uint8_t>(s), static_cast<uint8_t>(k), true};
     }
   }
   if (!known[0]) throw "zeros mean nothing";
   for (size_t byte = 0; byte < 256; ++byte) {
-    size_t number = byte;
-    while (!known[number]) number &= std::bit_ceil(number + 1) / 2 - 1;
-    table[byte] = table[number];
+    if (!known[byte]) table[byte] = {N - 1, 0, false};
   }
   return table;
 }
@@ -227,10 +239,62 @@ constexpr bool Fits(const Section (&sections)[N], size_t record_bytes) {
   return record_bytes <= kMostRecordBytes;
 }
 
+// ------------------------------------------------------------------ profiles
+
+// What the worlds of a profile have: which values of a field, or how many objects or items at least.
+struct Only {
+  const Section* section;
+  const Field* field;     // null: it is about the section's objects
+  uint64_t values = ~uint64_t{0};  // the indices, a bit each; of a list: of its items
+  size_t least = 0;       // objects, or items of the list;
+  uint8_t missing = 0;    // those items that are missing are this
+};
+// Of a section, whose lines have this name, without a key; else of its field of this key, or of its list of such items.
+consteval Only OnlyOf(std::span<const Section> sections, std::string_view line, std::string_view key, uint64_t values, size_t least = 0,
+                      uint8_t missing = 0) {
+  for (const Section& section : sections) {
+    if (section.kinds[0].name != line) continue;
+    if (key.empty() && section.place.resize != nullptr) return {&section, nullptr, values, least};
+    for (const Field& field : section.fields) {
+      if (field.in_bytes() && (field.key.empty() ? field.what : field.key) == key) return {&section, &field, values, least, missing};
+    }
+  }
+  throw "no such field";
+}
+
+// What a fuzz target is about: operations of these groups, in worlds that have this. Every byte string is a trace of every profile;
+// the canonical bytes of a trace that fits a profile mean that trace there, too.
+struct Profile {
+  uint32_t groups = ~uint32_t{0};
+  uint32_t often = ~uint32_t{0};     // those of them that numbers without a kind mean
+  std::span<const Only> world = {};  // kept to in this order
+};
+
+// The kinds of operations, by their places in the section, that a profile and a record of kSwarm leave.
+class KindSet {
+ public:
+  KindSet(const Schema& schema, const Profile& profile);
+  // `left_out`: a bit a kind. Where none would stay, all do.
+  void LeaveOut(std::span<const uint8_t> left_out);
+  // What a record's first byte means.
+  KindAt Meant(uint8_t number) const;
+  std::span<const uint8_t> all() const { return std::span(all_).first(all_count_); }
+  std::span<const uint8_t> often() const { return std::span(often_).first(often_count_); }
+
+ private:
+  void Take(std::span<const uint8_t> left_out);
+
+  const Schema& schema_;
+  const Profile& profile_;
+  size_t all_count_ = 0, often_count_ = 0;
+  std::array<uint8_t, 256> all_, often_;
+  std::array<uint64_t, 4> in_ = {};
+};
+
 // ------------------------------------------------------------------ what they are good for. `trace`: the sort's own struct
 
 // `trace` is as its constructor leaves it.
-void Decode(const Schema& schema, std::span<const uint8_t> bytes, void* trace);
+void Decode(const Schema& schema, std::span<const uint8_t> bytes, void* trace, const Profile& profile = {});
 // The canonical bytes: decoding them gives the trace again, where it is normal.
 Bytes Encode(const Schema& schema, const void* trace);
 // The one spelling of everything that means the same. Decode and Parse return only such traces.
@@ -246,9 +310,9 @@ std::string LineText(const Section& section, const void* object, size_t index = 
 std::optional<TextError> Parse(const Schema& schema, std::string_view text, void* trace);
 
 template <class Trace>
-Trace FromBytes(const Schema& schema, std::span<const uint8_t> bytes) {
+Trace FromBytes(const Schema& schema, std::span<const uint8_t> bytes, const Profile& profile = {}) {
   Trace trace;
-  Decode(schema, bytes, &trace);
+  Decode(schema, bytes, &trace, profile);
   return trace;
 }
 template <class Trace>

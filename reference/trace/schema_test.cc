@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include <numeric>
+#include <set>
 
 #include "reference/trace/kinds_check.h"
 #include "reference/trace/minimise.h"
@@ -91,7 +91,9 @@ constexpr Field kMoves[] = {
 };
 constexpr Kind kReadersLine[] = {{0xf0, "readers", Of(0)}};
 constexpr Kind kShelfLine[] = {{0xf1, "shelf", Of(0, 1)}};
-constexpr Kind kOps[] = {{0, "put", Of(0, 5, 6, 7, 8)}, {1, "lift", Of(0, 5, 8)}, {5, "carry", Of(0, 1, 2, 3, 4)}};
+constexpr uint32_t kPutting = 1, kLifting = 2, kCarrying = 4;
+constexpr Kind kOps[] = {
+    {0, "put", Of(0, 5, 6, 7, 8), kPutting}, {1, "lift", Of(0, 5, 8), kLifting}, {5, "carry", Of(0, 1, 2, 3, 4), kCarrying}};
 constexpr Section kSections[] = {
     {.fields = kReaders, .kinds = kReadersLine, .place = Itself<Library>()},
     {.fields = kShelf, .kinds = kShelfLine, .place = ManyOf<Library, &Library::shelves>(), .least = 1, .most = 3},
@@ -187,6 +189,62 @@ TEST(TraceRows, RefusalsNameTheLineTheWordAndWhatWouldDo) {
   EXPECT_EQ(Refusal("ops\n0 carry 0.0 7*600 7\n"), "3: more than 600 books");
   EXPECT_EQ(Refusal("ops\n0 lift weight=0x100\n"), "3: weight 0x100 is too large: the largest here is 0xff");
   EXPECT_EQ(Refusal("ops\n0 put side=right weight=1\n"), "3: part of this line has no effect; what has is: 0 put weight=0x1");
+}
+
+std::set<int> KindsOf(const Bytes& before, const Profile& profile) {
+  std::set<int> kinds;
+  for (int number = 0; number < 256; ++number) {
+    Bytes bytes = before;
+    bytes.resize(before.size() + 14);
+    bytes[before.size()] = static_cast<uint8_t>(number);
+    for (const Move& move : FromBytes<Library>(kLibrary, bytes, profile).ops) kinds.insert(move.kind);
+  }
+  return kinds;
+}
+Bytes LeavingOut(uint8_t kinds) {
+  Bytes bytes(14);
+  bytes[0] = kSwarm;
+  bytes[1] = kinds;
+  return bytes;
+}
+
+TEST(TraceProfile, HasTheOperationsOfItsGroupsAlone) {
+  EXPECT_EQ(KindsOf({}, {}), (std::set{0, 1, 5}));
+  EXPECT_EQ(KindsOf({}, {.groups = kPutting | kCarrying}), (std::set{0, 5}));
+  EXPECT_EQ(KindsOf({}, {.groups = kLifting}), std::set{1});
+  const Library fits = Parsed("ops\n0 carry 1.1 7\n1 put weight=0x1\n");
+  EXPECT_EQ(FromBytes<Library>(kLibrary, Encode(kLibrary, &fits), {.groups = kPutting | kCarrying}), fits);
+}
+
+TEST(TraceProfile, AnInputLeavesOutKindsOfTheProfile) {
+  EXPECT_EQ(KindsOf(LeavingOut(0b001), {}), (std::set{1, 5}));
+  EXPECT_EQ(KindsOf(LeavingOut(0b101), {}), std::set{1});
+  EXPECT_EQ(KindsOf(LeavingOut(0b110), {.groups = kPutting | kCarrying}), std::set{0});
+  EXPECT_EQ(KindsOf(LeavingOut(0b111), {.groups = kPutting | kCarrying}), (std::set{0, 5})) << "without any there would be no trace";
+  Bytes two = LeavingOut(0b001);
+  two.resize(28);
+  const Bytes other = LeavingOut(0b110);
+  two.insert(two.end(), other.begin(), other.end());
+  two.resize(56);
+  const Library library = FromBytes<Library>(kLibrary, two);
+  ASSERT_EQ(library.ops.size(), 2u);
+  EXPECT_EQ(library.ops[0].kind, 1) << "the records behind it, until the next one";
+  EXPECT_EQ(library.ops[1].kind, 0);
+  EXPECT_EQ(FromBytes<Library>(kLibrary, Join(kLibrary, Split(kLibrary, two))), library);
+}
+
+TEST(TraceProfile, KeepsToItsWorlds) {
+  static constexpr Only kWorld[] = {OnlyOf(kSections, "shelf", "", 0, 2), OnlyOf(kSections, "shelf", "boards", 0b10010),
+                                    OnlyOf(kSections, "shelf", "locked", 0b10)};
+  const Profile profile = {.world = kWorld};
+  const auto of = [&](std::string_view text) {
+    const Library library = Parsed(text);
+    const auto kept = FromBytes<Library>(kLibrary, Encode(kLibrary, &library), profile);
+    return Text(kLibrary, &kept);
+  };
+  EXPECT_EQ(of("ops\n"), "guestmem library 1\nshelf boards=2 locked\nshelf boards=2 locked\nops\n");
+  EXPECT_EQ(of("shelf boards=5\nshelf boards=2 locked\nshelf boards=4\nops\n"),
+            "guestmem library 1\nshelf boards=5 locked\nshelf boards=2 locked\nshelf boards=5 locked\nops\n");
 }
 
 TEST(TraceMinimise, LowersEverySortOfFieldAndKeepsWhatMatters) {

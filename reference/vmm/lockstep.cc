@@ -1,18 +1,14 @@
 #include "reference/vmm/lockstep.h"
 
 #include <algorithm>
-#include <cstdio>
 
 #include "reference/setup.h"
+#include "reference/trace/words.h"
 
 namespace reference::vmm {
 namespace {
 
-std::string Hex(uint64_t value) {
-  char text[24];
-  std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(value));
-  return text;
-}
+std::string Hex(uint64_t value) { return trace::HexText(value); }
 
 std::string Text(const std::optional<Error>& error) {
   if (!error) {
@@ -27,35 +23,11 @@ std::string Text(const std::optional<Error>& error) {
   return out;
 }
 
-// The bytes round the first that differ.
-Divergence Differ(size_t op, std::string field, std::span<const uint8_t> expected, std::span<const uint8_t> actual) {
-  size_t at = 0;
-  while (at < std::min(expected.size(), actual.size()) && expected[at] == actual[at]) {
-    ++at;
-  }
-  const auto window = [&](std::span<const uint8_t> bytes) {
-    std::string out = std::to_string(bytes.size()) + " bytes, from " + Hex(at) + ":";
-    for (size_t i = at; i < std::min(at + 8, bytes.size()); ++i) {
-      out += " " + Hex(bytes[i]);
-    }
-    return out;
-  };
-  return {op, std::move(field), window(expected), window(actual)};
-}
-
-Verdict CompareOutcomes(size_t op, const Outcome& expected, const Outcome& actual) {
-  if (expected.error != actual.error) {
-    return Divergence{op, "error", Text(expected.error), Text(actual.error)};
-  }
-  if (expected.data != actual.data) {
-    return Differ(op, "data", expected.data, actual.data);
-  }
-  if (expected.number != actual.number) {
-    return Divergence{op, "number", Hex(expected.number), Hex(actual.number)};
-  }
-  if (expected.flag != actual.flag) {
-    return Divergence{op, "flag", std::to_string(expected.flag), std::to_string(actual.flag)};
-  }
+Verdict CompareOutcomes(const Outcome& expected, const Outcome& actual) {
+  if (expected.error != actual.error) return Divergence{0, "error", Text(expected.error), Text(actual.error)};
+  if (expected.data != actual.data) return trace::BytesDiffer("data", expected.data, actual.data);
+  if (expected.number != actual.number) return Divergence{0, "number", Hex(expected.number), Hex(actual.number)};
+  if (expected.flag != actual.flag) return Divergence{0, "flag", std::to_string(expected.flag), std::to_string(actual.flag)};
   return std::nullopt;
 }
 
@@ -63,25 +35,23 @@ Verdict CompareOutcomes(size_t op, const Outcome& expected, const Outcome& actua
 
 // What is there is compared after every op. What is not there costs a fault each to see: an op that finds it shows it, and the
 // end does.
-Verdict Lockstep::CompareState(const World& world, size_t op, bool last) {
+Verdict Lockstep::CompareState(const World& world, bool last) {
+  const auto differ = [](const std::string& what, bool expected) {
+    return Divergence{0, what, std::to_string(expected), std::to_string(!expected)};
+  };
   for (uint64_t page = 0; page < world.pages; ++page) {
     const auto expected = model_.Page(page);
+    const std::string name = "page " + std::to_string(page);
     if (!expected.empty() || last) {
       const auto actual = machine_.Page(page);
-      if (!std::ranges::equal(expected, actual)) {
-        return Differ(op, "page " + std::to_string(page), expected, actual);
-      }
+      if (!std::ranges::equal(expected, actual)) return trace::BytesDiffer(name, expected, actual);
     }
-    if ((model_.IsWritable(page) || last) && model_.IsWritable(page) != machine_.IsWritable(page)) {
-      return Divergence{op, "writable page " + std::to_string(page), std::to_string(model_.IsWritable(page)),
-                        std::to_string(!model_.IsWritable(page))};
-    }
+    const bool writable = model_.IsWritable(page);
+    if ((writable || last) && writable != machine_.IsWritable(page)) return differ("writable " + name, writable);
   }
   for (uint64_t event = 0; event < kSlots; ++event) {
-    if (model_.IsSignalled(event) != machine_.IsSignalled(event)) {
-      return Divergence{op, "event " + std::to_string(event), std::to_string(model_.IsSignalled(event)),
-                        std::to_string(!model_.IsSignalled(event))};
-    }
+    const bool signalled = model_.IsSignalled(event);
+    if (signalled != machine_.IsSignalled(event)) return differ("event " + std::to_string(event), signalled);
   }
   return std::nullopt;
 }
@@ -91,20 +61,20 @@ Verdict Lockstep::RunOps(const Trace& trace) {
     bool host_call_failed = false;
     const Outcome actual = machine_.Run(trace.ops[i], host_call_failed);
     const Outcome expected = model_.Run(trace.ops[i], host_call_failed);
-    if (Verdict verdict = CompareOutcomes(i, expected, actual)) {
-      if (actual.error && !expected.error) {  // on a machine that refuses such things now, it says nothing about the guest
-        const std::string refused = MachineRefuses(0);
-        if (!refused.empty()) {
-          CannotSetUp(OpText(trace.ops[i]).c_str(), refused.c_str());
-        }
-      }
-      return verdict;
+    Verdict verdict = CompareOutcomes(expected, actual);
+    if (verdict && actual.error && !expected.error) {  // on a machine that refuses such things now, it says nothing about the guest
+      const std::string refused = MachineRefuses(0);
+      if (!refused.empty()) CannotSetUp(OpText(trace.ops[i]).c_str(), refused.c_str());
     }
-    if (Verdict verdict = CompareState(trace.world, i, false)) {
+    if (!verdict) verdict = CompareState(trace.world, false);
+    if (verdict) {
+      verdict->step = i;
       return verdict;
     }
   }
-  return CompareState(trace.world, trace.ops.size(), true);
+  Verdict verdict = CompareState(trace.world, true);
+  if (verdict) verdict->step = trace.ops.size();
+  return verdict;
 }
 
 Verdict Lockstep::Run(const Trace& trace) {
@@ -116,15 +86,6 @@ Verdict Lockstep::Run(const Trace& trace) {
     verdict = Divergence{trace.ops.size(), "end", "nothing wrong", wrong};
   }
   return verdict;
-}
-
-std::string Report(const Trace& trace, const Divergence& divergence) {
-  std::string out = ToText(Trace{trace.world, {}});
-  for (size_t i = 0; i < trace.ops.size(); ++i) {
-    out += OpText(trace.ops[i]) + (i == divergence.op ? "   # <-- here\n" : "\n");
-  }
-  return out + "# " + (divergence.op == trace.ops.size() ? "at the end: " : "") + divergence.field + "\n#   expected: " +
-         divergence.expected + "\n#   actual:   " + divergence.actual + "\n";
 }
 
 }  // namespace reference::vmm

@@ -4,22 +4,17 @@
 #define GUESTMEM_REFERENCE_VMM_LOCKSTEP_H_
 
 #include <cstddef>
-#include <optional>
 #include <string>
 
+#include "reference/trace/verdict.h"
 #include "reference/vmm/machine.h"
 #include "reference/vmm/model.h"
 #include "reference/vmm/trace.h"
 
 namespace reference::vmm {
 
-struct Divergence {
-  size_t op = 0;      // its index; ops.size(): the comparison at the end
-  std::string field;  // what differs
-  std::string expected, actual;
-};
-// nullopt: they agree.
-using Verdict = std::optional<Divergence>;
+using trace::Divergence;
+using trace::Verdict;
 
 class Lockstep {
  public:
@@ -28,14 +23,13 @@ class Lockstep {
 
  private:
   Verdict RunOps(const Trace& trace);
-  Verdict CompareState(const World& world, size_t op, bool last);
+  Verdict CompareState(const World& world, bool last);
 
   Machine& machine_;
   Model model_;
 };
 
-// The trace as text with the diverging op marked, expected against actual.
-std::string Report(const Trace& trace, const Divergence& divergence);
+inline std::string Report(const Trace& trace, const Divergence& divergence) { return trace::Report(Rows(), &trace, divergence); }
 
 }  // namespace reference::vmm
 

@@ -19,7 +19,7 @@ constexpr uint64_t kPages[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 1 << 20, (uint64_t{1} 
 constexpr uint64_t kAts[] = {0, 8, 16, 1, 4, 2048, 4088, 4092, 4095};
 constexpr uint64_t kLengths[] = {4096, 8192, 12288, 16384, 32768, 0, 1, 4097, kNearEnd};
 // The first four are those that plain accesses take; a whole guest is the most.
-constexpr uint64_t kSizes[] = {1, 2, 4, 8, 0, 3, 7, 9, 100, 2048, 4096, 4104, 8192, 12289, 32768};
+constexpr uint64_t kSizes[] = {1, 2, 4, 8, 3, 7, 9, 100, 2048, 4096, 4104, 8192, 12289, 32768, 0};
 // What fills look like, what only some lengths can hold, and bytes that all differ.
 constexpr uint64_t kValues[] = {0, 1, 0xff, 0x0101, 0x100, 0x01010101, 0x0101010101010101, 0x8877665544332211, ~uint64_t{0}};
 constexpr uint64_t kOffsets[] = {0, 4096, 8192, 12288, 1, uint64_t{1} << 62, (uint64_t{1} << 63) - 4096, kNearEnd};
@@ -37,10 +37,11 @@ constexpr std::string_view kProbes[] = {"read", "write", "execute"};
 constexpr std::string_view kLocks[] = {"one_to_read", "one_to_write", "two_to_read", "two_to_write"};
 
 // Each field's index stands in the byte after the kind's, in the order of Field.
-template <Field kField>
+template <Field kField, uint64_t kHere = 0>
 constexpr trace::Field Row(std::string_view key, std::span<const uint64_t> values) {
+  constexpr auto kFirst = [](const void*) { return kHere; };
   return {.key = key, .at = 1 + kField, .number = trace::NumberOf<Op, [](Op& op) -> uint8_t& { return op.index[kField]; }>(),
-          .values = values};
+          .values = values, .here = kHere == 0 ? nullptr : +kFirst};
 }
 constexpr trace::Field FormRow(std::string_view key, std::span<const std::string_view> names) {
   trace::Field row = Row<kForm>(key, {});
@@ -48,16 +49,16 @@ constexpr trace::Field FormRow(std::string_view key, std::span<const std::string
   return row;
 }
 constexpr trace::Field FailRow() {
-  trace::Field row = Row<kFail>("fail", kFails);
+  trace::Field row = Row<kFail, 1>("fail", kFails);
   row.seldom = true;
   return row;
 }
 
 // The first kForm rows are Field's.
 constexpr trace::Field kOpFields[] = {
-    Row<kSlot>("slot", kSlotValues), Row<kOther>("other", kSlotValues), Row<kPage>("page", kPages),    Row<kAt>("at", kAts),
-    Row<kLength>("length", kLengths), Row<kSize>("size", kSizes),        Row<kValue>("value", kValues), Row<kOffset>("offset", kOffsets),
-    Row<kFrom>("from", kOffsets),     Row<kFile>("file", kFileValues),
+    Row<kSlot>("slot", kSlotValues), Row<kOther>("other", kSlotValues), Row<kPage, 4>("page", kPages),     Row<kAt>("at", kAts),
+    Row<kLength, 5>("length", kLengths), Row<kSize, 11>("size", kSizes), Row<kValue>("value", kValues), Row<kOffset, 2>("offset", kOffsets),
+    Row<kFrom, 2>("from", kOffsets),     Row<kFile, 2>("file", kFileValues),
     FormRow("rights", kRights), FormRow("match", kMatches), FormRow("how", kWays), FormRow("how", kWaits), FormRow("how", kReads),
     FormRow("how", kWrites), FormRow("access", kProbes), FormRow("pages", kLocks),
     FailRow(),
@@ -92,7 +93,7 @@ constexpr trace::Kind kOps[] = {
     Row(OpKind::kLock, "lock", Of(kSlot, kPage, kLockRow, kFailRow)),
     Row(OpKind::kUnlock, "unlock", Of(kSlot)),
 };
-static_assert(trace::AreKindsOf<OpKind>(kOps));
+static_assert(trace::AreKindsOf<OpKind>(kOps) && !trace::Ordered<OpKind>);
 
 constexpr trace::Field kGuestFields[] = {
     {.key = "pages", .at = 1, .number = trace::NumberOf<World, &World::pages, 1>(), .spelt = Spelt::kShown, .count = kMaxPages, .first = 1,

@@ -62,6 +62,7 @@ enum class OpKind : uint8_t {
   kLock = 22,         // `slot`: one page or (form 2, 3) that and the next; for reading or (form 1, 3) writing
   kUnlock = 23,
 };
+GUESTMEM_WITHOUT_ORDER(OpKind);
 
 enum Field : uint8_t {
   kSlot,

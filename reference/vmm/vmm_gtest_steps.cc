@@ -41,12 +41,12 @@ void Steps::NameBytes(const Trace& trace) {
     add(size, size, true, byte,
         [call](uint64_t offset, const std::string& n) { return call + Number(offset) + ", " + n + ")"; });
   };
-  std::set<std::pair<OpKind, uint64_t>> known;
+  std::set<std::pair<int, uint64_t>> known;
   for (const Op& op : trace.ops) {
     const uint64_t which = op.kind == OpKind::kRegionMap ? op[kFile] % 2
                            : op.kind == OpKind::kNewRom  ? op[kSlot]
                                                          : op[kValue];
-    if (!known.insert({op.kind, which}).second) {
+    if (!known.insert({static_cast<int>(op.kind), which}).second) {
       continue;
     }
     if (op.kind == OpKind::kRegionMap) {

@@ -7,7 +7,6 @@
 #include "reference/trace/spellings.h"
 #include "reference/vmm/guest.h"
 #include "reference/vmm/lockstep.h"
-#include "reference/vmm/minimise.h"
 #include "reference/vmm/trace.h"
 
 namespace reference::vmm {
@@ -118,7 +117,8 @@ TEST(VmmOracle, TellsTheTruthFromALie) {
   }
 }
 
-Trace MinimalFor(const Trace& trace, const Judge& judge) { return Minimise(judge, trace, *judge(trace)).trace; }
+using Judge = std::function<Verdict(const Trace& trace)>;
+Trace MinimalFor(const Trace& trace, const Judge& judge) { return trace::MinimiseDiverging(Rows(), judge, trace, *judge(trace)).trace; }
 
 TEST(VmmMinimise, KeepsTheDivergenceAndLittleElse) {
   const auto trace = std::get<Trace>(FromText(kTrace));
