@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import fuzz_report
 from fuzz_common import ROOT, laid_over, shown, table
 from fuzz_engines import ENGINES
+from fuzz_statistics import SHARES, statistics_of
 
 LIVE = sys.stdout.isatty()
 PROGRESS_PERIOD = 1 if LIVE else 5
@@ -56,7 +57,7 @@ class Session:
 
     def __init__(self, target, build, work, engine, sanitizer):
         self.target, self.build, self.engine, self.sanitizer = target, build, engine, sanitizer
-        self.turns, self.lock = [], threading.Lock()
+        self.turns, self.lock, self.shares = [], threading.Lock(), {}
         self.finds = work / "corpus" / target
         self.finds.mkdir(parents=True, exist_ok=True)
         self.finds_before = sum(1 for _ in self.finds.iterdir())
@@ -88,7 +89,8 @@ class Session:
             over.set()
             sampler.join()
         report = b"\n".join(line.rstrip() for line in turn.report[:REPORT_LINES]).decode(errors="replace")
-        self.write(turn, end=turn.failure or ("interrupted" if turn.interrupted else "ok"),
+        self.shares = statistics_of(self.build, self.target, self.finds)
+        self.write(turn, end=turn.failure or ("interrupted" if turn.interrupted else "ok"), **self.shares,
                    artifacts=[str(path) for path in turn.artifacts], report=report if turn.failure else "")
 
     def total(self, name):
@@ -116,8 +118,8 @@ class Session:
         known = [turn.stability for turn in self.turns if turn.stability is not None]
         return [self.target, f"{self.total('executions'):,}", f"{self.rate():,}", f"{self.best('coverage'):,}",
                 f"{min(known):g} %" if self.engine == "afl" and known else f"{self.best('features'):,}",
-                f"{self.best('corpus'):,}", f"{self.new_finds():,}", str(len(self.artifacts())), f"{self.total('elapsed'):.0f}",
-                self.verdict()]
+                f"{self.best('corpus'):,}", f"{self.new_finds():,}", *(self.shares.get(name, "-") for name in SHARES),
+                str(len(self.artifacts())), f"{self.total('elapsed'):.0f}", self.verdict()]
 
     def explain(self):
         """For a failed target: what it printed, the saved inputs, and how to see it again."""
@@ -216,8 +218,8 @@ class Campaign:
         print()
         if run:
             fifth = "stability" if self.arguments.engine == "afl" else "features"
-            table([["target", "executions", "exec/s", "coverage", fifth, "corpus", "new", "crashes", "seconds", "verdict"],
-                   *(session.row() for session in run)], right=range(1, 9))
+            table([["target", "executions", "exec/s", "coverage", fifth, "corpus", "new", "useful", "length 0", "crashes", "seconds", "verdict"],
+                   *(session.row() for session in run)], right=range(1, 11))
         skipped = [target for target, session in self.sessions.items() if not session.turns]
         if skipped:
             print(f"not started: {' '.join(skipped)}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from fuzz_common import ROOT, shown
+from fuzz_statistics import SHARES
 
 POINTS = 240  # of one line of a plot; more can't be seen
 CONFIGURATIONS = 6  # colours in the style sheet
@@ -58,6 +59,7 @@ class Line:
             self.executions += turn[-1]["executions"]
         self.coverage, self.features, self.corpus = best["coverage"], best["features"], best["corpus"]
         self.rate = self.executions / self.seconds if self.seconds else 0
+        self.shares = [turn[-1].get(name, "-") for name in SHARES]
         self.state = turn[-1].get("end", "running, or ended without a word")
         self.failed = any(record.get("end", "").startswith("FAILED") for record in records)
 
@@ -152,8 +154,9 @@ def targets_table(history, colours):
             state = f'<span class="{"bad" if line.failed else "good" if line.state == "ok" else ""}">{text(line.state)}</span>'
             rows.append([f'<a href="#{text(target)}">{text(target)}</a>', state, f'<i class="key c{colours[configuration]}"></i>{text(configuration)}',
                          f"{line.rate:,.0f}", short(line.executions), f"{line.coverage:,}", f"{line.features:,}" if line.features else "-",
-                         f"{line.corpus:,}", duration(line.seconds)])
-    return grid(["target", "last turn", "engine, sanitizer", "executions/s", "executions", "coverage", "features", "corpus", "core time"],
+                         f"{line.corpus:,}", *map(text, line.shares), duration(line.seconds)])
+    return grid(["target", "last turn", "engine, sanitizer", "executions/s", "executions", "coverage", "features", "corpus",
+                 "move bytes or are refused", "of length 0", "core time"],
                 rows, words=3)
 
 
