@@ -163,10 +163,11 @@ TEST(TraceRows, ANewKindTakesNoOtherNumbersMeaning) {
   static constexpr Kind kMoreOps[] = {kOps[0], kOps[1], kOps[2], {9, "drop", Of(0)}};
   static constexpr Section kMore[] = {kSections[0], kSections[1], {.fields = kMoves, .kinds = kMoreOps, .place = kSections[2].place}};
   constexpr Table kLonger = TableOf(kMore);
-  for (int number = 0; number < 256; ++number) {
-    const bool known = number == 0 || number == 1 || number == 5 || number == 0xf0 || number == 0xf1;
-    if (known || number < 9) EXPECT_EQ(kLonger[number].kind, kTable[number].kind) << number;
+  for (const int number : {0, 1, 5, 0xf0, 0xf1}) {
+    EXPECT_EQ(kLonger[number].section, kTable[number].section) << number;
+    EXPECT_EQ(kLonger[number].kind, kTable[number].kind) << number;
   }
+  EXPECT_TRUE(kLonger[9].known && !kTable[9].known);
   EXPECT_EQ(kLonger[9].kind, 3);
 }
 
