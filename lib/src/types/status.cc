@@ -85,7 +85,7 @@ Status Undescribed(ErrorKind kind, StatusCode code, bool named = false) noexcept
 }
 
 // With the message behind it, in one allocation. Null: it can't be had.
-ErrorRep* NewRep(std::string_view message) noexcept {
+ErrorRep* NewRep(ErrorKind kind, StatusCode code, std::string_view message) noexcept {
   if (detail::g_no_error_memory) {
     return nullptr;
   }
@@ -94,19 +94,22 @@ ErrorRep* NewRep(std::string_view message) noexcept {
     return nullptr;
   }
   auto* const rep = new (memory) ErrorRep;
-  auto* const text = reinterpret_cast<char*>(rep + 1);
-  message.copy(text, message.size());
-  rep->message = {text, message.size()};
+  rep->code = code;
+  rep->info.kind = kind;
+  if (!message.empty()) {
+    auto* const text = reinterpret_cast<char*>(rep + 1);
+    message.copy(text, message.size());
+    rep->message = {text, message.size()};
+  }
   return rep;
 }
 
-// Without a name yet: a callback's own status, or (`named`) one that gets its name next.
-Status Own(ErrorKind kind, StatusCode code, ErrorInfo info, std::string_view message, bool named = false) noexcept {
-  ErrorRep* const rep = NewRep(message);
+// A callback's own status: it has no name.
+Status Own(ErrorKind kind, StatusCode code, ErrorInfo info, std::string_view message) noexcept {
+  ErrorRep* const rep = NewRep(kind, code, message);
   if (rep == nullptr) {
-    return Undescribed(kind, code, named);
+    return Undescribed(kind, code);
   }
-  rep->code = code;
   rep->info = std::move(info);
   rep->info.kind = kind;
   return Status(rep);
@@ -224,12 +227,17 @@ ErrorInfo* Editable(Status& status) noexcept {
 }
 
 Status MakeError(const DebugName* name, ErrorKind kind, Operation operation, std::string_view message) noexcept {
-  Status status = Own(kind, FactsOf(kind).code, {.operation = operation}, message, name != nullptr);
-  if (name != nullptr && Editable(status) != nullptr) {
-    Rep(status).named = true;
-    Rep(status).name = *name;
+  const StatusCode code = FactsOf(kind).code;
+  ErrorRep* const rep = NewRep(kind, code, message);
+  if (rep == nullptr) {
+    return Undescribed(kind, code, name != nullptr);
   }
-  return status;
+  rep->info.operation = operation;
+  if (name != nullptr) {
+    rep->named = true;
+    rep->name = *name;
+  }
+  return Status(rep);
 }
 
 Status MakeError(const DebugName* name, ErrorInfo info, std::string_view message) noexcept {
