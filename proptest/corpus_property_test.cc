@@ -21,7 +21,6 @@
 #include <rapidcheck.h>
 #include <rapidcheck/detail/TestListenerAdapter.h>
 
-#include "lib/test/child.h"
 #include "proptest/generators.h"
 #include "reference/lockstep/engine_subject.h"
 #include "reference/lockstep/lockstep.h"
@@ -92,7 +91,5 @@ TEST(CorpusProperty, EngineAndModelAgreeOnTheCorpusWithGeneratedParts) {
   EXPECT_TRUE(result.is<rc::detail::SuccessResult>()) << text.str();
   std::cout << text.str() << '\n';
 }
-
-TEST(CorpusPropertyWithOtherKernels, EngineAndModelAgree) { guestmem::test::PassesWithOtherKernels("CorpusProperty.*"); }
 
 }  // namespace
