@@ -29,10 +29,7 @@ namespace lockstep {
 
 using namespace reference;
 
-TestSource Test(const Bytes& bytes, std::string_view name) {
-  const reference::TestSource source = ToTestSource(FromBytes(bytes), name);
-  return {source.text, source.problem};
-}
+std::string Test(const Bytes& bytes, std::string_view name) { return ToTestSource(FromBytes(bytes), name); }
 
 bool Moved(const Step& step, const Outcome& outcome, const Model& model) {
   constexpr uint32_t kMoving = group::kAccess | group::kRanges | group::kStreams | group::kLocks | group::kMaking | group::kTrap;
@@ -69,7 +66,7 @@ namespace vmm {
 
 using namespace reference::vmm;
 
-TestSource Test(const Bytes& bytes, std::string_view name) {
+std::string Test(const Bytes& bytes, std::string_view name) {
   const Trace trace = FromBytes(bytes);
   const ChildEnd end = InChild([&](const Speaker& say) {
     const std::unique_ptr<Machine> guest = MakeGuest();
@@ -77,7 +74,7 @@ TestSource Test(const Bytes& bytes, std::string_view name) {
   });
   std::vector<bool> host_call_failed;
   for (const char failed : end.text) host_call_failed.push_back(failed == '1');
-  return {ToTestSource(trace, host_call_failed, name)};
+  return ToTestSource(trace, host_call_failed, name);
 }
 
 void OutcomesOf(const Bytes& bytes, const Each& each) {
@@ -98,7 +95,7 @@ void OutcomesOf(const Bytes& bytes, const Each& each) {
 }  // namespace vmm
 
 template <class S>
-Sort Make(TestSource test(const Bytes&, std::string_view), void outcomes(const Bytes&, const Each&)) {
+Sort Make(std::string test(const Bytes&, std::string_view), void outcomes(const Bytes&, const Each&)) {
   Sort sort = SortOf<S>();
   sort.minimise = MinimiseBytes<S>;
   sort.test = test;

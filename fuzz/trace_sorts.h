@@ -24,10 +24,6 @@ struct Minimal {
   Bytes trace;
   std::string report;  // what is wrong with it
 };
-struct TestSource {
-  std::string text;
-  std::string problem = {};  // why the text only skips
-};
 // What became of an operation.
 struct Ended {
   std::string error = {};  // its kind; empty: it succeeded
@@ -46,7 +42,7 @@ struct Sort {
   std::string (*to_text)(const Bytes& trace);
   std::string (*run)(const Bytes& trace);                     // what is wrong; empty: nothing
   std::optional<Minimal> (*minimise)(const Bytes& trace);     // in a process of its own, where it may crash; nullopt: nothing wrong
-  TestSource (*test)(const Bytes& trace, std::string_view name);
+  std::string (*test)(const Bytes& trace, std::string_view name);
   void (*outcomes)(const Bytes& trace, const Each& each);     // of each operation
 };
 

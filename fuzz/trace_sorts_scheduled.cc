@@ -46,7 +46,7 @@ std::optional<Minimal> MinimiseBytes(const Bytes& bytes) {
   return Minimal{ToBytes(minimal.trace), ToText(minimal.trace) + "\nverdict: " + minimal.verdict.text + "\n"};
 }
 
-TestSource Test(const Bytes& bytes, std::string_view name) { return {ToTestSource(FromBytes(bytes), name)}; }
+std::string Test(const Bytes& bytes, std::string_view name) { return ToTestSource(FromBytes(bytes), name); }
 
 // By its own choices.
 void OutcomesOf(const Bytes& bytes, const Each& each) {

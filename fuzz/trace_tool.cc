@@ -104,10 +104,9 @@ int Minimise(const Loaded& loaded, const std::string& out) {
 }
 
 int Test(const Loaded& loaded, const std::string& out) {
-  const fuzz::TestSource source = loaded.sort->test(loaded.trace, loaded.stem());
-  if (!source.problem.empty()) absl::FPrintF(stderr, "%s: %s\n", loaded.file, source.problem);
-  if (!out.empty()) return WriteText(out, source.text, kRight);
-  absl::PrintF("%s", source.text);
+  const std::string source = loaded.sort->test(loaded.trace, loaded.stem());
+  if (!out.empty()) return WriteText(out, source, kRight);
+  absl::PrintF("%s", source);
   return kRight;
 }
 

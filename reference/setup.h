@@ -17,6 +17,7 @@
 
 namespace reference {
 
+// ---- CannotSetUp
 inline constexpr int kCannotSetUp = 3;  // the exit status
 
 [[noreturn]] inline void CannotSetUp(const char* what, const char* reason) {
@@ -24,12 +25,15 @@ inline constexpr int kCannotSetUp = 3;  // the exit status
   std::fprintf(stderr, "could not set up: %s: %s\n", what, reason);
   std::_Exit(kCannotSetUp);
 }
+
+// ---- Require
 inline void Require(bool done, const char* what) {
   if (!done) {
     CannotSetUp(what, std::strerror(errno));
   }
 }
 
+// ----
 // What a step may ask of the machine and the machine refuses now; empty: nothing. `bytes`: the largest mapping that the step makes.
 inline std::string MachineRefuses(uint64_t bytes) {
   constexpr size_t kPage = 4096, kPieces = 16;

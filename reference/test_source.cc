@@ -6,6 +6,9 @@
 #include <iterator>
 
 namespace reference::gtest {
+
+extern const char kCarriedText[];  // of those headers, by CMake
+
 namespace {
 
 constexpr size_t kColumns = 120;
@@ -116,60 +119,50 @@ std::string TestName(std::string_view name) {
 
 namespace {
 
-constexpr Helper kBytesHelpers[] = {
-    {"Bytes", "using Bytes = std::vector<uint8_t>;\n\n"},
-    {"Repeat(", "Bytes Repeat(uint64_t length, uint8_t value) { return Bytes(length, value); }\n\n"},
-    {"Join(", R"(Bytes Join(std::initializer_list<Bytes> parts) {
-  Bytes bytes;
-  for (const Bytes& part : parts) {
-    bytes.insert(bytes.end(), part.begin(), part.end());
-  }
-  return bytes;
-}
-
-)"},
-    {"Put(", R"(void Put(Bytes& bytes, uint64_t offset, const Bytes& part) {
-  std::copy(part.begin(), part.end(), bytes.begin() + static_cast<ptrdiff_t>(offset));
-}
-
-)"},
-    {"Same(", R"(testing::AssertionResult Same(std::span<const uint8_t> expected, std::span<const uint8_t> actual) {
-  if (expected.size() != actual.size()) {
-    return testing::AssertionFailure() << actual.size() << " bytes, not " << expected.size();
-  }
-  for (size_t i = 0; i < expected.size(); ++i) {
-    if (expected[i] != actual[i]) {
-      return testing::AssertionFailure() << "byte " << i << " is " << int{actual[i]} << ", not " << int{expected[i]};
+// The sections of the headers that tests carry: each has its name behind a line of dashes, and ends where the next one starts.
+const std::vector<Helper>& Carried() {
+  static const auto* const sections = [] {
+    auto* all = new std::vector<Helper>;
+    constexpr std::string_view kSection = "\n// ---- ";
+    const std::string_view text = kCarriedText;
+    for (size_t at = text.find(kSection); at != text.npos; at = text.find(kSection, at + 1)) {
+      const size_t name = at + kSection.size(), start = text.find('\n', name) + 1;
+      const size_t end = std::min(text.find("\n// ----", start), text.find("\n}  // namespace", start));
+      all->push_back({text.substr(name, start - 1 - name), text.substr(start, end - start + 1)});
     }
-  }
-  return testing::AssertionSuccess();
+    return all;
+  }();
+  return *sections;
 }
-
-)"},
-};
 
 struct Include {
   std::string_view word, header;
 };
 constexpr Include kSystem[] = {
-    {"F_GET_SEALS", "fcntl.h"}, {" open(", "fcntl.h"},          {"pollfd", "poll.h"},
-    {"siginfo_t", "signal.h"},  {"memfd_create", "sys/mman.h"}, {"ucontext_t", "ucontext.h"},
+    {"F_GET_SEALS", "fcntl.h"}, {" open(", "fcntl.h"},
+    {"MPOL_", "linux/mempolicy.h"},    {"pollfd", "poll.h"},
+    {"siginfo_t", "signal.h"},  {"memfd_create", "sys/mman.h"}, {"mmap(", "sys/mman.h"}, {"SYS_", "sys/syscall.h"},
+    {"ucontext_t", "ucontext.h"},
     {"pwrite(", "unistd.h"},    {"pread(", "unistd.h"},         {"close(", "unistd.h"},
     {"dup(", "unistd.h"},
 };
 constexpr Include kStandard[] = {
-    {"std::copy(", "algorithm"},    {"std::find_if(", "algorithm"},
-    {"std::min<", "algorithm"},     {"std::max_element(", "algorithm"},
+    {"std::copy(", "algorithm"},    {"std::copy_n(", "algorithm"},
+    {"std::find", "algorithm"},     {"std::min", "algorithm"},
+    {"std::max_element(", "algorithm"}, {"_of(", "algorithm"},
+    {"std::mismatch(", "algorithm"},
     {"std::array", "array"},
     {"std::atomic", "atomic"},      {"errno", "cerrno"},
     {"std::byte", "cstddef"},       {"uint", "cstdint"},
+    {"std::fprintf", "cstdio"},     {"std::_Exit", "cstdlib"},
     {"std::mem", "cstring"},        {"initializer_list", "initializer_list"},
     {"std::make_shared", "memory"}, {"std::shared_ptr", "memory"},
     {"std::unique_ptr", "memory"},  {"std::optional", "optional"},
     {"std::span", "span"},          {"std::ostringstream", "sstream"},
-    {"std::string", "string"},      {"std::move(", "utility"},
+    {"std::string", "string"},      {"std::string_view", "string_view"},
+    {"std::is_same", "type_traits"}, {"std::move(", "utility"},
     {"std::exchange(", "utility"},  {"std::pair<", "utility"},
-    {"std::vector", "vector"},
+    {"std::variant", "variant"},    {"std::vector", "vector"},
 };
 constexpr Include kPublic[] = {
     {"AccessBitmap", "guestmem/access_bitmap.h"},
@@ -177,12 +170,13 @@ constexpr Include kPublic[] = {
     {"detail::SetErrorMemory", "guestmem/detail/host_calls.h"},
     {"Doorbell>", "guestmem/doorbell.h"},
     {"Event>", "guestmem/event.h"},
-    {"std::optional<Fault>", "guestmem/fault.h"},
+    {"Fault>", "guestmem/fault.h"},
     {"TryHandleFault", "guestmem/fault.h"},
     {"GuestMemory", "guestmem/guest_memory.h"},
     {"TakeInnerBuffer", "guestmem/heap_memory.h"},
     {"InProcessGuest", "guestmem/in_process_guest.h"},
-    {"Locked", "guestmem/lock.h"},
+    {"detail::Lock", "guestmem/lock.h"},
+    {"GuestSpan", "guestmem/lock.h"},
     {"MemoryRegion", "guestmem/memory_mapper.h"},
     {"PagedRange", "guestmem/paged_range.h"},
     {"RomMapp", "guestmem/rom_mapper.h"},
@@ -194,39 +188,32 @@ constexpr Include kPublic[] = {
     {"Writer", "guestmem/stream.h"},
 };
 
-// Whether `code` has `name`, not as the end of another.
+// Whether `code` has `name` as a word.
 bool Names(const std::string& code, std::string_view name) {
+  const auto is_word = [](char c) { return IsWord(c) || c == '_'; };
   for (size_t at = code.find(name); at != code.npos; at = code.find(name, at + 1)) {
-    if (at == 0 || (!IsWord(code[at - 1]) && code[at - 1] != '_')) {
-      return true;
-    }
+    const size_t end = at + name.size();
+    if ((at == 0 || !is_word(code[at - 1])) && (!is_word(name.back()) || end == code.size() || !is_word(code[end]))) return true;
   }
   return false;
 }
 
-std::string Needed(std::string_view helper, const std::string& code) {
-  std::string out;
-  while (!helper.empty()) {
-    std::string_view line = helper.substr(0, helper.find('\n') + 1);
-    helper.remove_prefix(line.size());
-    if (line[0] != '?') {
-      out += line;
-      continue;
-    }
-    const size_t start = line.starts_with("?!") ? 2 : 1, end = line.find('?', start);
-    if ((code.find(line.substr(start, end - start)) == code.npos) == (start == 2)) {
-      out += line.substr(end + 1);
-    }
+// The text of those that `code` uses.
+std::string Needed(std::span<const Helper> helpers, const std::string& code) {
+  std::string text;
+  for (size_t i = helpers.size(); i > 0; --i) {
+    if (Names(code, helpers[i - 1].name) || Names(text, helpers[i - 1].name)) text = std::string(helpers[i - 1].text) + text;
   }
-  return out;
+  return text;
 }
 
-void AddNeeded(std::span<const Helper> helpers, std::string& code) {
-  for (size_t i = helpers.size(); i > 0; --i) {
-    if (Names(code, helpers[i - 1].name)) {
-      code = Needed(helpers[i - 1].text, code) + code;
-    }
-  }
+// A name for a text, the same for the same (FNV-1a).
+std::string NameOf(std::string_view text) {
+  uint64_t hash = 2166136261;
+  for (const char c : text) hash = (hash ^ Char(c)) * 16777619 % (uint64_t{1} << 32);
+  char name[24];
+  std::snprintf(name, sizeof name, "support_%08x", static_cast<unsigned>(hash));
+  return name;
 }
 
 std::string Includes(std::span<const Include> table, const std::string& code, char open, char close) {
@@ -253,15 +240,16 @@ std::string Comment(const std::string& trace) {
 }  // namespace
 
 std::string Assemble(const TestFile& file) {
-  std::string code = file.code;
-  AddNeeded(file.helpers, code);
-  AddNeeded(kBytesHelpers, code);
+  const std::string code = Needed(file.helpers, file.code) + file.code;
+  const std::string carried = Needed(Carried(), code), all = carried + code, support = NameOf(carried);
   std::string out = "// Made by `" + std::string(file.tool) + "` from the trace below. What is expected is what " +
                     std::string(file.judge) + " does.\n//\n" + Comment(file.trace) + "\n";
-  out += Includes(kSystem, code, '<', '>') + Includes(kStandard, code, '<', '>');
-  out += "#include <gmock/gmock.h>\n#include <gtest/gtest.h>\n\n" + Includes(kPublic, code, '"', '"');
-  // A namespace of its own, so that many such files can be one translation unit.
-  out += "namespace guestmem::regression_" + file.test + " {\nnamespace {\n\n" + code;
+  out += Includes(kSystem, all, '<', '>') + Includes(kStandard, all, '<', '>');
+  out += "#include <gmock/gmock.h>\n#include <gtest/gtest.h>\n\n" + Includes(kPublic, all, '"', '"');
+  // Many such files can be one translation unit: what tests use is there once, and each has a namespace of its own.
+  out += "#ifndef GUESTMEM_" + support + "  // what the test uses of the harness\n#define GUESTMEM_" + support +
+         "\nnamespace guestmem::" + support + " {\nnamespace {\n\n" + carried + "}  // namespace\n}  // namespace guestmem::" + support + "\n#endif\n\n";
+  out += "namespace guestmem::regression_" + file.test + " {\nnamespace {\n\nusing namespace " + support + ";\n\n" + code;
   return out + "\n}  // namespace\n}  // namespace guestmem::regression_" + file.test + "\n";
 }
 

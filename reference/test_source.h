@@ -20,6 +20,7 @@ namespace reference::gtest {
 // Lines of C++, indented by their braces.
 class Source {
  public:
+  explicit Source(int depth = 0) : depth_(depth) {}
   void Line(std::initializer_list<std::string_view> parts);
   void Line(std::string_view line) { Line({line}); }
   void Blank();
@@ -29,7 +30,7 @@ class Source {
 
  private:
   std::string text_;
-  int depth_ = 0;
+  int depth_;
 };
 
 // A number as a literal, for comparisons of unsigned type: 7u, 0x800u; and for calls: 7, 0x800.
@@ -61,8 +62,7 @@ struct ExpectedError {
 };
 void ExpectError(const std::string& status, const ExpectedError& error, Source& out);
 
-// A helper of the test; there if what comes after it names it. In the order of use. A line that starts with ?WORD? is
-// there if WORD is named too, and one with ?!WORD? if it isn't.
+// A helper of the test; there if what comes after it names it. In the order of use.
 struct Helper {
   std::string_view name;
   std::string_view text;
@@ -74,7 +74,7 @@ struct TestFile {
   std::string trace;                // as text
   std::string test;                 // its name: TestName's
   std::string code;                 // classes, and TEST(Regression, `test`)
-  std::span<const Helper> helpers;  // beside those for bytes: Bytes, Repeat, Join, Put, Same
+  std::span<const Helper> helpers;  // beside what reference/world and reference/support have
 };
 // "s4_fault at-first" -> "S4FaultAtFirst"
 std::string TestName(std::string_view name);

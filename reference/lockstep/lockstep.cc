@@ -18,34 +18,10 @@ std::string Text(const std::optional<Range>& range) {
 }
 std::string Text(bool value) { return value ? "true" : "false"; }
 
-std::string Text(const Call& call) {
-  std::string text = std::string(Name(call.kind)) + " backing=" + std::to_string(call.backing) +
-                     " address=" + Hex(call.address) + " length=" + Hex(call.length);
-  const bool lists = call.kind == CallKind::kLockGpns || call.kind == CallKind::kUnlockGpns;
-  if (lists || !call.gpns.empty()) {
-    text += " access=" + std::string(Name(call.access)) + " gpns:";
-    for (const uint64_t gpn : call.gpns) {
-      text += " " + Hex(gpn);
-    }
-  }
-  if (call.kind == CallKind::kSubrange) {
-    text += call.value == 1 ? " preemptive locking" : "";
-  }
-  // A field that the kind does not use is printed if it is set: then it is what is wrong.
-  if (call.kind == CallKind::kPageFault || (call.access != Access::kRead && !lists) || call.bitmap_failure) {
-    text += " access=" + std::string(Name(call.access)) + (call.bitmap_failure ? " by the bitmap" : " by the mapping");
-  }
-  if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback || call.value != 0 ||
-      call.desired != 0) {
-    text += " value=" + Hex(call.value) + " desired=" + Hex(call.desired);
-  }
-  return text;
-}
-
 std::string Text(const std::vector<Call>& calls) {
   std::string text = calls.empty() ? "none" : "";
   for (const Call& call : calls) {
-    text += "\n      " + Text(call);
+    text += "\n      " + reference::Text(call);
   }
   return text;
 }
@@ -54,18 +30,6 @@ std::string Text(const std::vector<uint64_t>& numbers) {
   std::string text = numbers.empty() ? "none" : "";
   for (const uint64_t number : numbers) {
     text += (text.empty() ? "" : " ") + Hex(number);
-  }
-  return text;
-}
-
-std::string Text(const std::vector<RangePart>& parts) {
-  std::string text = parts.empty() ? "none" : "";
-  for (const RangePart& part : parts) {
-    text += "\n      offset=" + Hex(part.offset) + " length=" + Hex(part.length) + " gpns=" + Text(part.gpns) + " runs:";
-    for (const Range& run : part.runs) {
-      text += " " + Text(std::optional(run));
-    }
-    text += part.invalid_gpn ? " invalid " + Hex(*part.invalid_gpn) : "";
   }
   return text;
 }
@@ -158,7 +122,7 @@ Verdict Compare(const Outcome& expected, const Outcome& actual) {
     return differ("lengths", Text(expected.lengths), Text(actual.lengths));
   }
   if (expected.parts != actual.parts) {
-    return differ("parts", Text(expected.parts), Text(actual.parts));
+    return differ("parts", reference::Text(expected.parts), reference::Text(actual.parts));
   }
   if (expected.spans != actual.spans) {
     return differ("spans", Text(expected.spans), Text(actual.spans));

@@ -160,16 +160,8 @@ std::string_view Name(Operation operation) {
   return NameIn(kNames, operation);
 }
 
-std::string_view Name(CallKind kind) {
-  static constexpr std::string_view kNames[] = {"page_fault", "read_fallback", "write_fallback", "fill_fallback",
-                                                "compare_exchange_fallback", "expose_va", "lock_gpns", "unlock_gpns", "subrange"};
-  return NameIn(kNames, kind);
-}
-
-std::string_view Name(Access access) {
-  static constexpr std::string_view kNames[] = {"read", "write", "execute"};
-  return NameIn(kNames, access);
-}
+std::string_view Name(CallKind kind) { return NameIn(kCallNames, kind); }
+std::string_view Name(Access access) { return NameIn(kAccessNames, access); }
 
 std::string_view Name(PageState state) {
   static constexpr std::string_view kNames[] = {"ram", "read_only", "hole", "bus"};

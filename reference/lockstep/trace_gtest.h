@@ -1,5 +1,5 @@
-// A trace as a GoogleTest program that needs nothing of the harness: the public headers of the engine, its world built
-// inline, each operation as a call, and what the model says of it as expectations. For regression tests.
+// A trace as a GoogleTest program in one file that needs the engine's public headers alone: what it uses of reference/world and
+// reference/support, its world, each operation as a call, and what the model says of it as expectations. For regression tests.
 
 #ifndef GUESTMEM_REFERENCE_LOCKSTEP_TRACE_GTEST_H_
 #define GUESTMEM_REFERENCE_LOCKSTEP_TRACE_GTEST_H_
@@ -11,13 +11,8 @@
 
 namespace reference {
 
-struct TestSource {
-  std::string text;     // C++20; several of different names may be compiled as one file
-  std::string problem;  // why the text only skips, with this reason: something in the trace has no C++ (yet)
-};
-
-// `name`: any text; it becomes the test's name, TEST(Regression, Name).
-TestSource ToTestSource(const Trace& trace, std::string_view name);
+// C++20; several of different names may be compiled as one file. `name`: any text; it becomes the test's name, TEST(Regression, Name).
+std::string ToTestSource(const Trace& trace, std::string_view name);
 
 }  // namespace reference
 

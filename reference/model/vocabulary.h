@@ -13,71 +13,12 @@
 #include <vector>
 
 #include "reference/world/answers.h"
+#include "reference/world/backings.h"
 
 namespace reference {
 
-inline constexpr uint64_t kPageSize = 4096;
-inline constexpr uint64_t kMaxPages = 4;     // per backing: one more than an access needs to have a first, a middle and a last page
-inline constexpr uint64_t kMaxBackings = 4;  // a run of regions with a hole in it and a rounded-up count
 inline constexpr uint64_t kHandles = 4;      // handle 0 is the memory itself; 1..3 hold views
-inline constexpr uint64_t kMembers = 3;      // of a list of paged ranges: a first, a middle and a last one
-inline constexpr uint64_t kLimits = 3;       // of one stream, inside each other
 inline constexpr uint64_t kObjects = 4;      // of each sort of object that steps create, use and drop (ranges, locks)
-
-enum class Access : uint8_t { kRead, kWrite, kExecute };
-
-// What the backing's mapping does at a page, whatever the bitmaps say.
-enum class PageState : uint8_t {
-  kRam,       // readable and writable
-  kReadOnly,  // a store faults
-  kHole,      // every access faults (SIGSEGV); the bytes stay where they are, unseen
-  kBus,       // every access faults (SIGBUS), whatever is protected over it; has no bytes (they count as zero): a page of the
-              // file behind its end
-};
-
-struct PageSetup {
-  PageState state = PageState::kRam;
-  bool readable = true;  // the page's three bits; they exist only where the backing has a bitmap
-  bool writable = true;
-  bool executable = true;
-  bool operator==(const PageSetup&) const = default;
-};
-
-// What a backing's sharing() says of its file, whose descriptor is kFirstFile + the backing's index. Nothing maps it.
-enum class Sharing : uint8_t {
-  kNone,
-  kWhole,  // {offset 0, address 0, size max_address}
-  kParts,  // {8192, 4096, 4096}, {0, 0, 100}
-  kWild,   // {2^64 - 4096, 0, 2^64 - 1}, {0, 2^64 - 4096, 8192}, {4096, 4096, 2^64 - 4096}: none of their sums fits
-};
-inline constexpr int kSharings = 4;
-inline constexpr int kFirstFile = 1000;
-
-// One backing. Its memory is two byte arrays that never mix: what the mapping shows (`mapped`), and what the
-// fallbacks work on. Both start with the patterns below, so that a byte tells where it came from.
-struct Backing {
-  bool present = true;   // false: an empty slot of a multi-region memory
-  bool mapped = true;    // false: mapping() is null
-  uint8_t pages = 3;     // 1..kMaxPages
-  uint16_t trim = 0;     // 0..4095: max_address = pages * 4096 - trim
-  bool has_bitmap = false;
-  uint8_t bit_offset = 0;                       // 0..7
-  std::array<bool, 3> null_bitmap = {};         // by Access: the pointer is null, everything allowed
-  bool has_iova = false;                        // base_iova() = kIovaBase
-  bool lockable = true;                         // supports_locking()
-  bool fickle = false;   // once the memory is made, the methods that must be stable say something else, which must make no difference
-  bool wrapped = false;  // handed over inside a wrapper that forwards every method, which must make no difference
-  bool managed = false;  // the bits are an AccessBitmap's, of no offset and with no null pointer: a locked page's bit stays set
-  bool sparse = false;   // the library's own SparseMapping of kMaxPages pages, nothing scripted: what it is called with is not
-                         // recorded, its locked pages stay as they are. Of the rest only `wrapped` and the pages' states count
-  Sharing sharing = Sharing::kNone;
-  std::array<PageSetup, kMaxPages> page = {};
-  bool operator==(const Backing&) const = default;
-
-  uint64_t max_address() const { return pages * kPageSize - trim; }
-};
-
-inline constexpr uint64_t kIovaBase = 0x7000'0000;
 
 // A handler puts a page in order: for a bitmap failure, the page's bit of that access is set; for a fault, the page becomes kRam
 // (its bytes as they were; a kBus page becomes kRam with all bytes zero). A page that is kRam already is left alone.
@@ -109,51 +50,12 @@ struct World {
   bool operator==(const World&) const = default;
 };
 
-// The bytes at the start: what the mapping shows at `offset` of backing `b`, and what its fallbacks see there.
-inline uint8_t MappedPattern(uint64_t b, uint64_t offset) {
-  return static_cast<uint8_t>(offset * 7 + offset / 256 * 13 + b * 101 + 1);
-}
-inline uint8_t SlowPattern(uint64_t b, uint64_t offset) {
-  return static_cast<uint8_t>(offset * 5 + offset / 256 * 29 + b * 67 + 128);
-}
-// One file a world, shared by its backings: kMaxPages pages, of which the last is missing (the file ends before it). Its
-// bytes at the start; a page that shows it has its bytes, now and later.
-inline constexpr uint64_t kFilePages = kMaxPages - 1;
-inline uint8_t FilePattern(uint64_t offset) {
-  return static_cast<uint8_t>(offset * 11 + offset / 256 * 17 + 64);
-}
-// Byte i of what a write with seed `value` stores.
-inline uint8_t DataPattern(uint64_t value, uint64_t i) {
-  return static_cast<uint8_t>((value >> (i % 8 * 8)) % 256 + i * 3);
-}
-// The first bytes.size() of them. Eight bytes on, each is 24 more, so they repeat after 256.
-inline void PutDataPattern(uint64_t value, std::span<uint8_t> bytes) {
-  static constexpr auto kMore = [] {
-    std::array<uint8_t, 256> more = {};
-    for (size_t i = 0; i < more.size(); ++i) more[i] = static_cast<uint8_t>(i / 8 * 24);
-    return more;
-  }();
-  std::array<uint8_t, 8> eight;
-  for (size_t i = 0; i < eight.size(); ++i) eight[i] = DataPattern(value, i);
-  std::array<uint8_t, kMore.size()> period;
-  for (size_t i = 0; i < period.size(); i += eight.size()) std::copy_n(eight.begin(), eight.size(), &period[i]);
-  for (size_t i = 0; i < period.size(); ++i) period[i] = static_cast<uint8_t>(period[i] + kMore[i]);
-  for (size_t done = 0; done < bytes.size(); done += period.size())
-    std::copy_n(period.begin(), std::min(period.size(), bytes.size() - done), &bytes[done]);
-}
-// A host buffer is kGuardBytes of kUntouched, `length` bytes (a read's: kUntouched; a write's: DataPattern), and
-// kGuardBytes of kUntouched again. Outcome::data is all of it, after the step.
-inline constexpr uint8_t kUntouched = 0xa5;
-inline constexpr uint64_t kGuardBytes = 16;
 inline constexpr char kWorldName[] = "world";           // the debug name of handle 0, and of its views
 inline constexpr char kStreamName[] = "stream";         // the debug name in errors that a stream finds by itself
-inline constexpr char kOwnName[] = "own";                // that of a backing's own view
 inline constexpr char kSparseName[] = "sparse mapping";  // the debug name in errors of the SparseMapping steps
 inline constexpr char kSharedName[] = "shared memory";   // of SharedMemory
 inline constexpr char kHeapName[] = "heap";              // of heap memory, and of its handle
 inline constexpr char kEmptyName[] = "empty";
-inline constexpr char kBitmapName[] = "bitmap";          // of an AccessBitmap
-inline constexpr char kMadeName[] = "made over a backing of the world";  // of memory that a step has made
 
 // The numbers stand in inputs of fuzzers: a new kind takes the next, and none is used again.
 enum class StepKind : uint8_t {
@@ -255,8 +157,7 @@ enum class StepKind : uint8_t {
   // 5: over a backing of `bytes` that has no mapping and overrides nothing else either.
   kMake = 52,
   // Handle `slot` := memory over backings of the world as they are now, named kMadeName. form 0: Create over `backing`; 1:
-  // CreateMultiRegion of all, region size `bytes`. choice: which promise `backing` breaks meanwhile: 0 none, 1 it is null, 2 its
-  // size is 2^63, 3 its mapping (if it has one) starts at byte 8 of a page, 4 its bitmap's (if it has one) bit_offset is 8.
+  // CreateMultiRegion of all, region size `bytes`. choice: which promise `backing` breaks meanwhile.
   kCreate = 53,
   kSharing = 54,      // of `target`. Outcome::files; of SharedMemory's file also its seals (number) and first 16 bytes there (data)
   // The heap memory of `target`, if it was made by kMake 1 and is no view. outcome.number: the size; its first byte := value's
@@ -287,7 +188,10 @@ enum class StepKind : uint8_t {
 inline constexpr uint64_t kSharedCalls = 5;
 // Their choices.
 enum class Made : uint8_t { kEmpty, kHeap, kShared, kSparse, kBitmap, kBare };
-enum class Promise : uint8_t { kNone, kNull, kSize, kMapping, kBitOffset };
+enum class ExchangeSizes : uint8_t { kExact, kUnequal, kOdd };     // of the two spans of CompareExchangeBytes
+enum class BufferSize : uint8_t { kExact, kLonger, kShorter };     // of the host buffer beside the paged range
+enum class Copy : uint8_t { kTo, kFrom, kFill, kAt };              // of a locked span
+enum class Trying : uint8_t { kCopyFrom, kCopyTo, kFill, kRead, kWrite, kExchange };
 
 // One operation with every number filled in.
 struct Step {
@@ -323,41 +227,6 @@ enum class ErrorKind : uint8_t {
 };
 enum class Operation : uint8_t {
   kCreate, kRead, kWrite, kFill, kCompareExchange, kLock, kSubrange, kProbe, kRevoke, kNone,
-};
-
-struct Range {
-  uint64_t start = 0;
-  uint64_t length = 0;
-  bool operator==(const Range&) const = default;
-};
-
-enum class CallKind : uint8_t {
-  kPageFault, kReadFallback, kWriteFallback, kFillFallback, kCompareExchangeFallback,
-  kExposeVa, kLockGpns, kUnlockGpns, kSubrange,
-};
-
-// One call that a backing received, with its arguments, in the backing's own coordinates.
-struct Call {
-  CallKind kind = CallKind::kPageFault;
-  uint8_t backing = 0;
-  uint64_t address = 0;
-  uint64_t length = 0;
-  Access access = Access::kRead;  // PageFault, LockGpns, UnlockGpns
-  bool bitmap_failure = false;    // PageFault only
-  uint64_t value = 0;             // fill value; compare-exchange: current (little-endian, zero-extended); Subrange: preemptive locking
-  uint64_t desired = 0;           // compare-exchange
-  std::vector<uint64_t> gpns = {};  // LockGpns, UnlockGpns
-  bool operator==(const Call&) const = default;
-};
-
-// One member of a buffer, as iterating over it shows it.
-struct RangePart {
-  uint64_t offset = 0;
-  uint64_t length = 0;
-  std::vector<uint64_t> gpns = {};
-  std::vector<Range> runs = {};                     // contiguous addresses
-  std::optional<uint64_t> invalid_gpn = {};         // at which the runs end
-  bool operator==(const RangePart&) const = default;
 };
 
 // A locked span: where its host memory lies, as bytes of a backing's mapping.

@@ -380,7 +380,7 @@ void Steps::Access() {
     out_.Line({"Bytes ", My("buffer"), "(", Value(kSize), ", 0xa5);"});
     Call("memory.ReadAt" + gpa + "std::as_writable_bytes(std::span(" + My("buffer") + ")))");
     out_.Line(
-        {"EXPECT_TRUE(Same(", gtest::BytesExpression(names_, outcome_.data, op()[kAt]), ", ", My("buffer"), "));"});
+        {"EXPECT_EQ(Difference(", gtest::BytesExpression(names_, outcome_.data, op()[kAt]), ", ", My("buffer"), "), \"\");"});
   } else if (op().kind == OpKind::kWrite && op()[kForm] >= 2) {
     Call("memory.FillAt" + gpa + "std::byte{" + Number(op()[kValue] & 0xff) + "}, " + Value(kSize) + ")");
   } else if (op().kind == OpKind::kWrite) {
@@ -431,8 +431,8 @@ void Steps::ExpectGuest() {
   Equal("Shape(memory, " + std::to_string(trace_.world.pages) + ")", Quoted(shape));
   for (uint64_t page = 0; page < trace_.world.pages; ++page) {
     if (const auto bytes = model_.Page(page); !bytes.empty()) {
-      out_.Line({"EXPECT_TRUE(Same(", gtest::BytesExpression(names_, bytes, 0), ", Page(memory, ", std::to_string(page),
-                 ")));"});
+      out_.Line({"EXPECT_EQ(Difference(", gtest::BytesExpression(names_, bytes, 0), ", Page(memory, ", std::to_string(page),
+                 ")), \"\");"});
     }
   }
   for (uint64_t event = 0; event < kSlots; ++event) {

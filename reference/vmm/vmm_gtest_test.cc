@@ -46,7 +46,7 @@ TEST(VmmGtest, HasNothingTheTraceDoesNotNeed) {
 
 TEST(VmmGtest, NamesBytesByWhereTheyComeFrom) {
   const std::string text = TestOf(Parsed("ops\nnew_rom\nmap_rom page=1\nread page=1 at=8 size=100\n"));
-  EXPECT_THAT(text, HasSubstr("Same(Rom(0, 8, 100), buffer3)"));
+  EXPECT_THAT(text, HasSubstr("Difference(Rom(0, 8, 100), buffer3)"));
 }
 
 TEST(VmmGtest, AHostCallFailsWhereTheGuestCameToIt) {
