@@ -67,7 +67,7 @@ struct World {
     EXPECT_EQ(guest->access_bitmap()->write[0] & guest->access_bitmap()->write[1], 0xff);
   }
 
-  const File file{2 * kPage};
+  const File file{2 * kPage}, other_file{2 * kPage};
   const std::shared_ptr<SparseMapping> ram = SparseMapping::Create(kSize).value();
   const GuestMemory memory = GuestMemory::Create("ram", ram).value();
   const std::shared_ptr<InProcessGuest> guest = InProcessGuest::Create("vm", 32 * kPage).value();
@@ -168,8 +168,9 @@ inline const Scenario kScenarios[] = {
     {"MapRom", [](World& w) { return Keep(w, w.rom->MapRom(8 * kPage, 0, kPage)); }, 2},
     {"MapToGuest", [](World& w) { return w.region.guest->MapToGuest(8 * kPage, true); }, 4},
     {"UnmapFromGuest", [](World& w) { return w.shown.guest->UnmapFromGuest(); }, 1},
-    {"RegionMap", [](World& w) { return w.region.region->Map(kPage, w.file.fd(), 0, 2 * kPage, true); }, 4},
-    {"RegionMapInGuest", [](World& w) { return w.shown.region->Map(0, w.file.fd(), kPage, kPage, true); }, 6},
+    {"RegionMap", [](World& w) { return w.region.region->Map(kPage, w.other_file.fd(), 0, 2 * kPage, true); }, 4},
+    {"RegionMapInGuest", [](World& w) { return w.shown.region->Map(0, w.other_file.fd(), kPage, kPage, true); }, 6},
+    {"RegionMapOfAFileThatItHas", [](World& w) { return w.shown.region->Map(0, w.file.fd(), kPage, kPage, true); }, 5},
     {"RegionUnmapInGuest", [](World& w) { return w.shown.region->Unmap(0, kPage); }, 1},
     {"RegisterDoorbell",
      [](World& w) { return Keep(w, w.guest->RegisterDoorbell(8, {.length = DoorbellLength::k4}, w.event)); },

@@ -148,6 +148,40 @@ TEST(MemoryMapper, MappingsOverwriteAndSplitAsMmap) {
   }
 }
 
+// As a BAR of many windows: each piece is of a file that is open already.
+TEST(MemoryMapper, ARegionOfManyPiecesOfAFileHasOneDescriptor) {
+  constexpr uint64_t kPieces = 2000;
+  const Vm vm;
+  const File file(kPieces * kPage);
+  const auto [guest, region] = vm.guest->NewRegion(2 * kPieces * kPage, "bar").value();
+  const int before = test::HostState().files;
+  for (uint64_t i = 0; i < kPieces; ++i) {
+    ASSERT_TRUE(region->Map(2 * i * kPage, file.fd(), i * kPage, kPage, true).ok());
+  }
+  EXPECT_EQ(test::HostState().files, before + 1);
+  ASSERT_TRUE(region->Unmap(0, 2 * kPieces * kPage).ok());
+  EXPECT_EQ(test::HostState().files, before);
+}
+
+// A mapping that is refused splits what it would lie over, and takes that back: two pieces that follow one another in the file stay two.
+TEST(MemoryMapper, PiecesOfOneFileKeepTheirRightsBesideARefusedMapping) {
+  const Vm vm;
+  const File file(4 * kPage);
+  for (const bool first : {false, true}) {
+    const auto [guest, region] = vm.guest->NewRegion(4 * kPage, "bar").value();
+    ASSERT_TRUE(region->Map(0, file.fd(), 0, 2 * kPage, first).ok());
+    ASSERT_TRUE(region->Map(2 * kPage, file.fd(), 2 * kPage, 2 * kPage, !first).ok());
+    EXPECT_FALSE(region->Map(kPage, -1, 0, kPage, true).ok());
+    EXPECT_FALSE(region->Map(2 * kPage, -1, 0, kPage, true).ok());
+    ASSERT_TRUE(guest->MapToGuest(8 * kPage, true).ok());
+    for (uint64_t page = 0; page < 4; ++page) {
+      EXPECT_EQ(vm.At((8 + page) * kPage), file.At(page * kPage));
+      EXPECT_EQ(vm.Write((8 + page) * kPage + 8, {1}), (page < 2) == first) << page;
+    }
+    ASSERT_TRUE(guest->UnmapFromGuest().ok());
+  }
+}
+
 TEST(MemoryMapper, WhatCannotBeMappedIsRefusedAtOnce) {
   const Vm vm;
   const File file(kPage);

@@ -7,6 +7,7 @@
 #include <linux/mempolicy.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
@@ -161,6 +162,12 @@ int MakeEventfd() { return FailsNow(detail::HostCall::kEventfd) ? -1 : eventfd(0
 
 int Duplicate(int file) {
   return FailsNow(detail::HostCall::kDuplicate) ? -1 : fcntl(file, F_DUPFD_CLOEXEC, 0);
+}
+
+bool AreOneFile(int a, int b) {
+  struct stat of_a, of_b;
+  return fstat(a, &of_a) == 0 && fstat(b, &of_b) == 0 && S_ISREG(of_a.st_mode) && of_a.st_dev == of_b.st_dev &&
+         of_a.st_ino == of_b.st_ino && fcntl(a, F_GETFL) == fcntl(b, F_GETFL);
 }
 
 int TakeEvent(int file, bool wait) {

@@ -48,6 +48,8 @@ int Resize(int file, uint64_t size);
 int Seal(int file, int seals);
 int MakeEventfd();
 int Duplicate(int file);
+// Whether both show one regular file, opened alike: either may be mapped in the other's place. Not filtered.
+bool AreOneFile(int a, int b);
 // Takes the count of an eventfd: 1 taken, 0 it was zero and `wait` is false, -1 failure.
 int TakeEvent(int file, bool wait);
 // Not filtered.

@@ -16,16 +16,16 @@
 namespace guestmem {
 namespace {
 
-// A descriptor of our own; pieces of one mapping share it.
+// A descriptor of our own; pieces of one file share it.
 struct OpenFile {
   OpenFile() = default;
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
   ~OpenFile() {
     if (fd >= 0) {
       host::Close(fd);
     }
   }
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
 
   int fd = -1;
 };
@@ -59,14 +59,14 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     status = detail::OrOutOfMemory([&] {
       SplitAt(offset);
       SplitAt(offset + length);
-      made.emplace(offset, FilePiece{length, std::make_shared<OpenFile>(), file_offset, writable, kPageSize});
+      made.emplace(offset, FilePiece{length, OneOf(fd), file_offset, writable, kPageSize});
       return Status();
     });
     if (!status.ok()) {
       return status;
     }
-    const int own = made.begin()->second.file->fd = host::Duplicate(fd);
-    if (own < 0) {
+    int& own = made.begin()->second.file->fd;
+    if (own < 0 && (own = host::Duplicate(fd)) < 0) {
       return host::HostFailure(name_, "dup", errno, AddressRange{offset, length});
     }
     const uint64_t page = made.begin()->second.page_size = host::FilePageSize(own);
@@ -191,6 +191,16 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
                  detail::Text("not a whole number of the file's pages of %" PRIu64 " bytes", page));
   }
 
+  // Our own descriptor of the file behind `fd`, or one that is yet to be filled in: a region of thousands of pieces of a file has one.
+  std::shared_ptr<OpenFile> OneOf(int fd) const {
+    for (const auto& [offset, piece] : pieces_) {
+      if (host::AreOneFile(piece.file->fd, fd)) {
+        return piece.file;
+      }
+    }
+    return std::make_shared<OpenFile>();
+  }
+
   // Makes two of the piece that `offset` is inside of, if it is; they show what the one showed. May throw, and has changed nothing then.
   void SplitAt(uint64_t offset) {
     const auto next = pieces_.lower_bound(offset);
@@ -214,7 +224,8 @@ class InProcessGuest::Region final : public MappedMemoryRegion {
     }
     auto& [start, piece] = *std::prev(next);
     const FilePiece& behind = next->second;
-    if (start + piece.length == offset && piece.file == behind.file && piece.file_offset + piece.length == behind.file_offset) {
+    if (start + piece.length == offset && piece.file == behind.file && piece.file_offset + piece.length == behind.file_offset &&
+        piece.writable == behind.writable) {
       piece.length += behind.length;
       pieces_.erase(next);
     }
