@@ -9,7 +9,8 @@
 #             named *_outside.* run in neither context (installing, reporting) and are free, but no file that does includes them
 #   order     lib's layers: types, trap, rcu, host, guest: each includes itself and those before it; lib includes no
 #             harness and no Abseil (its own absl_status.h excepted)
-#   harness   lib <- reference/lockstep <- {fuzz, proptest}; neither of the last two knows the other
+#   harness   lib <- reference/lockstep <- {fuzz, proptest}; neither of the last two knows the other; fuzz/hostile, which is installed,
+#             knows lib's public headers and itself alone
 #   folders   the top-level folders are the six
 #
 # Each offence is a line: file:line: what it includes, and why not. Exit status 1 if there is any.
@@ -165,6 +166,8 @@ rule_harness() {
     case $where:$what in
       reference/*:fuzz/* | reference/*:proptest/*) offend "$where" "$what" "the reference does not know who drives it" ;;
       fuzz/*:proptest/* | proptest/*:fuzz/*) offend "$where" "$what" "fuzz and proptest meet in reference/lockstep only" ;;
+      fuzz/hostile/*:fuzz/* | fuzz/hostile/*:reference/* | fuzz/hostile/*:guestmem/detail/*)
+        offend "$where" "$what" "an installed kit knows lib's public headers and itself" ;;
       lib/test/*:reference/*) offend "$where" "$what" "lib's unit tests stand on their own" ;;
     esac
   done < <(includes reference fuzz proptest lib/test)

@@ -170,7 +170,7 @@ def check_links(tree):
         include = re.match(r"#include [<\"](guestmem/[^>\"]+)", span)
         name = include[1] if include else re.sub(r"<\w+>", "*", span)
         if re.fullmatch(r"guestmem/[\w./]+\.h", name):
-            name = "lib/include/" + name
+            name = ("fuzz/hostile/include/" if name.startswith("guestmem/hostile/") else "lib/include/") + name
         if re.fullmatch(r"(?:(?:%s)|\.\w+)/[\w.*/-]*" % "|".join(ROOMS), name):
             if (path, number) not in later and not tree.exists(name) and not tree.exists(name + ".cc"):
                 tree.offend(path, number, f"`{span}`: no such file or folder")

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# usage: install_check.sh SOURCE_DIR WORK_DIR CXX
+#
+# What the page of the kit (README.md beside this script) tells a new user, done as it says: installs the library and the kit, puts the
+# page's two files into an empty folder, builds, and runs. The mistake of the page's device must be found, by libFuzzer where the compiler
+# is clang, and the finding must replay; with the mistake mended nothing is found. ctest runs it as install.hostile.
+set -euo pipefail
+
+[ $# -eq 3 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" && exit 2; }
+source=$1 work=$2
+export CXX=$3
+unset CXXFLAGS LDFLAGS
+page=$source/fuzz/hostile/README.md
+mkdir -p "$work"
+
+# Not where it was built, and moved afterwards.
+cmake -S "$source" -B "$work/build" -G Ninja -DGUESTMEM_TESTS=OFF -DGUESTMEM_FUZZ=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+  -DCMAKE_INSTALL_LIBDIR=lib >"$work/log" 2>&1 && cmake --build "$work/build" >>"$work/log" 2>&1 ||
+  { cat "$work/log" && exit 1; }
+rm -rf "$work/first" "$work/prefix" "$work/user"
+cmake --install "$work/build" --prefix "$work/first" >>"$work/log"
+mv "$work/first" "$work/prefix"
+
+block() { awk -v language="$1" '$0 == "```" language { on = 1; next } /^```/ { on = 0 } on' "$page"; }
+mkdir "$work/user" && cd "$work/user"
+block cpp >fuzzer.cc
+block cmake >CMakeLists.txt
+build() {
+  cmake -S . -B build -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_BUILD_TYPE=RelWithDebInfo >log 2>&1 &&
+    cmake --build build >>log 2>&1 || { cat log && exit 1; }
+}
+
+build
+if build/mailbox --help 2>&1 | grep -q libFuzzer; then
+  run=(build/mailbox -seed=1 -max_total_time=60)
+else
+  run=(build/mailbox --random 1000000)
+fi
+if "${run[@]}" >story 2>&1; then echo "nothing was found:" && cat story && exit 1; fi
+grep -A12 -E '^(double fetch|store outside|crash): ' story
+finding=$(ls ./*.finding)
+if build/mailbox --replay "$finding"; then echo "the finding does not replay" && exit 1; fi
+build/mailbox --test "$finding" | grep -F 'EXPECT_EQ(guestmem::hostile::Replay(' >/dev/null
+
+# The length is read once.
+sed -i -e '/value_or(~0u) > sizeof(box_)/d' -e 's/\(const uint32_t length = .*\)$/\1\n    if (length > sizeof(box_)) return;/' fuzzer.cc
+build
+build/mailbox --replay "$finding"
+build/mailbox --random 20000
+build/mailbox --twice 1000
