@@ -142,11 +142,11 @@ handler fix_retry, retry, fix_retry, fallback, refuse_retry, vanish_retry, fix_a
 fallback do, fail_moved, fail_at
 fail_host_call 7
 ops
-read page0+3 length=8192 choice=5
+read page0+3 length=8192 misaligned=5
 write page0+9 length=12288 value=0x1122334455667788
 fill mid0 length=6144 value=0x5a
 read page4+1 length=12288
-write page4-8 length=1025 choice=3 value=0x8877665544332211
+write page4-8 length=1025 misaligned=3 value=0x8877665544332211
 read page12+100 length=4096
 fill page12+1 length=8191 value=7
 read page8 length=16
@@ -176,9 +176,9 @@ allocate backing=1 page=1 count=2
 write page5 length=8192 value=3
 map_zero backing=1 page=3 count=1
 protect backing=0 page=0 count=4 choice=none
-map_file backing=1 page=1 count=3 choice=1 form=1
+map_file backing=1 page=1 count=3 file_page=1 form=writable
 write page4+9 length=8192 value=4
-map_file backing=0 page=1 count=1 choice=1
+map_file backing=0 page=1 count=1 file_page=1
 decommit backing=1 page=0 count=4
 unmap backing=0 page=3 count=1
 write page0 length=64 value=9

@@ -151,7 +151,7 @@ Engine::HostBytes Engine::HostOf(const Step& step, std::byte* within, uint64_t l
 Engine::HostBytes Engine::HostBeside(const Step& step, const guestmem::GuestSpan& other, bool written) {
   const std::span<std::byte> start = StartOf(other, step.length);
   const Span place = Place({start.data(), 0, 0});
-  const bool fits = step.form == 1 && place.backing < kMaxBackings && step.length <= other.size();
+  const bool fits = step.Form<HostForm>() == HostForm::kNextSpan && place.backing < kMaxBackings && step.length <= other.size();
   return HostOf(step, fits ? pool_[place.backing]->PlainRam(place.address, step.length) : nullptr, step.length, written, 0);
 }
 

@@ -250,7 +250,7 @@ HostTerm GtestPrinter::Host(const Step& step, uint64_t length, bool written, uin
 }
 
 HostTerm GtestPrinter::HostBeside(const Step& step, const Term& other, bool written) {
-  if (step.form == 0 || !outcome_.data.empty()) return Host(step, step.length, written, 0, false);
+  if (step.Form<HostForm>() == HostForm::kBuffer || !outcome_.data.empty()) return Host(step, step.length, written, 0, false);
   out_.Line({"const std::span<std::byte> ", My("host"), " = StartOf(", other.text, ", ", std::to_string(step.length), ");"});
   return {My("host"), false};
 }

@@ -46,7 +46,7 @@ void Sized(const Step& step, Call call) {
 // `plain` or, in form 1, `atomic`: a transfer of the host buffer's bytes after the other arguments.
 template <typename Side, typename Host, typename... Arguments>
 void Transfer(Side& side, const Step& step, const Host& host, const auto& plain, const auto& atomic, const Arguments&... arguments) {
-  step.form == 1 ? side.Status(atomic, side.Memory(step), arguments..., side.Atomics(host)) : side.Status(plain, side.Memory(step), arguments..., host);
+  step.Form<TransferForm>() == TransferForm::kAtomic ? side.Status(atomic, side.Memory(step), arguments..., side.Atomics(host)) : side.Status(plain, side.Memory(step), arguments..., host);
   side.Keep(host);
 }
 
@@ -54,13 +54,14 @@ template <typename T, typename Side>
 void CompareExchange(Side& side, const Step& step) {
   const auto& memory = side.Memory(step);
   const auto current = static_cast<T>(step.value), desired = static_cast<T>(step.desired);
-  switch (static_cast<ExchangeSizes>(step.choice)) {
+  switch (step.Choice<ExchangeSizes>()) {
     case ExchangeSizes::kUnequal: return side.Status(FUNCTION(ExchangeOfSizes), memory, step.gpa, sizeof(T) + 1, sizeof(T));
     case ExchangeSizes::kOdd: return side.Status(FUNCTION(ExchangeOfSizes), memory, step.gpa, size_t{3}, size_t{3});
     case ExchangeSizes::kExact: break;
   }
-  step.form == 1 ? side.Exchanged(FUNCTION_OF(ExchangeBytes, T), memory, step.gpa, current, desired)
-                 : side.Exchanged(METHOD_OF(CompareExchange, T), memory, step.gpa, current, desired);
+  step.Form<ExchangeForm>() == ExchangeForm::kBytes
+      ? side.Exchanged(FUNCTION_OF(ExchangeBytes, T), memory, step.gpa, current, desired)
+      : side.Exchanged(METHOD_OF(CompareExchange, T), memory, step.gpa, current, desired);
 }
 
 // ------------------------------------------------------------------ buffers and streams
@@ -82,7 +83,7 @@ void UseBuffer(Side& side, const Step& step, Use use) {
 template <typename Side>
 uint64_t HostLength(Side& side, const Step& step) {
   const uint64_t length = side.Length(step.object);
-  switch (static_cast<BufferSize>(step.choice)) {
+  switch (step.Choice<BufferSize>()) {
     case BufferSize::kExact: break;
     case BufferSize::kLonger: return length + 1;
     case BufferSize::kShorter: return length != 0 ? length - 1 : 0;
@@ -92,7 +93,7 @@ uint64_t HostLength(Side& side, const Step& step) {
 
 template <typename Side>
 auto RangeHost(Side& side, const Step& step, bool written) {
-  return side.Host(step, HostLength(side, step), written, 0, static_cast<BufferSize>(step.choice) == BufferSize::kExact);
+  return side.Host(step, HostLength(side, step), written, 0, step.Choice<BufferSize>() == BufferSize::kExact);
 }
 
 // `use(stream, its outermost limit)`
@@ -112,7 +113,7 @@ void UseWriter(Side& side, const Step& step, Use use) {
 
 template <typename Side, typename Stream>
 void LimitStream(Side& side, const Step& step, Stream& stream) {
-  step.form == 0 ? (void)side.Fits(METHOD(Limit), stream, step.length) : side.Do(METHOD(DropLimit), stream);
+  step.Form<LimitForm>() == LimitForm::kAdd ? (void)side.Fits(METHOD(Limit), stream, step.length) : side.Do(METHOD(DropLimit), stream);
 }
 
 // ------------------------------------------------------------------ locks
@@ -134,10 +135,10 @@ void LockedCopy(Side& side, const Step& step) {
   }
   const size_t i = step.count % spans;
   const auto span = side.SpanOf(step.object, i);
-  switch (static_cast<Copy>(step.choice)) {
+  switch (step.Choice<Copy>()) {
     case Copy::kTo:
     case Copy::kFrom: {
-      const bool from = static_cast<Copy>(step.choice) == Copy::kFrom;
+      const bool from = step.Choice<Copy>() == Copy::kFrom;
       const auto host = side.HostBeside(step, side.SpanOf(step.object, (i + 1) % spans), from);
       from ? side.Status(METHOD(CopyFrom), span, host, step.offset) : side.Status(METHOD(CopyTo), span, host, step.offset);
       return side.Keep(host);
@@ -164,10 +165,10 @@ void UseBits(Side& side, const Step& step, Use use) {
 template <typename T, typename Side, typename Guest>
 void TryObject(Side& side, const Step& step, const Range& tried, const Guest& guest) {
   auto value = side.template Local<T>(kTypeName<T>, "value", static_cast<T>(step.value));
-  if (static_cast<Trying>(step.choice) == Trying::kWrite) {
+  if (step.Choice<Trying>() == Trying::kWrite) {
     return side.Tried(tried, guest, FUNCTION(TryWrite), guest, value);
   }
-  if (static_cast<Trying>(step.choice) == Trying::kRead) {
+  if (step.Choice<Trying>() == Trying::kRead) {
     side.Tried(tried, guest, FUNCTION(TryRead), guest, value);
   } else {
     auto swapped = side.template Local<bool>("bool", "swapped", false);
@@ -179,7 +180,7 @@ void TryObject(Side& side, const Step& step, const Range& tried, const Guest& gu
 
 template <typename Side>
 void Try(Side& side, const Step& step) {
-  const auto trying = static_cast<Trying>(step.choice);
+  const auto trying = step.Choice<Trying>();
   const bool object = trying == Trying::kRead || trying == Trying::kWrite || trying == Trying::kExchange;
   const Range tried = {step.page * kPageSize + step.offset, object ? step.size : step.length};
   constexpr uint64_t kSize = kMaxPages * kPageSize;
@@ -198,7 +199,7 @@ void Try(Side& side, const Step& step) {
   switch (trying) {
     case Trying::kCopyFrom:
     case Trying::kCopyTo:
-      return step.form == 1 ? copy(trying == Trying::kCopyTo, FUNCTION(TryCopyShared)) : copy(trying == Trying::kCopyTo, FUNCTION(TryCopy));
+      return step.Form<TransferForm>() == TransferForm::kAtomic ? copy(trying == Trying::kCopyTo, FUNCTION(TryCopyShared)) : copy(trying == Trying::kCopyTo, FUNCTION(TryCopy));
     case Trying::kFill: return side.Tried(tried, guest, FUNCTION(TryFill), guest, ByteOf(step), step.length);
     case Trying::kRead:
     case Trying::kWrite:
@@ -210,12 +211,14 @@ void Try(Side& side, const Step& step) {
 
 template <typename Side>
 void Make(Side& side, const Step& step) {
-  switch (static_cast<Made>(step.choice)) {
+  switch (step.Choice<Made>()) {
     case Made::kEmpty: return side.Empty(step.slot, FUNCTION(GuestMemory::Empty));
     case Made::kHeap: return side.Made(step.slot, FUNCTION(MakeHeap), step.bytes);
     case Made::kShared: return side.Made(step.slot, FUNCTION(MakeShared), step.bytes);
     case Made::kSparse:
-      return step.form == 1 ? side.Made(step.slot, FUNCTION(MakeGuarded), step.bytes, step.value) : side.Made(step.slot, FUNCTION(MakeSparse), step.bytes);
+      return step.Form<SparseForm>() == SparseForm::kGuarded
+                 ? side.Made(step.slot, FUNCTION(MakeGuarded), step.bytes, step.value)
+                 : side.Made(step.slot, FUNCTION(MakeSparse), step.bytes);
     case Made::kBitmap: return side.Value(FUNCTION(PagesOfBitmap), step.bytes);
     case Made::kBare: return side.Made(step.slot, FUNCTION(MakeBare), step.bytes);
   }
@@ -225,7 +228,7 @@ void Make(Side& side, const Step& step) {
 template <typename Side>
 void Create(Side& side, const Step& step) {
   const auto& backings = side.world().backings;
-  const auto promise = static_cast<Promise>(step.choice);
+  const auto promise = step.Choice<Promise>();
   const auto is_fickle = [&](size_t i) { return backings[i].present && backings[i].fickle; };
   for (size_t i = 0; i < backings.size(); ++i) {
     if (is_fickle(i)) side.Do(METHOD(Break), side.BackingOf(i), Promise::kNone);
@@ -234,8 +237,9 @@ void Create(Side& side, const Step& step) {
   if (breaks) side.Do(METHOD(Break), side.BackingOf(step.backing), promise);
   const size_t null = promise == Promise::kNull ? step.backing : kMaxBackings;
   const CreateOptions options = {.install_fault_handler = step.slot != 1};  // it is installed already, so this must make no difference
-  step.form == 1 ? side.Take(step.slot, FUNCTION(GuestMemory::CreateMultiRegion), kMadeName, step.bytes, side.AllHanded(null), options)
-                 : side.Take(step.slot, FUNCTION(GuestMemory::Create), kMadeName, side.Handed(step.backing, null), options);
+  step.Form<CreateForm>() == CreateForm::kRegions
+      ? side.Take(step.slot, FUNCTION(GuestMemory::CreateMultiRegion), kMadeName, step.bytes, side.AllHanded(null), options)
+      : side.Take(step.slot, FUNCTION(GuestMemory::Create), kMadeName, side.Handed(step.backing, null), options);
   for (size_t i = 0; i < backings.size(); ++i) {
     if (is_fickle(i) || (breaks && i == step.backing)) side.Do(METHOD(Made), side.BackingOf(i));
   }
@@ -266,17 +270,17 @@ void Perform(Side& side, const Step& step) {
     case StepKind::kProbeGpns: return side.Status(METHOD(ProbeGpns), memory(), step.gpns);
     case StepKind::kFullMapping: return side.Mapping(METHOD(FullMapping), memory());
     case StepKind::kIova: return side.Number(METHOD(Iova), memory(), step.gpa);
-    case StepKind::kSubrange: return side.Take(step.slot, METHOD(Subrange), memory(), step.gpa, step.length, step.form == 1);
+    case StepKind::kSubrange: return side.Take(step.slot, METHOD(Subrange), memory(), step.gpa, step.length, step.Form<ViewForm>() == ViewForm::kPreemptive);
     case StepKind::kLockableSubrange: return side.Take(step.slot, METHOD(LockableSubrange), memory(), step.gpa, step.length);
 
     case StepKind::kSetBit:
-      if (side.world().backings[step.backing].present) side.Do(METHOD(SetBit), backing(), pages.first, AccessOf(step), (step.choice & 1) != 0);
+      if (side.world().backings[step.backing].present) side.Do(METHOD(SetBit), backing(), pages.first, AccessOf(step), step.Choice<Bit>() == Bit::kSet);
       return;
     case StepKind::kAllocate: return side.Status(METHOD(Allocate), backing(), start, length);
     case StepKind::kMapZero: return side.Status(METHOD(MapZero), backing(), start, length);
     case StepKind::kProtect: return side.Status(METHOD(Protect), backing(), start, length, kProtections[step.choice % 3]);
     case StepKind::kUnmap: return side.Status(METHOD(Unmap), backing(), start, length);
-    case StepKind::kMapFile: return side.Status(METHOD(MapFile), backing(), start, length, step.choice * kPageSize, step.form == 1);
+    case StepKind::kMapFile: return side.Status(METHOD(MapFile), backing(), start, length, step.choice * kPageSize, step.Form<FileForm>() == FileForm::kWritable);
     case StepKind::kDecommit: return side.Status(METHOD(Decommit), backing(), start, length);
     case StepKind::kAdviseHugePages: return side.Status(METHOD(AdviseHugePages), backing(), start, length, kAdvices[step.choice % 2]);
     case StepKind::kBindToNode: return side.Status(METHOD(BindToNode), backing(), start, length, kNodes[step.choice % 3]);
@@ -287,10 +291,10 @@ void Perform(Side& side, const Step& step) {
     case StepKind::kWaitUnlocked:
       return UseBits(side, step, [&](auto&& bits) { side.Status(METHOD(WaitUnlocked), bits, pages, std::chrono::steady_clock::time_point()); });
     case StepKind::kHold:
-      return UseBits(side, step, [&](auto&& bits) { step.form == 0 ? side.Status(METHOD(Lock), bits, step.gpns) : side.Status(METHOD(Unlock), bits, step.gpns); });
+      return UseBits(side, step, [&](auto&& bits) { step.Form<HoldForm>() == HoldForm::kLock ? side.Status(METHOD(Lock), bits, step.gpns) : side.Status(METHOD(Unlock), bits, step.gpns); });
     case StepKind::kTry: return Try(side, step);
     case StepKind::kForeignFault: return side.Flag(FUNCTION(HandlesForeignFault), step.choice);
-    case StepKind::kStarve: return side.Do(FUNCTION(detail::SetErrorMemory), step.choice == 0);
+    case StepKind::kStarve: return side.Do(FUNCTION(detail::SetErrorMemory), step.Choice<Starving>() == Starving::kOff);
 
     case StepKind::kRangeSet: return ChangeBuffer(side, step, METHOD(Set), step.offset, step.length, step.gpns);
     case StepKind::kRangeAppend: return ChangeBuffer(side, step, METHOD(Append), step.offset, step.length, step.gpns);
@@ -305,11 +309,11 @@ void Perform(Side& side, const Step& step) {
       return UseBuffer(side, step, [&](const auto& view) { Transfer(side, step, RangeHost(side, step, true), METHOD(WriteRange), METHOD(WriteRangeFromAtomic), view); });
     case StepKind::kRangeFill:
       return UseBuffer(side, step, [&](const auto& view) {
-        step.form == 1 ? side.Status(METHOD(ZeroRange), memory(), view) : side.Status(METHOD(FillRange), memory(), view, ByteOf(step));
+        step.Form<FillForm>() == FillForm::kZero ? side.Status(METHOD(ZeroRange), memory(), view) : side.Status(METHOD(FillRange), memory(), view, ByteOf(step));
       });
     case StepKind::kReaderOpen:
       return UseReader(side, step, [&](auto& reader, auto&&) {
-        step.form == 0 ? (void)side.Fits(METHOD(Open), reader, memory(), side.Buffer(step.object)) : side.Do(METHOD(OpenData), reader, step.length, step.value);
+        step.Form<StreamForm>() == StreamForm::kGuest ? (void)side.Fits(METHOD(Open), reader, memory(), side.Buffer(step.object)) : side.Do(METHOD(OpenData), reader, step.length, step.value);
       });
     case StepKind::kReaderLimit: return UseReader(side, step, [&](auto& reader, auto&&) { LimitStream(side, step, reader); });
     case StepKind::kReaderRead:
@@ -326,7 +330,7 @@ void Perform(Side& side, const Step& step) {
     case StepKind::kReaderAll: return UseReader(side, step, [&](auto&, auto&& last) { side.Array(METHOD(ReadAll), last); });
     case StepKind::kWriterOpen:
       return UseWriter(side, step, [&](auto& writer, auto&&) {
-        step.form == 0 ? (void)side.Fits(METHOD(Open), writer, memory(), side.Buffer(step.object)) : side.Do(METHOD(OpenHost), writer, step.length);
+        step.Form<StreamForm>() == StreamForm::kGuest ? (void)side.Fits(METHOD(Open), writer, memory(), side.Buffer(step.object)) : side.Do(METHOD(OpenHost), writer, step.length);
       });
     case StepKind::kWriterLimit: return UseWriter(side, step, [&](auto& writer, auto&&) { LimitStream(side, step, writer); });
     case StepKind::kWriterWrite:
@@ -342,7 +346,8 @@ void Perform(Side& side, const Step& step) {
 
     case StepKind::kLockGpns:
       side.Unlock(step.object);
-      return side.Lock(step, step.form == 1, METHOD(LockGpns), memory(), AccessOf(step), step.form == 1, step.gpns);
+      return side.Lock(step, step.Form<LockForm>() == LockForm::kKernel, METHOD(LockGpns), memory(), AccessOf(step),
+                       step.Form<LockForm>() == LockForm::kKernel, step.gpns);
     case StepKind::kLockRange: return LockRange(side, step);
     case StepKind::kUnlock: return side.Unlock(step.object);
     case StepKind::kLockedCopy: return LockedCopy(side, step);
@@ -352,7 +357,7 @@ void Perform(Side& side, const Step& step) {
     case StepKind::kCreate: return Create(side, step);
     case StepKind::kSharing: return side.Files(METHOD(sharing), memory());
     case StepKind::kInnerBuffer:
-      if (side.IsHeld(step.target)) side.Number(FUNCTION(StoreInner), side.Slot(step.target), static_cast<Inner>(step.choice), static_cast<uint8_t>(step.value), side.Taken());
+      if (side.IsHeld(step.target)) side.Number(FUNCTION(StoreInner), side.Slot(step.target), step.Choice<Inner>(), static_cast<uint8_t>(step.value), side.Taken());
       return;
     case StepKind::kMove:
       if (step.target != 0 && side.IsHeld(step.target)) side.Do(FUNCTION(Move), side.Slot(step.target), side.Slot(step.slot));

@@ -34,9 +34,9 @@ backing 3 pages=4
 handler default, fix_retry, default, fallback
 fallback do, do, do, fail_moved
 ops
-read page0+1 length=100 choice=3
+read page0+1 length=100 misaligned=3
 read page0+1 length=0
-write page0+2 length=4104 choice=5 value=0x1122334455667788
+write page0+2 length=4104 misaligned=5 value=0x1122334455667788
 fill page0+3 length=41 value=0x5a
 read page2-3 length=16
 read page2-3 length=16
@@ -63,10 +63,10 @@ range_set 0 1 object=1 offset=1 length=4096
 range_iterate object=1
 range_skip object=1 length=8192
 subrange page0 slot=3 length=4096
-lock_gpns 0 target=3 object=1 access=read form=1
+lock_gpns 0 target=3 object=1 access=read form=kernel
 unlock object=1
 lockable_subrange page12 slot=3 length=8192
-lock_gpns 0 1 target=3 access=write form=1
+lock_gpns 0 1 target=3 access=write form=kernel
 unlock
 sharing
 )";

@@ -42,7 +42,7 @@ void NormalMake(Op& op) {
   // Bits for so many pages can be had on some hosts.
   if (made == Made::kBitmap && kSizes[op.bytes] > uint64_t{1} << 46 && kSizes[op.bytes] < uint64_t{1} << 51) op.bytes = 0;
   if (made != Made::kSparse) op.form = 0;
-  if (op.form == 0) op.value = 0;
+  if (op.Has(SparseForm::kOpen)) op.value = 0;
 }
 
 }  // namespace
@@ -80,13 +80,13 @@ uint64_t ValueMask(const Op& op) {
 void NormalOp(Op& op) {
   const uint64_t mask = ValueMask(op);
   if (!HasIndex(op.at.anchor)) op.at.index = 0;
-  if (op.kind == StepKind::kCompareExchange && op.form == 0) op.choice = 0;
+  if (op.kind == StepKind::kCompareExchange && op.Has(ExchangeForm::kTyped)) op.choice = 0;
   if ((op.kind == StepKind::kRangeRead || op.kind == StepKind::kRangeWrite) && op.choice != 0) op.within = 0;
   op.value = op.seen || op.within != 0 ? 0 : op.value & mask;  // the bytes are those that are there
   op.desired &= mask;
   if (op.kind == StepKind::kMake) NormalMake(op);
-  if (op.kind == StepKind::kCreate && op.form == 0) op.bytes = 0;
-  if (op.kind == StepKind::kLockedCopy && op.choice > 1) op.form = 0;
+  if (op.kind == StepKind::kCreate && op.Has(CreateForm::kOne)) op.bytes = 0;
+  if (op.kind == StepKind::kLockedCopy && static_cast<Copy>(op.choice) != Copy::kTo && static_cast<Copy>(op.choice) != Copy::kFrom) op.form = 0;
 }
 
 void NormalBacking(Backing& backing, uint8_t region_pages) {

@@ -94,7 +94,7 @@ struct Op {
   uint8_t backing = 0;  // 0..kMaxBackings-1
   uint8_t page = 0;     // 0..kMaxPages-1
   uint8_t count = 1;    // 0..kMaxPages
-  uint8_t choice = 0;   // one of the kind's, see its row
+  uint8_t choice = 0;   // and form: the kind's, see vocabulary.h
   Access access = Access::kRead;
   uint8_t form = 0;     // 0..1
   uint8_t offset = 0;   // index into kOffsets
@@ -102,6 +102,9 @@ struct Op {
   uint8_t bytes = 0;    // index into kSizes
   uint8_t within = 0;   // 0..kHostPlaces
   bool operator==(const Op&) const = default;
+
+  template <typename Enum>
+  bool Has(Enum form) const { return static_cast<Enum>(this->form) == form; }
 };
 
 struct Trace {

@@ -17,12 +17,12 @@ const Trace kTrace = Parsed(
     "backing 0 pages=3 trim=4 bitmap offset=6 iova page1=ram:r-x page2=hole\n"
     "backing 1 pages=2 unmapped fickle\n"
     "handler fix_retry, fallback\nfallback fail, none\nlock fail\nsubrange own\nfail_host_call 3\nops\n"
-    "subrange page1 slot=2 length=64 form=1\n"
+    "subrange page1 slot=2 length=64 form=preemptive\n"
     "fill page1+3 target=2 length=41 value=0x5a\n"
-    "write mid2-7 target=1 length=100 choice=5 form=1 value=0x1122334455667788\n"
-    "lock_gpns object=2 access=write form=1 3 5 9\n"
+    "write mid2-7 target=1 length=100 misaligned=5 form=atomic value=0x1122334455667788\n"
+    "lock_gpns object=2 access=write form=kernel 3 5 9\n"
     "compare_exchange end1-8 size=8 value=0x22 desired=0x3344\n"
-    "read 2^63+1 length=4104 choice=3\n");
+    "read 2^63+1 length=4104 misaligned=3\n");
 
 Verdict Wrong(const std::string& field) { return Divergence{5, field, "", ""}; }
 

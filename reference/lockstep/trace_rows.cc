@@ -157,24 +157,56 @@ constexpr trace::Number In = NumberOf<Op, kMember, kFirst>();
 
 constexpr std::string_view kAccessNames[] = {"read", "write", "execute"};
 constexpr uint64_t kPlainSizes[] = {1, 2, 4, 8};
-constexpr std::string_view kExchanges[] = {"exact", "unequal", "odd"};
-constexpr std::string_view kBuffers[] = {"exact", "longer", "shorter"};
-constexpr std::string_view kBits[] = {"clear", "set"};
-constexpr std::string_view kProtections[] = {"none", "read", "read_write"};
-constexpr std::string_view kCopies[] = {"copy_to", "copy_from", "fill", "at"};
-constexpr std::string_view kAdvices[] = {"advised", "refused"};
-constexpr std::string_view kNodes[] = {"first", "missing", "beyond"};
-constexpr std::string_view kMades[] = {"empty", "heap", "shared", "sparse", "bitmap", "bare"};
-constexpr std::string_view kPromises[] = {"honest", "null", "size", "mapping", "bit_offset"};
-constexpr std::string_view kInners[] = {"shared", "mutable", "take"};
-constexpr std::string_view kTries[] = {"copy_from", "copy_to", "fill", "read", "write", "exchange"};
-constexpr std::string_view kOffOn[] = {"off", "on"};
+// The names of an enumeration's values, in their order.
+template <typename Enum, size_t N>
+struct NamesOf {
+  std::string_view names[N];
+  consteval NamesOf(const std::string_view (&list)[N]) {
+    static_assert(trace::IsEnumerator<Enum, static_cast<Enum>(N - 1)>() && !trace::IsEnumerator<Enum, static_cast<Enum>(N)>());
+    std::copy(list, list + N, names);
+  }
+};
+template <typename Enum, size_t N>
+consteval NamesOf<Enum, N> Names(const std::string_view (&list)[N]) { return list; }
 
-// A choice among named things is always written, a number only where it is not 0.
-constexpr Field Choice(std::span<const std::string_view> names) {
-  return {.key = "choice", .at = 24, .number = In<&Op::choice>, .spelt = Spelt::kShown, .names = names};
+constexpr auto kTransfers = Names<TransferForm>({"plain", "atomic"});
+constexpr auto kExchangeForms = Names<ExchangeForm>({"typed", "bytes"});
+constexpr auto kViewForms = Names<ViewForm>({"late", "preemptive"});
+constexpr auto kFillForms = Names<FillForm>({"value", "zero"});
+constexpr auto kStreamForms = Names<StreamForm>({"guest", "host"});
+constexpr auto kLimitForms = Names<LimitForm>({"add", "drop"});
+constexpr auto kLockForms = Names<LockForm>({"device", "kernel"});
+constexpr auto kHostForms = Names<HostForm>({"buffer", "next_span"});
+constexpr auto kFileForms = Names<FileForm>({"read_only", "writable"});
+constexpr auto kSparseForms = Names<SparseForm>({"open", "guarded"});
+constexpr auto kCreateForms = Names<CreateForm>({"one", "regions"});
+constexpr auto kHoldForms = Names<HoldForm>({"lock", "unlock"});
+
+constexpr auto kExchanges = Names<ExchangeSizes>({"exact", "unequal", "odd"});
+constexpr auto kBuffers = Names<BufferSize>({"exact", "longer", "shorter"});
+constexpr auto kBits = Names<Bit>({"clear", "set"});
+constexpr auto kProtections = Names<Protection>({"none", "read", "read_write"});
+constexpr auto kCopies = Names<Copy>({"copy_to", "copy_from", "fill", "at"});
+constexpr auto kAdvices = Names<Advice>({"advised", "refused"});
+constexpr auto kNodes = Names<Node>({"first", "missing", "beyond"});
+constexpr auto kMades = Names<Made>({"empty", "heap", "shared", "sparse", "bitmap", "bare"});
+constexpr auto kPromises = Names<Promise>({"honest", "null", "size", "mapping", "bit_offset"});
+constexpr auto kInners = Names<Inner>({"shared", "mutable", "take"});
+constexpr auto kTries = Names<Trying>({"copy_from", "copy_to", "fill", "read", "write", "exchange"});
+constexpr auto kFaults = Names<ForeignFault>({"segv_maperr", "segv_accerr", "segv_pkuerr", "segv_user", "bus_adrerr", "bus_mceerr_ar", "bus_adraln", "trap_brkpt"});
+constexpr auto kStarvings = Names<Starving>({"off", "on"});
+constexpr std::string_view kMasks[] = {"---", "r--", "-w-", "rw-", "--x", "r-x", "-wx", "rwx"};
+
+// A choice among named things is always written; a form, where it is not the first, and so a number that is not 0.
+template <typename Enum, size_t N>
+constexpr Field Choice(const NamesOf<Enum, N>& list) {
+  return {.key = "choice", .at = 24, .number = In<&Op::choice>, .spelt = Spelt::kShown, .names = list.names};
 }
-constexpr Field Choice(uint64_t count) { return {.key = "choice", .at = 24, .number = In<&Op::choice>, .count = count}; }
+constexpr Field Number(std::string_view key, uint64_t count) { return {.key = key, .at = 24, .number = In<&Op::choice>, .count = count}; }
+template <typename Enum, size_t N>
+constexpr Field Form(const NamesOf<Enum, N>& list) {
+  return {.key = "form", .at = 1, .bit = 6, .bits = 1, .number = In<&Op::form>, .names = list.names};
+}
 
 // What numbers beyond a field's values mean: an address in the world's memory, a page that it has, a length that fits.
 uint64_t PagesHere(const void* trace) {
@@ -188,7 +220,9 @@ static_assert(kLengths[8] == 8 && kLengths[kLengthsHere + 7] == 4032);
 
 // In the order of a text. The names are for the kinds' rows below.
 enum : uint8_t {
-  kAnchor, kIndex, kDelta, kAddress, kGpnList, kTarget, kSlot, kObject, kForm, kOffset, kBacking, kPage, kCount, kAccess, kLength,
+  kAnchor, kIndex, kDelta, kAddress, kGpnList, kTarget, kSlot, kObject,
+  kTransfer, kExchangeForm, kViewForm, kFillForm, kStreamForm, kLimitForm, kLockForm, kHostForm, kFileForm, kSparseForm, kCreateForm, kHoldForm,
+  kOffset, kBacking, kPage, kCount, kAccess, kLength,
   kBufferLength, kSize, kValueNumber, kValue, kSeen, kDesired,
   kMisalignment, kExchange, kBuffer, kBit, kProtection, kCopy, kFilePage, kAdvice, kNode, kMade, kPromise, kInner, kMask, kTrying, kFault, kStarving,
   kBytes, kWithinNumber, kWithin,
@@ -204,7 +238,8 @@ constexpr Field kFields[] = {
     {.key = "target", .at = 1, .bit = 0, .bits = 2, .number = In<&Op::target>, .count = kHandles},
     {.key = "slot", .at = 1, .bit = 2, .bits = 2, .number = In<&Op::slot, 1>, .spelt = Spelt::kShown, .count = kHandles - 1, .first = 1},
     {.key = "object", .at = 1, .bit = 4, .bits = 2, .number = In<&Op::object>, .count = kObjects},
-    {.key = "form", .at = 1, .bit = 6, .bits = 1, .number = In<&Op::form>, .count = 2},
+    Form(kTransfers), Form(kExchangeForms), Form(kViewForms), Form(kFillForms), Form(kStreamForms), Form(kLimitForms), Form(kLockForms),
+    Form(kHostForms), Form(kFileForms), Form(kSparseForms), Form(kCreateForms), Form(kHoldForms),
     {.key = "offset", .at = 25, .number = In<&Op::offset>, .spelt = Spelt::kNeeded, .values = kOffsets, .here = First<7>},
     {.key = "backing", .at = 7, .bit = 0, .bits = 2, .number = In<&Op::backing>, .count = kMaxBackings},
     {.key = "page", .at = 7, .bit = 2, .bits = 2, .number = In<&Op::page>, .spelt = Spelt::kShown, .count = kMaxPages},
@@ -218,9 +253,11 @@ constexpr Field kFields[] = {
     {.key = "value", .spelling = {WriteValue, ReadValue}},
     {.key = "seen", .at = 1, .bit = 7, .bits = 1, .number = In<&Op::seen>, .spelt = Spelt::kFlag, .count = 2},
     {.key = "desired", .at = 16, .bits = 64, .number = In<&Op::desired>, .spelt = Spelt::kShown},
-    Choice(16),  // one vector register's worth of host buffer alignments
-    Choice(kExchanges), Choice(kBuffers), Choice(kBits), Choice(kProtections), Choice(kCopies), Choice(kMaxPages), Choice(kAdvices),
-    Choice(kNodes), Choice(kMades), Choice(kPromises), Choice(kInners), Choice(8), Choice(kTries), Choice(kForeignFaults), Choice(kOffOn),
+    Number("misaligned", kMisalignments),
+    Choice(kExchanges), Choice(kBuffers), Choice(kBits), Choice(kProtections), Choice(kCopies), Number("file_page", kMaxPages), Choice(kAdvices),
+    Choice(kNodes), Choice(kMades), Choice(kPromises), Choice(kInners),
+    {.key = "mask", .at = 24, .number = In<&Op::choice>, .spelt = Spelt::kShown, .names = kMasks},
+    Choice(kTries), Choice(kFaults), Choice(kStarvings),
     {.key = "bytes", .at = 26, .number = In<&Op::bytes>, .spelt = Spelt::kNeeded, .values = kSizes},
     {.at = 27, .number = In<&Op::within>, .spelt = Spelt::kHidden, .count = kHostPlaces + 1, .seldom = true},
     {.key = "within", .spelling = {WriteWithin, ReadWithin}},
@@ -237,19 +274,19 @@ constexpr trace::Kind Row(StepKind kind, uint32_t group, std::string_view name, 
 }
 
 constexpr trace::Kind kOps[] = {
-    Row(StepKind::kRead, group::kAccess, "read", Of(kTarget, kBufferLength, kMisalignment, kForm) | kAt | kHost),
-    Row(StepKind::kWrite, group::kAccess, "write", Of(kTarget, kBufferLength, kMisalignment, kForm) | kAt | kWord | kHost),
+    Row(StepKind::kRead, group::kAccess, "read", Of(kTarget, kBufferLength, kMisalignment, kTransfer) | kAt | kHost),
+    Row(StepKind::kWrite, group::kAccess, "write", Of(kTarget, kBufferLength, kMisalignment, kTransfer) | kAt | kWord | kHost),
     Row(StepKind::kFill, group::kAccess, "fill", Of(kTarget, kLength) | kAt | kWord),
     Row(StepKind::kReadPlain, group::kAccess, "read_plain", Of(kTarget, kSize) | kAt),
     Row(StepKind::kWritePlain, group::kAccess, "write_plain", Of(kTarget, kSize) | kAt | kWord),
-    Row(StepKind::kCompareExchange, group::kAccess, "compare_exchange", Of(kTarget, kSize, kSeen, kDesired, kForm, kExchange) | kAt | kWord),
+    Row(StepKind::kCompareExchange, group::kAccess, "compare_exchange", Of(kTarget, kSize, kSeen, kDesired, kExchangeForm, kExchange) | kAt | kWord),
     Row(StepKind::kProbeReadable, group::kProbes, "probe_readable", Of(kTarget, kLength) | kAt),
     Row(StepKind::kProbeWritable, group::kProbes, "probe_writable", Of(kTarget, kLength) | kAt),
     Row(StepKind::kProbeExecutable, group::kProbes, "probe_executable", Of(kTarget, kLength) | kAt),
     Row(StepKind::kProbeGpns, group::kProbes, "probe_gpns", Of(kTarget, kGpnList)),
     Row(StepKind::kFullMapping, group::kProbes, "full_mapping", Of(kTarget)),
     Row(StepKind::kIova, group::kProbes, "iova", Of(kTarget) | kAt),
-    Row(StepKind::kSubrange, group::kViews, "subrange", Of(kTarget, kSlot, kLength, kForm) | kAt),
+    Row(StepKind::kSubrange, group::kViews, "subrange", Of(kTarget, kSlot, kLength, kViewForm) | kAt),
     Row(StepKind::kSetBit, group::kBits, "set_bit", Of(kBacking, kPage, kAccess, kBit)),
     Row(StepKind::kAllocate, group::kMappings, "allocate", kPages),
     Row(StepKind::kMapZero, group::kMappings, "map_zero", kPages),
@@ -262,42 +299,42 @@ constexpr trace::Kind kOps[] = {
     Row(StepKind::kRangeSubrange, group::kRanges, "range_subrange", Of(kObject, kOffset, kLength)),
     Row(StepKind::kRangeSplit, group::kRanges, "range_split", Of(kObject, kSlot, kLength)),
     Row(StepKind::kRangeIterate, group::kRanges, "range_iterate", Of(kObject)),
-    Row(StepKind::kRangeRead, group::kRangeAccess, "range_read", Of(kTarget, kObject, kForm, kBuffer) | kHost),
-    Row(StepKind::kRangeWrite, group::kRangeAccess, "range_write", Of(kTarget, kObject, kForm, kBuffer) | kWord | kHost),
-    Row(StepKind::kRangeFill, group::kRangeAccess, "range_fill", Of(kTarget, kObject, kForm) | kWord),
-    Row(StepKind::kReaderOpen, group::kStreams, "reader_open", Of(kTarget, kObject, kForm, kBufferLength) | kWord),
-    Row(StepKind::kReaderLimit, group::kStreams, "reader_limit", Of(kObject, kForm, kLength)),
+    Row(StepKind::kRangeRead, group::kRangeAccess, "range_read", Of(kTarget, kObject, kTransfer, kBuffer) | kHost),
+    Row(StepKind::kRangeWrite, group::kRangeAccess, "range_write", Of(kTarget, kObject, kTransfer, kBuffer) | kWord | kHost),
+    Row(StepKind::kRangeFill, group::kRangeAccess, "range_fill", Of(kTarget, kObject, kFillForm) | kWord),
+    Row(StepKind::kReaderOpen, group::kStreams, "reader_open", Of(kTarget, kObject, kStreamForm, kBufferLength) | kWord),
+    Row(StepKind::kReaderLimit, group::kStreams, "reader_limit", Of(kObject, kLimitForm, kLength)),
     Row(StepKind::kReaderRead, group::kStreamAccess, "reader_read", Of(kObject, kBufferLength)),
     Row(StepKind::kReaderSkip, group::kStreams, "reader_skip", Of(kObject, kLength)),
     Row(StepKind::kReaderPlain, group::kStreamAccess, "reader_plain", Of(kObject, kSize)),
     Row(StepKind::kReaderArray, group::kStreamAccess, "reader_array", Of(kObject, kSize, kLength)),
     Row(StepKind::kReaderAll, group::kStreamAccess, "reader_all", Of(kObject)),
-    Row(StepKind::kWriterOpen, group::kStreams, "writer_open", Of(kTarget, kObject, kForm, kBufferLength)),
-    Row(StepKind::kWriterLimit, group::kStreams, "writer_limit", Of(kObject, kForm, kLength)),
+    Row(StepKind::kWriterOpen, group::kStreams, "writer_open", Of(kTarget, kObject, kStreamForm, kBufferLength)),
+    Row(StepKind::kWriterLimit, group::kStreams, "writer_limit", Of(kObject, kLimitForm, kLength)),
     Row(StepKind::kWriterWrite, group::kStreamAccess, "writer_write", Of(kObject, kBufferLength) | kWord),
     Row(StepKind::kWriterFill, group::kStreamAccess, "writer_fill", Of(kObject, kLength) | kWord),
     Row(StepKind::kWriterPlain, group::kStreamAccess, "writer_plain", Of(kObject, kSize) | kWord),
-    Row(StepKind::kLockGpns, group::kLocks, "lock_gpns", Of(kTarget, kObject, kGpnList, kAccess, kForm)),
+    Row(StepKind::kLockGpns, group::kLocks, "lock_gpns", Of(kTarget, kObject, kGpnList, kAccess, kLockForm)),
     Row(StepKind::kLockRange, group::kLocks, "lock_range", Of(kTarget, kObject, kOffset, kLength, kGpnList, kAccess)),
     Row(StepKind::kUnlock, group::kLocks, "unlock", Of(kObject)),
-    Row(StepKind::kLockedCopy, group::kLocks, "locked_copy", Of(kObject, kCount, kOffset, kBufferLength, kCopy, kForm) | kWord),
+    Row(StepKind::kLockedCopy, group::kLocks, "locked_copy", Of(kObject, kCount, kOffset, kBufferLength, kCopy, kHostForm) | kWord),
     Row(StepKind::kSupportsLocking, group::kViews, "supports_locking", Of(kTarget)),
     Row(StepKind::kLockableSubrange, group::kViews, "lockable_subrange", Of(kTarget, kSlot, kLength) | kAt),
-    Row(StepKind::kMapFile, group::kMappings, "map_file", kPages | Of(kFilePage, kForm)),
+    Row(StepKind::kMapFile, group::kMappings, "map_file", kPages | Of(kFilePage, kFileForm)),
     Row(StepKind::kDecommit, group::kMappings, "decommit", kPages),
     Row(StepKind::kAdviseHugePages, group::kMappings, "advise_huge_pages", kPages | Of(kAdvice)),
     Row(StepKind::kBindToNode, group::kMappings, "bind_to_node", kPages | Of(kNode)),
     Row(StepKind::kUnmapBytes, group::kMappings, "unmap_bytes", Of(kBacking, kOffset, kLength)),
     Row(StepKind::kMapFileBytes, group::kMappings, "map_file_bytes", Of(kBacking, kOffset, kLength)),
-    Row(StepKind::kMake, group::kMaking, "make", Of(kSlot, kBytes, kForm, kMade) | kWord),
-    Row(StepKind::kCreate, group::kMaking, "create", Of(kSlot, kBacking, kBytes, kForm, kPromise)),
+    Row(StepKind::kMake, group::kMaking, "make", Of(kSlot, kBytes, kSparseForm, kMade) | kWord),
+    Row(StepKind::kCreate, group::kMaking, "create", Of(kSlot, kBacking, kBytes, kCreateForm, kPromise)),
     Row(StepKind::kSharing, group::kMaking, "sharing", Of(kTarget)),
     Row(StepKind::kInnerBuffer, group::kMaking, "inner_buffer", Of(kTarget, kInner) | kWord),
     Row(StepKind::kRevoke, group::kBits, "revoke", kPages | Of(kMask)),
     Row(StepKind::kGrant, group::kBits, "grant", kPages | Of(kMask)),
     Row(StepKind::kWaitUnlocked, group::kLocks, "wait_unlocked", kPages),
-    Row(StepKind::kHold, group::kLocks, "hold", Of(kBacking, kGpnList, kForm)),
-    Row(StepKind::kTry, group::kTrap, "try", Of(kBacking, kPage, kOffset, kBufferLength, kSize, kDesired, kForm, kTrying) | kWord),
+    Row(StepKind::kHold, group::kLocks, "hold", Of(kBacking, kGpnList, kHoldForm)),
+    Row(StepKind::kTry, group::kTrap, "try", Of(kBacking, kPage, kOffset, kBufferLength, kSize, kDesired, kTransfer, kTrying) | kWord),
     Row(StepKind::kForeignFault, group::kTrap, "foreign_fault", Of(kFault)),
     Row(StepKind::kMove, group::kViews, "move", Of(kTarget, kSlot)),
     Row(StepKind::kStarve, group::kShortage, "starve", Of(kStarving)),

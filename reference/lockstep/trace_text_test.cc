@@ -55,12 +55,12 @@ TEST(TraceText, AWorldWithEverythingIsReadAndWrittenUnchanged) {
       "fallback do fail_moved\n"
       "fail_host_call 2 EINVAL\n"
       "ops\n"
-      "read page1-4 length=16 choice=3\n"
+      "read page1-4 length=16 misaligned=3\n"
       "write end0-8 target=2 length=16 value=0x1122334455667788\n"
       "compare_exchange page0+8 size=8 value=0x5 desired=0x6 choice=exact\n"
       "compare_exchange page0+8 size=4 seen desired=0xffffffff choice=exact\n"
       "read page0 length=64 within=2.3\n"
-      "make slot=3 form=1 value=0x7 choice=sparse bytes=0x200000\n"
+      "make slot=3 form=guarded value=0x7 choice=sparse bytes=0x200000\n"
       "probe_gpns 0 1 0xfffffffffffff\n"
       "subrange page0+1 slot=2 length=4096\n"
       "set_bit backing=2 page=1 access=write choice=set\n"
@@ -204,7 +204,7 @@ TEST(TraceTextRefuses, UnknownOperationsAndFields) {
   std::string all;
   for (const trace::Kind& op : Rows().ops().kinds) all += (all.empty() ? "" : ", ") + std::string(op.name);
   EXPECT_EQ(OpRefusal("raed page0 length=1"), "3: unknown operation 'raed'; operations are: " + all);
-  EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target=, form=, length=, choice=, within=");
+  EXPECT_EQ(OpRefusal("read page0 length=1 size=4"), "3: read has no field 'size'; its fields are: target=, form=, length=, misaligned=, within=");
   EXPECT_EQ(OpRefusal("read page0 length=1 length=2"), "3: 'length' is given twice");
   EXPECT_EQ(OpRefusal("read page0 length"), "3: 'length' needs a value: length=...");
   EXPECT_EQ(OpRefusal("read page0"), "3: read needs length=");
@@ -243,7 +243,9 @@ TEST(TraceTextRefuses, NumbersThatDontFitTheOperation) {
 TEST(TraceTextRefuses, ChoicesAndAccessesWithoutMeaning) {
   EXPECT_EQ(OpRefusal("protect page=0 count=1 choice=all"),
             "3: unknown choice 'all'; choices are: none, read, read_write");
-  EXPECT_EQ(OpRefusal("read page0 length=1 choice=16"), "3: choice 16 is too large: the largest is 15");
+  EXPECT_EQ(OpRefusal("read page0 length=1 form=1"), "3: unknown form '1'; forms are: plain, atomic");
+  EXPECT_EQ(OpRefusal("grant page=0 count=1 mask=rw"), "3: unknown mask 'rw'; masks are: ---, r--, -w-, rw-, --x, r-x, -wx, rwx");
+  EXPECT_EQ(OpRefusal("read page0 length=1 misaligned=16"), "3: misaligned 16 is too large: the largest is 15");
   EXPECT_EQ(OpRefusal("set_bit page=0 access=wirte"), "3: unknown access 'wirte'; accesses are: read, write, execute");
 }
 

@@ -106,7 +106,7 @@ constexpr char kMapped[] = R"(world single_region
 backing 0 pages=3 trim=4 page1=hole
 ops
 read page1 length=16
-lock_gpns 0 access=read form=1
+lock_gpns 0 access=read form=kernel
 unlock
 subrange page0 slot=1 length=64
 )";

@@ -57,10 +57,36 @@ inline constexpr char kSharedName[] = "shared memory";   // of SharedMemory
 inline constexpr char kHeapName[] = "heap";              // of heap memory, and of its handle
 inline constexpr char kEmptyName[] = "empty";
 
+// Which of two public forms of its operation a step calls: Step::form, by kind.
+enum class TransferForm : uint8_t { kPlain, kAtomic };       // ReadAt, or ReadToAtomic; likewise of ranges, and TryCopyShared
+enum class ExchangeForm : uint8_t { kTyped, kBytes };        // CompareExchange, or CompareExchangeBytes
+enum class ViewForm : uint8_t { kLate, kPreemptive };        // of Subrange: allow_preemptive_locking
+enum class FillForm : uint8_t { kValue, kZero };             // FillRange, or ZeroRange
+enum class StreamForm : uint8_t { kGuest, kHost };           // over a buffer in guest memory, or over host bytes
+enum class LimitForm : uint8_t { kAdd, kDrop };
+enum class LockForm : uint8_t { kDevice, kKernel };          // of LockGpns: kernel access
+enum class HostForm : uint8_t { kBuffer, kNextSpan };        // what stands beside a locked span
+enum class FileForm : uint8_t { kReadOnly, kWritable };
+enum class SparseForm : uint8_t { kOpen, kGuarded };         // by an AccessBitmap
+enum class CreateForm : uint8_t { kOne, kRegions };          // Create, or CreateMultiRegion
+enum class HoldForm : uint8_t { kLock, kUnlock };
+// What it chooses among: Step::choice, by kind. (Of the others it is a number: `misaligned`, `file_page`, or a mask of accesses.)
+enum class ExchangeSizes : uint8_t { kExact, kUnequal, kOdd };     // of the two spans of CompareExchangeBytes
+enum class Bit : uint8_t { kClear, kSet };
+enum class Protection : uint8_t { kNone, kRead, kReadWrite };
+enum class BufferSize : uint8_t { kExact, kLonger, kShorter };     // of the host buffer beside the paged range
+enum class Copy : uint8_t { kTo, kFrom, kFill, kAt };              // of a locked span
+enum class Advice : uint8_t { kAdvised, kRefused };
+enum class Node : uint8_t { kFirst, kMissing, kBeyond };
+enum class Made : uint8_t { kEmpty, kHeap, kShared, kSparse, kBitmap, kBare };
+enum class Trying : uint8_t { kCopyFrom, kCopyTo, kFill, kRead, kWrite, kExchange };
+enum class ForeignFault : uint8_t { kSegvMaperr, kSegvAccerr, kSegvPkuerr, kSegvUser, kBusAdrerr, kBusMceerrAr, kBusAdraln, kTrapBrkpt };
+enum class Starving : uint8_t { kOff, kOn };
+
 // The numbers stand in inputs of fuzzers: a new kind takes the next, and none is used again.
 enum class StepKind : uint8_t {
   // on handle `target`
-  // form 0: ReadAt, WriteAt; form 1: ReadToAtomic, WriteFromAtomic. `choice` misaligns the host buffer, no more.
+  // `choice` misaligns the host buffer, no more.
   // `within` not 0: the host buffer is guest memory itself, from (Step::HostBacking, HostAddress + choice) on, without guards or
   // Outcome::data, if the world has that backing and its mapping is kRam and not the file's all along it, and no handler
   // answers kVanishRetry; else it is as ever. What a piece moves is what was there before the piece. If the two ranges overlap,
@@ -72,17 +98,17 @@ enum class StepKind : uint8_t {
   kFill = 2,          // FillAt(gpa, low byte of value, length)
   kReadPlain = 3,     // ReadPlain<uintN_t>(gpa), N = 8 * size
   kWritePlain = 4,    // WritePlain<uintN_t>(gpa, low bytes of value)
-  kCompareExchange = 5, // (gpa, current = low bytes of value, new = low bytes of desired); form 1: CompareExchangeBytes, with (choice
-                      // 1) a byte more of `current`, (choice 2) 3 bytes of each
+  kCompareExchange = 5, // (gpa, current = low bytes of value, new = low bytes of desired); of bytes, also with
+                      // (kUnequal) a byte more of `current`, (kOdd) 3 bytes of each
   kProbeReadable = 6, // (gpa, length)
   kProbeWritable = 7,
   kProbeExecutable = 8,
   kProbeGpns = 9,     // (gpns)
   kFullMapping = 10,  // outcome.number: the size, if there is one; outcome.spans: where it lies
   kIova = 11,         // outcome.number: Iova(gpa), if there is one
-  kSubrange = 12,     // handle `slot` (1..3) := Subrange(gpa, length, form == 1); unchanged on failure
+  kSubrange = 12,     // handle `slot` (1..3) := Subrange(gpa, length, kPreemptive); unchanged on failure
   // on backing `backing` (index modulo the count), host side
-  kSetBit = 13,       // the bit of `access` on page `page` := choice & 1; nothing if there is no such page or bitmap, or if it is
+  kSetBit = 13,       // the bit of `access` on page `page` := kSet; nothing if there is no such page or bitmap, or if it is
                       // managed and the page is locked
   // SparseMapping calls on pages [page, page + count) of a mapping that is kMaxPages long whatever the backing shows of it:
   // beyond it kInvalidArgument, count 0 OK without a host call, else one host call, which may fail (kResourceExhausted, and
@@ -90,7 +116,7 @@ enum class StepKind : uint8_t {
   // and nothing changed, if a page of the range is locked and the backing is `sparse`.
   kAllocate = 14,     // fresh zeroed kRam
   kMapZero = 15,      // zeroed kReadOnly
-  kProtect = 16,      // choice: 0 none, 1 read, 2 read and write; keeps the bytes
+  kProtect = 16,      // keeps the bytes
   kUnmap = 17,        // kHole, the bytes gone (zero if ever protected back into sight)
 
   // Buffer `object` is a paged range or, once something was appended to it, a list of them; at first an empty list. What does not
@@ -102,16 +128,16 @@ enum class StepKind : uint8_t {
   kRangeSubrange = 22, // keeps the bytes [offset, offset + length)
   kRangeSplit = 23,   // keeps the first `length` bytes; then buffer `slot` is the others
   kRangeIterate = 24, // Outcome::parts
-  // on handle `target` and buffer `object`; the host buffer is as long as that, or (choice 1) a byte longer or (2) shorter if it can be.
-  // `within`: as kRead's, where choice is 0
-  kRangeRead = 25,    // form 0: ReadRange; 1: ReadRangeToAtomic
-  kRangeWrite = 26,   // of DataPattern(value). Form 0: WriteRange; 1: WriteRangeFromAtomic
-  kRangeFill = 27,    // form 0: FillRange of value's low byte; 1: ZeroRange
+  // on handle `target` and buffer `object`; the host buffer is as long as that, or a byte longer, or shorter if it can be.
+  // `within`: as kRead's, where it is exactly as long
+  kRangeRead = 25,    // ReadRange
+  kRangeWrite = 26,   // WriteRange of DataPattern(value)
+  kRangeFill = 27,    // FillRange of value's low byte, or ZeroRange
 
   // Reader `object` and writer `object` are streams with up to kLimits limits inside each other; at first over nothing. Steps use the
   // outermost limit. Outcome::lengths: what remains of the stream, then of each limit from the innermost on.
-  kReaderOpen = 28,   // form 0: over buffer `object` in handle `target`; 1: over `length` host bytes of DataPattern(value)
-  kReaderLimit = 29,  // form 0: one more limit, of `length` (refused if there are kLimits); 1: the outermost one is dropped, if any
+  kReaderOpen = 28,   // over buffer `object` in handle `target`, or over `length` host bytes of DataPattern(value)
+  kReaderLimit = 29,  // one more limit, of `length` (refused if there are kLimits); or the outermost one is dropped, if any
   kReaderRead = 30,   // Read(length bytes)
   kReaderSkip = 31,   // Skip(length)
   kReaderPlain = 32,  // ReadPlain<uintN_t>, N = 8 * size
@@ -125,23 +151,23 @@ enum class StepKind : uint8_t {
   // Locks. What object `object` held before is unlocked first. Making the lock's list is one host call, made before its entries
   // are checked. Held locks outlive the handles they came from. After a trace's last step the held ones
   // are dropped by steps of kUnlock, in the objects' order.
-  kLockGpns = 40,     // object := LockGpns(access, form == 1: kernel access, gpns) on `target`
+  kLockGpns = 40,     // object := LockGpns(access, kKernel: kernel access, gpns) on `target`
   kLockRange = 41,    // object := LockRange(access) of the paged range (offset, length, gpns); refused if there is no such range
   kUnlock = 42,       // drops what `object` holds
   kLockedCopy = 43,   // span `count` (modulo their number) of `object`, from `offset` on, `length` bytes; nothing if it has no spans.
-                      // choice: 0 CopyTo, 1 CopyFrom (DataPattern(value)), 2 Fill (low byte of value), 3 At(offset): the byte
+                      // CopyTo, CopyFrom (DataPattern(value)), Fill (low byte of value), or At(offset): the byte
                       // there, outcome.number, becomes value's low byte if AtWritable has it; nothing if there is none or its page is
                       // not kRam
-                      // form 1, of a copy: the host buffer is the start of the next span (modulo), without guards or
+                      // kNextSpan, of a copy: the host buffer is the start of the next span (modulo), without guards or
                       // Outcome::data, if that is as long and its pages are kRam and not the file's; an overlap as kRead's
   kSupportsLocking = 44, // outcome.number: supports_locking() of `target`
   kLockableSubrange = 45, // handle `slot` := LockableSubrange(gpa, length)
-  kMapFile = 46,      // page i of them shows page `choice` + i of the world's file: kRam (form 1) or kReadOnly (form 0); kBus from
+  kMapFile = 46,      // page i of them shows page `choice` + i of the world's file: kRam or kReadOnly; kBus from
                       // page kFilePages of the file on
   kDecommit = 47,     // bytes that are not the file's become zero; the states stay
-  // Two more of them, which change nothing that can be seen. kBindToNode, choice: 0 node 0; 1 node 1023, which no machine here
-  // has (kInvalidArgument by the host); 2 node 1024, which is refused without a host call.
-  kAdviseHugePages = 48, // choice: 0 advised, 1 refused
+  // Two more of them, which change nothing that can be seen. kBindToNode: kFirst node 0; kMissing node 1023, which no machine here
+  // has (kInvalidArgument by the host); kBeyond node 1024, which is refused without a host call.
+  kAdviseHugePages = 48,
   kBindToNode = 49,
   // Of any bytes, in the same mapping; kInvalidArgument also for what is no whole number of pages.
   kUnmapBytes = 50,   // Unmap(offset, length)
@@ -150,18 +176,18 @@ enum class StepKind : uint8_t {
 
   // Handle `slot` := new memory; unchanged on failure. outcome.number: how many bytes its mapping starts behind a multiple of the
   // largest of 4096, 2 MiB and 1 GiB that it is as long as (0 without mapping).
-  // choice 0: GuestMemory::Empty(). 1: GuestMemory::Allocate(bytes), one host call unless it is 0. 2: over SharedMemory of `bytes`,
-  // kSharedCalls host calls, then none. 3: over a SparseMapping of `bytes` with nothing allocated, one host call; form 1: behind
+  // kEmpty: GuestMemory::Empty(). kHeap: GuestMemory::Allocate(bytes), one host call unless it is 0. kShared: over SharedMemory of `bytes`,
+  // kSharedCalls host calls, then none. kSparse: over a SparseMapping of `bytes` with nothing allocated, one host call; kGuarded: behind
   // an AccessBitmap (one more) that refuses nothing but page `value`.
-  // 4: no memory, but an AccessBitmap of as many pages as `bytes` says, one host call; outcome.number: its pages.
-  // 5: over a backing of `bytes` that has no mapping and overrides nothing else either.
+  // kBitmap: no memory, but an AccessBitmap of as many pages as `bytes` says, one host call; outcome.number: its pages.
+  // kBare: over a backing of `bytes` that has no mapping and overrides nothing else either.
   kMake = 52,
-  // Handle `slot` := memory over backings of the world as they are now, named kMadeName. form 0: Create over `backing`; 1:
-  // CreateMultiRegion of all, region size `bytes`. choice: which promise `backing` breaks meanwhile.
+  // Handle `slot` := memory over backings of the world as they are now, named kMadeName: Create over `backing`, or
+  // CreateMultiRegion of all, region size `bytes`. Promise: which one `backing` breaks meanwhile.
   kCreate = 53,
   kSharing = 54,      // of `target`. Outcome::files; of SharedMemory's file also its seals (number) and first 16 bytes there (data)
   // The heap memory of `target`, if it was made by kMake 1 and is no view. outcome.number: the size; its first byte := value's
-  // low byte. choice: 0 InnerBuffer; 1 InnerBufferMutable and 2 TakeInnerBuffer, only if no other handle, lock or stream has the
+  // low byte. Inner: InnerBuffer; InnerBufferMutable and TakeInnerBuffer only if no other handle, lock or stream has the
   // memory (not counting a stream over host bytes); 2 leaves `target` the empty memory.
   kInnerBuffer = 55,
 
@@ -170,29 +196,22 @@ enum class StepKind : uint8_t {
   kRevoke = 56,       // of the accesses in `choice` (a mask, read = 1), pages [page, page + count): kLocked if one is locked
   kGrant = 57,        // likewise, never kLocked
   kWaitUnlocked = 58, // of those pages, with a deadline in the past: kLocked
-  kHold = 59,         // form 0: Lock(gpns); 1: Unlock(gpns), kInvalidArgument and nothing changed if one of them is not locked by then
+  kHold = 59,         // Lock(gpns), or Unlock(gpns): kInvalidArgument and nothing changed if one of them is not locked by then
 
   // The primitives under all accesses, on the mapping of backing `backing` (used or not), whatever its bits say: byte `offset` of
-  // page `page` on. choice: 0 TryCopy from there and 1 to there (form 1: TryCopyShared), 2 TryFill, `length` bytes each; 3 TryRead,
-  // 4 TryWrite, 5 TryCompareExchange of `size` bytes. Nothing beyond the mapping's end; no compare-exchange that is not aligned.
+  // page `page` on. TryCopy from there and to there, TryFill, `length` bytes each; TryRead,
+  // TryWrite, TryCompareExchange of `size` bytes. Nothing beyond the mapping's end; no compare-exchange that is not aligned.
   // A fault is kNotMapped, with the range, but no text; operation: kRead or kWrite by its side.
   kTry = 60,
-  // TryHandleFault of a fault that is no Try access's: its `choice` says which signal and code. outcome.number: 0, not handled.
+  // TryHandleFault of a fault that is no Try access's: a signal and its code. outcome.number: 0, not handled.
   kForeignFault = 61,
 
   kMove = 62, // handle `slot` := std::move(handle `target`), which is the empty memory then; nothing if `target` is 0 or empty, or is `slot`
-  // choice 1: from now on there is no memory to describe an error with: it keeps its kind and code, is of operation kNone, and says
-  // nothing else (its text is free). 0: there is again.
+  // kOn: from now on there is no memory to describe an error with: it keeps its kind and code, is of operation kNone, and says
+  // nothing else (its text is free). kOff: there is again.
   kStarve = 63,
 };
 inline constexpr uint64_t kSharedCalls = 5;
-// Their choices.
-enum class Made : uint8_t { kEmpty, kHeap, kShared, kSparse, kBitmap, kBare };
-enum class ExchangeSizes : uint8_t { kExact, kUnequal, kOdd };     // of the two spans of CompareExchangeBytes
-enum class BufferSize : uint8_t { kExact, kLonger, kShorter };     // of the host buffer beside the paged range
-enum class Copy : uint8_t { kTo, kFrom, kFill, kAt };              // of a locked span
-enum class Trying : uint8_t { kCopyFrom, kCopyTo, kFill, kRead, kWrite, kExchange };
-
 // One operation with every number filled in.
 struct Step {
   StepKind kind = StepKind::kRead;
@@ -207,14 +226,18 @@ struct Step {
   uint8_t backing = 0;
   uint8_t page = 0;
   uint8_t count = 0;
-  uint8_t choice = 0;
+  uint8_t choice = 0;   // the kind's: see above
   Access access = Access::kRead;
-  uint8_t form = 0;     // which of two public forms of one operation is called
+  uint8_t form = 0;     // likewise
   uint64_t offset = 0;  // where a paged range starts in its first page (may be misuse)
   uint64_t bytes = 0;   // a size
   uint8_t within = 0;   // 0..kHostPlaces
   uint8_t object = 0;   // which held object (0..kObjects-1) the step is about: see its kind
 
+  template <typename Enum>
+  Enum Form() const { return static_cast<Enum>(form); }
+  template <typename Enum>
+  Enum Choice() const { return static_cast<Enum>(choice); }
   // Never page 0, which handlers take away.
   uint64_t HostBacking() const { return (within - 1u) / (kMaxPages - 1); }
   uint64_t HostAddress() const { return (1 + (within - 1u) % (kMaxPages - 1)) * kPageSize; }

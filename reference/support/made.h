@@ -136,7 +136,6 @@ inline std::vector<uint8_t> FirstOf(int file, uint64_t offset, uint64_t size) {
 
 // ---- StoreInner
 // Stores to the first byte of heap memory's own buffer, if there is access to it. Its size.
-enum class Inner : uint8_t { kShared, kMutable, kTake };
 inline std::optional<uint64_t> StoreInner(guestmem::GuestMemory& memory, Inner how, uint8_t value, std::shared_ptr<guestmem::AlignedHeapMemory>& taken) {
   const auto store = [&](auto buffer, auto byte) {
     if (!buffer.empty()) buffer[0] = byte;

@@ -94,6 +94,9 @@ enum class Promise : uint8_t {
   kBitOffset,  // its bitmap's (if it has one) bit_offset is 8
 };
 
+// ---- Inner
+enum class Inner : uint8_t { kShared, kMutable, kTake };  // InnerBuffer, InnerBufferMutable, TakeInnerBuffer
+
 // ---- MappedPattern
 // The bytes at the start: what the mapping shows at `offset` of backing `b`.
 inline uint8_t MappedPattern(uint64_t b, uint64_t offset) {
