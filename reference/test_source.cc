@@ -119,7 +119,7 @@ std::string TestName(std::string_view name) {
 
 namespace {
 
-// The sections of the headers that tests carry: each has its name behind a line of dashes, and ends where the next one starts.
+// The sections of the headers that tests carry: each has its names behind dashes, and ends where the next one starts.
 const std::vector<Helper>& Carried() {
   static const auto* const sections = [] {
     auto* all = new std::vector<Helper>;
@@ -188,12 +188,16 @@ constexpr Include kPublic[] = {
     {"Writer", "guestmem/stream.h"},
 };
 
-// Whether `code` has `name` as a word.
-bool Names(const std::string& code, std::string_view name) {
+// Whether `code` has one of `names`, which spaces part, as a word.
+bool Names(const std::string& code, std::string_view names) {
   const auto is_word = [](char c) { return IsWord(c) || c == '_'; };
-  for (size_t at = code.find(name); at != code.npos; at = code.find(name, at + 1)) {
-    const size_t end = at + name.size();
-    if ((at == 0 || !is_word(code[at - 1])) && (!is_word(name.back()) || end == code.size() || !is_word(code[end]))) return true;
+  while (!names.empty()) {
+    const std::string_view name = names.substr(0, names.find(' '));
+    names.remove_prefix(std::min(names.size(), name.size() + 1));
+    for (size_t at = code.find(name); at != code.npos; at = code.find(name, at + 1)) {
+      const size_t end = at + name.size();
+      if ((at == 0 || !is_word(code[at - 1])) && (!is_word(name.back()) || end == code.size() || !is_word(code[end]))) return true;
+    }
   }
   return false;
 }

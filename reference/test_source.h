@@ -62,9 +62,9 @@ struct ExpectedError {
 };
 void ExpectError(const std::string& status, const ExpectedError& error, Source& out);
 
-// A helper of the test; there if what comes after it names it. In the order of use.
+// A helper of the test; there if what comes after it has one of its names. In the order of use.
 struct Helper {
-  std::string_view name;
+  std::string_view name;  // or several, parted by spaces
   std::string_view text;
 };
 

@@ -1,4 +1,4 @@
-// One of the two sides of operations.cc: it carries each call out on the engine and writes down what a caller sees.
+// One of the two sides of operations.h: it carries each call out on the engine and writes down what a caller sees.
 
 #ifndef GUESTMEM_REFERENCE_LOCKSTEP_ENGINE_H_
 #define GUESTMEM_REFERENCE_LOCKSTEP_ENGINE_H_

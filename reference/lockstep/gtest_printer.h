@@ -1,4 +1,4 @@
-// The other side of operations.cc: it writes each call as C++, and what the model says of it as expectations.
+// The other side of operations.h: it writes each call as C++, and what the model says of it as expectations.
 
 #ifndef GUESTMEM_REFERENCE_LOCKSTEP_GTEST_PRINTER_H_
 #define GUESTMEM_REFERENCE_LOCKSTEP_GTEST_PRINTER_H_

@@ -17,6 +17,7 @@
 #include <memory>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "guestmem/backing.h"
 #include "guestmem/detail/host_calls.h"
@@ -114,7 +115,7 @@ inline bool HostRefuses(bool nodes) {
   return nodes ? no_nodes : no_huge_pages;
 }
 
-// ---- ArenaBacking
+// ---- ArenaBacking Contents
 // kMaxPages pages of memory, of which the first `size` bytes are shown.
 class ArenaBacking : public guestmem::GuestMemoryAccess {
  public:
@@ -133,6 +134,16 @@ class ArenaBacking : public guestmem::GuestMemoryAccess {
   uint64_t size_;
   const std::shared_ptr<guestmem::SparseMapping> arena_;
 };
+
+// All bytes, also those that the guest cannot see now.
+inline std::vector<uint8_t> Contents(auto& backing) {
+  std::vector<uint8_t> bytes;
+  for (uint64_t page = 0; page < kMaxPages; ++page) {
+    const std::span<const uint8_t> more = backing.MappedPage(page, true);
+    bytes.insert(bytes.end(), more.begin(), more.end());
+  }
+  return bytes;
+}
 
 }  // namespace reference
 

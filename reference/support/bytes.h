@@ -16,10 +16,9 @@
 
 namespace reference {
 
-// ---- Bytes
+// ---- Bytes BytesOf Initial Slow FileBytes Data Repeat Join Put Difference
 using Bytes = std::vector<uint8_t>;
 
-// ---- BytesOf
 // `length` bytes from `offset` on, where `at` tells each.
 inline Bytes BytesOf(uint64_t offset, uint64_t length, auto at) {
   Bytes bytes;
@@ -27,44 +26,36 @@ inline Bytes BytesOf(uint64_t offset, uint64_t length, auto at) {
   return bytes;
 }
 
-// ---- Initial
 // What memory holds at first: each byte tells where it is.
 inline Bytes Initial(uint64_t backing, uint64_t offset, uint64_t length) {
   return BytesOf(offset, length, [&](uint64_t i) { return MappedPattern(backing, i); });
 }
 
-// ---- Slow
 // What the fallbacks work on, at first.
 inline Bytes Slow(uint64_t backing, uint64_t offset, uint64_t length) {
   return BytesOf(offset, length, [&](uint64_t i) { return SlowPattern(backing, i); });
 }
 
-// ---- FileBytes
 // What the file holds at first.
 inline Bytes FileBytes(uint64_t offset, uint64_t length) { return BytesOf(offset, length, FilePattern); }
 
-// ---- Data
 // Bytes to write: `length` of those that `seed` gives, without the first `skip`.
 inline Bytes Data(uint64_t seed, uint64_t length, uint64_t skip = 0) {
   return BytesOf(skip, length, [&](uint64_t i) { return DataPattern(seed, i); });
 }
 
-// ---- Repeat
 inline Bytes Repeat(uint64_t length, uint8_t value) { return Bytes(length, value); }
 
-// ---- Join
 inline Bytes Join(std::initializer_list<Bytes> parts) {
   Bytes bytes;
   for (const Bytes& part : parts) bytes.insert(bytes.end(), part.begin(), part.end());
   return bytes;
 }
 
-// ---- Put
 inline void Put(Bytes& bytes, uint64_t offset, const Bytes& part) {
   std::copy(part.begin(), part.end(), bytes.begin() + static_cast<ptrdiff_t>(offset));
 }
 
-// ---- Difference
 // Empty: they are the same.
 inline std::string Difference(std::span<const uint8_t> expected, std::span<const uint8_t> actual) {
   if (expected.size() != actual.size()) return std::to_string(actual.size()) + " bytes, not " + std::to_string(expected.size());

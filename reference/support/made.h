@@ -29,7 +29,7 @@
 
 namespace reference {
 
-// ---- MadeMemory
+// ---- MadeMemory MakeHeap MakeShared MakeSparse MakeGuarded MakeBare PagesOfBitmap SealsOf FirstOf StoreInner Move
 struct MadeMemory {
   guestmem::GuestMemory memory;
   std::byte* base = nullptr;  // of its mapping; it may be gone since, and something newer may have its place
@@ -49,7 +49,6 @@ struct MadeMemory {
   }
 };
 
-// ---- MakeHeap
 inline guestmem::Result<MadeMemory> MakeHeap(uint64_t bytes) {
   auto memory = guestmem::GuestMemory::Allocate(bytes);
   if (!memory.ok()) return memory.status();
@@ -57,21 +56,18 @@ inline guestmem::Result<MadeMemory> MakeHeap(uint64_t bytes) {
   return MadeMemory{*std::move(memory), reinterpret_cast<std::byte*>(buffer.data()), buffer.size(), -1, true};
 }
 
-// ---- MakeShared
 inline guestmem::Result<MadeMemory> MakeShared(uint64_t bytes) {
   const auto shared = guestmem::SharedMemory::Create(bytes);
   if (!shared.ok()) return shared.status();
   return MadeMemory{guestmem::GuestMemory::Create(kMadeName, *shared).value(), (*shared)->mapping(), (*shared)->size(), (*shared)->fd(), true};
 }
 
-// ---- MakeSparse
 inline guestmem::Result<MadeMemory> MakeSparse(uint64_t bytes) {
   const auto sparse = guestmem::SparseMapping::Create(bytes);
   if (!sparse.ok()) return sparse.status();
   return MadeMemory{guestmem::GuestMemory::Create(kMadeName, *sparse).value(), (*sparse)->mapping(), (*sparse)->max_address()};
 }
 
-// ---- MakeGuarded
 // A mapping that an access bitmap guards.
 class Guarded final : public guestmem::SharedBacking<guestmem::SparseMapping> {
  public:
@@ -95,7 +91,6 @@ inline guestmem::Result<MadeMemory> MakeGuarded(uint64_t bytes, uint64_t refused
   return MadeMemory{std::move(memory), (*sparse)->mapping(), (*sparse)->max_address()};
 }
 
-// ---- MakeBare
 // No mapping, and every other method as it is inherited.
 class Bare final : public guestmem::GuestMemoryAccess {
  public:
@@ -112,20 +107,17 @@ inline guestmem::Result<MadeMemory> MakeBare(uint64_t bytes) {
   return MadeMemory{*std::move(memory)};
 }
 
-// ---- PagesOfBitmap
 // How many an AccessBitmap of so many has.
 inline guestmem::Result<uint64_t> PagesOfBitmap(uint64_t pages) {
   const auto bits = guestmem::AccessBitmap::Create(kBitmapName, pages, false);
   return bits.ok() ? guestmem::Result<uint64_t>((*bits)->pages()) : guestmem::Result<uint64_t>(bits.status());
 }
 
-// ---- SealsOf
 // Of a shared memory's file.
 inline uint64_t SealsOf(int file) {
   return static_cast<uint64_t>(fcntl(file, F_GET_SEALS) & (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));
 }
 
-// ---- FirstOf
 // Its first bytes from `offset` on.
 inline std::vector<uint8_t> FirstOf(int file, uint64_t offset, uint64_t size) {
   std::vector<uint8_t> bytes(std::min<uint64_t>(16, size));
@@ -134,7 +126,6 @@ inline std::vector<uint8_t> FirstOf(int file, uint64_t offset, uint64_t size) {
   return bytes;
 }
 
-// ---- StoreInner
 // Stores to the first byte of heap memory's own buffer, if there is access to it. Its size.
 inline std::optional<uint64_t> StoreInner(guestmem::GuestMemory& memory, Inner how, uint8_t value, std::shared_ptr<guestmem::AlignedHeapMemory>& taken) {
   const auto store = [&](auto buffer, auto byte) {
@@ -156,7 +147,6 @@ inline std::optional<uint64_t> StoreInner(guestmem::GuestMemory& memory, Inner h
   return store(std::span(taken->mapping(), taken->max_address()), std::byte{value});
 }
 
-// ---- Move
 inline void Move(guestmem::GuestMemory& from, guestmem::GuestMemory& to) { to = std::move(from); }
 
 // ---- HandlesForeignFault

@@ -26,19 +26,17 @@
 
 namespace reference {
 
-// ---- AtomicsOf
+// ---- AtomicsOf AsBytes HostBuffer
 // Safe because an atomic byte has a byte's representation.
 inline std::span<std::atomic<uint8_t>> AtomicsOf(std::span<std::byte> bytes) {
   return {reinterpret_cast<std::atomic<uint8_t>*>(bytes.data()), bytes.size()};
 }
 
-// ---- AsBytes
 inline std::span<const uint8_t> AsBytes(const auto& objects) {
   const auto bytes = std::as_bytes(std::span(objects));
   return {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
 }
 
-// ---- HostBuffer
 // Host bytes between two guards, all kUntouched at first.
 class HostBuffer {
  public:
@@ -192,7 +190,7 @@ class RangeBuffer {
   RangeBuffer() = default;
 };
 
-// ---- Chain
+// ---- Chain Reader Writer
 // A stream with up to kLimits limits inside each other; at first over nothing.
 template <typename Stream, typename SpanStream, template <typename> typename PagedStream, typename Limited>
 class Chain {
@@ -244,13 +242,11 @@ class Chain {
   std::vector<std::unique_ptr<Limited>> limits_;
 };
 
-// ---- Reader
 using Reader = Chain<guestmem::MemoryReader, guestmem::SpanReader, guestmem::BasicPagedReader, guestmem::LimitedReader>;
 
-// ---- Writer
 using Writer = Chain<guestmem::MemoryWriter, guestmem::SpanWriter, guestmem::BasicPagedWriter, guestmem::LimitedWriter>;
 
-// ---- SpansOf
+// ---- SpansOf StartOf ExchangeAt
 // What a lock holds, as the kernel would get it.
 struct HeldSpan {
   const void* base;
@@ -270,20 +266,18 @@ inline std::vector<HeldSpan> SpansOf(const guestmem::detail::Lock& lock, bool fo
   return spans;
 }
 
-// ---- StartOf
 // The first `length` bytes of a span.
 inline std::span<std::byte> StartOf(const guestmem::GuestSpan& span, uint64_t length) {
   return {static_cast<std::byte*>(span.ToIovec().iov_base), length};
 }
 
-// ---- ExchangeAt
 // The byte there, which becomes `value` if the lock is for writing.
 inline uint64_t ExchangeAt(const guestmem::GuestSpan& span, uint64_t offset, uint8_t value) {
   const auto writable = span.AtWritable(offset);
   return writable ? writable->exchange(value) : span.At(offset).load();
 }
 
-// ---- ExchangeBytes
+// ---- ExchangeBytes ExchangeOfSizes
 // A compare-exchange by bytes.
 template <typename T>
 guestmem::Result<guestmem::CompareExchangeResult<T>> ExchangeBytes(const guestmem::GuestMemory& memory, uint64_t gpa, T current, T desired) {
@@ -292,7 +286,6 @@ guestmem::Result<guestmem::CompareExchangeResult<T>> ExchangeBytes(const guestme
   return guestmem::CompareExchangeResult<T>{*swapped, current};
 }
 
-// ---- ExchangeOfSizes
 // One of spans that are so long.
 inline guestmem::Status ExchangeOfSizes(const guestmem::GuestMemory& memory, uint64_t gpa, size_t current, size_t desired) {
   std::vector<std::byte> bytes(current);

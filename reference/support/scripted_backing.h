@@ -59,7 +59,7 @@ struct Script {
   std::string wrong_call = {};  // the first that no caller may make, and what is wrong with it
 };
 
-// ---- ScriptedBacking
+// ---- ScriptedBacking TakeCalls SlowContents Bits
 class ScriptedBacking final : public ArenaBacking {
  public:
   // `index` is the backing's in its world.
@@ -420,7 +420,6 @@ class ScriptedBacking final : public ArenaBacking {
   std::shared_ptr<guestmem::AccessBitmap> bits_;  // instead of those, where the bits are managed
 };
 
-// ---- TakeCalls
 // What the backings were asked since the last time.
 inline std::vector<std::string> TakeCalls(Script& script) {
   std::vector<std::string> texts;
@@ -429,24 +428,11 @@ inline std::vector<std::string> TakeCalls(Script& script) {
   return texts;
 }
 
-// ---- Contents
-// All bytes, also those that the guest cannot see now.
-inline std::vector<uint8_t> Contents(auto& backing) {
-  std::vector<uint8_t> bytes;
-  for (uint64_t page = 0; page < kMaxPages; ++page) {
-    const std::span<const uint8_t> more = backing.MappedPage(page, true);
-    bytes.insert(bytes.end(), more.begin(), more.end());
-  }
-  return bytes;
-}
-
-// ---- SlowContents
 inline std::vector<uint8_t> SlowContents(const ScriptedBacking& backing) {
   const std::span<const uint8_t> first = backing.SlowPage(0);
   return {first.data(), first.data() + kMaxPages * kPageSize};
 }
 
-// ---- Bits
 // Each page's; where there is no bit, the access is allowed.
 inline std::string Bits(const ScriptedBacking& backing) {
   std::string text;
