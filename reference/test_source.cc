@@ -211,7 +211,7 @@ std::string Needed(std::span<const Helper> helpers, const std::string& code) {
   return text;
 }
 
-// A name for a text, the same for the same (FNV-1a).
+// A name for a text, the same for the same (FNV-1a): what is in its namespace is the same everywhere.
 std::string NameOf(std::string_view text) {
   uint64_t hash = 2166136261;
   for (const char c : text) hash = (hash ^ Char(c)) * 16777619 % (uint64_t{1} << 32);
@@ -252,7 +252,7 @@ std::string Assemble(const TestFile& file) {
   out += "#include <gmock/gmock.h>\n#include <gtest/gtest.h>\n\n" + Includes(kPublic, all, '"', '"');
   // Many such files can be one translation unit: what tests use is there once, and each has a namespace of its own.
   out += "#ifndef GUESTMEM_" + support + "  // what the test uses of the harness\n#define GUESTMEM_" + support +
-         "\nnamespace guestmem::" + support + " {\nnamespace {\n\n" + carried + "}  // namespace\n}  // namespace guestmem::" + support + "\n#endif\n\n";
+         "\nnamespace guestmem::" + support + " {\n\n" + carried + "}  // namespace guestmem::" + support + "\n#endif\n\n";
   out += "namespace guestmem::regression_" + file.test + " {\nnamespace {\n\nusing namespace " + support + ";\n\n" + code;
   return out + "\n}  // namespace\n}  // namespace guestmem::regression_" + file.test + "\n";
 }
