@@ -213,10 +213,12 @@ template <typename Side>
 void Try(Side& side, const Step& step) {
   const auto trying = step.Choice<Trying>();
   const bool object = trying == Trying::kRead || trying == Trying::kWrite || trying == Trying::kExchange;
-  const Range tried = {step.page * kPageSize + step.offset, object ? step.size : step.length};
   constexpr uint64_t kSize = kMaxPages * kPageSize;
-  const bool fits = step.offset <= kSize && tried.start <= kSize && tried.length <= kSize - tried.start;
-  if (!fits || (trying == Trying::kExchange && step.offset % step.size != 0)) {
+  if (step.offset > kSize || (trying == Trying::kExchange && step.offset % step.size != 0)) {
+    return;
+  }
+  const Range tried = {step.page * kPageSize + step.offset, object ? step.size : step.length};
+  if (tried.start > kSize || tried.length > kSize - tried.start) {
     return;
   }
   const auto guest = side.Of(METHOD(At), side.BackingOf(step.backing), tried.start);
