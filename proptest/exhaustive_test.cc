@@ -45,7 +45,7 @@ using List = std::vector<T>;
 
 class Enumeration {
  public:
-  explicit Enumeration(const char* name) : name_(name), engine_(reference::MakeEngineSubject()), lockstep_(*engine_) {}
+  explicit Enumeration(const char* name) : name_(name), engine_(reference::MakeEngineSubject()), lockstep_(*engine_, reference::Pace::kPlain) {}
 
   // Judges a trace; its first `preparing` ops are no cases. After a divergence nothing runs any more.
   void Run(const Trace& trace, size_t preparing = 0) {

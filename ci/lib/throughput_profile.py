@@ -21,7 +21,7 @@ STACK = 8192  # bytes of it that a sample keeps
 ROOMS = {
     "libFuzzer": r"fuzzer::|__sanitizer_cov_|LLVMFuzzer(CustomMutator|Initialize)",
     "lib": r"guestmem::|guestmem_",
-    "model": r"reference::Model::",
+    "model": r"reference::(Model|model)::",
     "engine adapter": r"reference::(anonymous::)?(Engine|Scripted|RunPlain|Observe)",
     "decode": r"reference::(FromBytes|Normal|Resolve)\b|LLVMFuzzerTestOneInput|fuzz::|anonymous::OnlyRam",
     "lockstep": r"reference::(Lockstep::|Compare\b)",

@@ -137,10 +137,10 @@ Verdict Compare(const Outcome& expected, const Outcome& actual) {
 // would go unseen otherwise) and one of everything at the end. Where anything differs it is run again with everything
 // compared after each step: that run says where it began.
 struct Lockstep::State final : Model::Watch {
-  explicit State(Subject& s) : subject(s) {}
+  State(Subject& s, Pace pace) : subject(s), model(this, pace) {}
 
   Subject& subject;
-  Model model{this};
+  Model model;
   Outcome expected;
   Outcome actual;
   const World* world = nullptr;  // of the running trace
@@ -304,7 +304,7 @@ struct Lockstep::State final : Model::Watch {
   }
 };
 
-Lockstep::Lockstep(Subject& subject) : state_(new State(subject)) {}
+Lockstep::Lockstep(Subject& subject, Pace model) : state_(new State(subject, model)) {}
 Lockstep::~Lockstep() = default;
 
 Verdict Lockstep::Run(const Trace& trace) {

@@ -40,7 +40,7 @@ using trace::Verdict;
 
 class Lockstep {
  public:
-  explicit Lockstep(Subject& subject);
+  explicit Lockstep(Subject& subject, Pace model = Pace::kFast);
   ~Lockstep();
   Verdict Run(const Trace& trace);
 

@@ -1,497 +1,435 @@
 #include "reference/model/model.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "reference/model/fast_kernel.h"
+#include "reference/model/made.h"
 #include "reference/model/outcome.h"
+#include "reference/model/views.h"
 
 namespace reference {
+
+using namespace model;
+
 namespace {
 
-constexpr uint64_t kArenaSize = kMaxPages * kPageSize;
-constexpr int kUnknownCode = 2;
+constexpr uint64_t kSeals = 7;  // F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
+constexpr uint64_t kShownBytes = 16;
 
-Operation OperationOf(StepKind kind) {
-  switch (kind) {
-    case StepKind::kRead:
-    case StepKind::kReadPlain: return Operation::kRead;
-    case StepKind::kWrite:
-    case StepKind::kWritePlain: return Operation::kWrite;
-    case StepKind::kFill: return Operation::kFill;
-    case StepKind::kCompareExchange: return Operation::kCompareExchange;
-    case StepKind::kSubrange:
-    case StepKind::kLockableSubrange: return Operation::kSubrange;
-    case StepKind::kLockGpns:
-    case StepKind::kLockRange: return Operation::kLock;
-    case StepKind::kProbeReadable:
-    case StepKind::kProbeWritable:
-    case StepKind::kProbeExecutable:
-    case StepKind::kProbeGpns: return Operation::kProbe;
-    default: return Operation::kCreate;
+Access AccessOf(Transfer transfer) { return transfer == Transfer::kRead ? Access::kRead : Access::kWrite; }
+
+PageState StateOf(Protection protection) {
+  switch (protection) {
+    case Protection::kNone: break;
+    case Protection::kRead: return PageState::kReadOnly;
+    case Protection::kReadWrite: return PageState::kRam;
+  }
+  return PageState::kHole;
+}
+
+Transfer TransferOf(Copy copy) {
+  switch (copy) {
+    case Copy::kTo: return Transfer::kRead;
+    case Copy::kFrom: return Transfer::kWrite;
+    case Copy::kFill: return Transfer::kFill;
+    case Copy::kAt: break;
+  }
+  return Transfer::kProbe;
+}
+
+Transfer TransferOf(Trying trying) {
+  switch (trying) {
+    case Trying::kCopyFrom:
+    case Trying::kRead: return Transfer::kRead;
+    case Trying::kCopyTo:
+    case Trying::kWrite: return Transfer::kWrite;
+    case Trying::kFill: return Transfer::kFill;
+    case Trying::kExchange: break;
+  }
+  return Transfer::kCompareExchange;
+}
+
+uint64_t HostLength(BufferSize size, uint64_t length) {
+  switch (size) {
+    case BufferSize::kExact: break;
+    case BufferSize::kLonger: return length + 1;
+    case BufferSize::kShorter: return length > 0 ? length - 1 : 0;
+  }
+  return length;
+}
+
+std::vector<Access> AccessesIn(uint8_t mask) {
+  std::vector<Access> accesses;
+  if (mask % 2 == 1) accesses.push_back(Access::kRead);
+  if (mask / 2 % 2 == 1) accesses.push_back(Access::kWrite);
+  if (mask / 4 % 2 == 1) accesses.push_back(Access::kExecute);
+  return accesses;
+}
+
+bool AddNew(std::vector<Model::PageId>& list, const Model::PageId& page) {
+  if (std::ranges::find(list, page) != list.end()) return false;
+  list.push_back(page);
+  return true;
+}
+
+bool Fits(const Buffer& buffer, uint64_t start, uint64_t length, Outcome& outcome) {
+  outcome.refused = start > LengthOf(buffer) || length > LengthOf(buffer) - start;
+  return !outcome.refused;
+}
+
+void Limit(Stream& stream, const Step& step, Outcome& outcome) {
+  if (step.Form<LimitForm>() == LimitForm::kAdd) {
+    outcome.refused = stream.limits.size() == kLimits;
+    if (!outcome.refused) stream.limits.push_back(step.length);
+  } else if (!stream.limits.empty()) {
+    stream.limits.pop_back();
   }
 }
 
-bool IsProbe(StepKind kind) { return OperationOf(kind) == Operation::kProbe; }
-
-// An object moves as a whole or not at all, and lies in one backing.
-bool IsObject(StepKind kind) {
-  return kind == StepKind::kReadPlain || kind == StepKind::kWritePlain || kind == StepKind::kCompareExchange;
-}
-
-bool Stores(StepKind kind) {
-  return kind == StepKind::kWrite || kind == StepKind::kFill || kind == StepKind::kWritePlain ||
-         kind == StepKind::kCompareExchange || kind == StepKind::kProbeWritable;
-}
-
-Access AccessOf(StepKind kind) {
-  if (kind == StepKind::kProbeExecutable) return Access::kExecute;
-  return Stores(kind) ? Access::kWrite : Access::kRead;
-}
-
-bool BitExists(const Backing& setup, uint64_t page, Access access) {
-  return setup.present && setup.has_bitmap && !setup.null_bitmap[static_cast<size_t>(access)] && page < setup.pages;
-}
-
-using Pattern = std::array<std::array<uint8_t, kArenaSize>, kMaxBackings>;
-
-Pattern MakePattern(uint8_t (*byte)(uint64_t, uint64_t)) {
-  Pattern pattern;
-  for (uint64_t b = 0; b < kMaxBackings; ++b)
-    for (uint64_t i = 0; i < kArenaSize; ++i) pattern[b][i] = byte(b, i);
-  return pattern;
+Status ShowStream(const Stream& stream, Status status, Outcome& outcome) {
+  for (size_t i = 0; i <= stream.limits.size(); ++i) outcome.lengths.push_back(Remaining(stream, i));
+  return status;
 }
 
 }  // namespace
 
-void Model::Bytes::StartAs(std::span<const uint8_t> bytes) {
-  const bool first = own.empty();
-  own.resize(bytes.size());
-  for (uint64_t page = 0; page < kMaxPages; ++page) {
-    ShowOwn(page);
-    if (first || stored[page]) std::copy_n(&bytes[page * kPageSize], kPageSize, shown[page]);
-  }
-  stored = {};
-}
+Model::Model(Watch* watch, Pace pace) : kernel_(pace == Pace::kFast ? new FastKernel(this) : new Kernel(this)), watch_(watch) {}
 
 void Model::Start(const World& world) {
-  static const Pattern kMapped = MakePattern(MappedPattern);
-  static const Pattern kSlow = MakePattern(SlowPattern);
-  for (uint64_t i = 0; file_shown_ && i < file_.size(); ++i) file_[i] = FilePattern(i);
-  file_shown_ = false;
-  memories_.resize(kMaxBackings);
-  backings_ = world.backings.size();
-  for (Handle& handle : handles_) {
-    handle.parts.clear();
-    handle.one_region = true;
-    handle.name = kWorldName;
-    handle.held = handle.owns_heap = false;
-  }
-  handles_[0].held = true;
-  handles_[0].one_region = world.region_pages == 0 || world.backings.size() == 1;
-  for (uint64_t b = 0; b < backings_; ++b) {
-    Memory& memory = memories_[b];
-    const Backing& setup = world.backings[b];
-    memory.setup = setup;
-    for (Bytes* bytes : {&memory.mapped, &memory.slow}) bytes->watch = nullptr;
-    memory.mapped.StartAs(kMapped[b]);
-    memory.slow.StartAs(kSlow[b]);
-    for (uint64_t page = 0; page < kMaxPages; ++page) {
-      memory.state[page] = page < setup.pages ? setup.page[page].state : PageState::kRam;
-      if (memory.state[page] == PageState::kBus) ZeroPage(memory, page);
-      const std::array<bool, 3> bits = {setup.page[page].readable, setup.page[page].writable, setup.page[page].executable};
-      for (Access access : {Access::kRead, Access::kWrite, Access::kExecute}) {
-        const size_t a = static_cast<size_t>(access);
-        memory.allowed[a][page] = BitExists(setup, page, access) ? bits[a] : true;
-      }
-    }
-    memory.locks = {};
-    for (Bytes* bytes : {&memory.mapped, &memory.slow}) {
-      bytes->watch = watch_;
-      bytes->backing = b;
-      bytes->slow = bytes == &memory.slow;
-    }
-    if (setup.present && (world.region_pages != 0 || b == 0))
-      handles_[0].parts.push_back({b, b * world.region_pages * kPageSize, 0, setup.max_address()});
-  }
-  handler_.Start(world.handler);
-  fallback_.Start(world.fallback);
-  lock_.Start(world.lock);
-  subrange_.Start(world.subrange);
+  kernel_->Start(world);
+  handles_ = {};
+  Handle& memory = handles_[0].emplace();
+  memory.one_region = world.region_pages == 0 || world.backings.size() == 1;
+  for (uint64_t b = 0; b < world.backings.size(); ++b)
+    if (world.backings[b].present && (world.region_pages != 0 || b == 0))
+      memory.parts.push_back({b, 0, b * world.region_pages * kPageSize, world.backings[b].max_address()});
   vanishes_ = std::ranges::find(world.handler, HandlerAnswer::kVanishRetry) != world.handler.end();
-  for (Lock& lock : locks_) lock = {};
-  host_calls_ = 0;
-  failing_host_call_ = world.failing_host_call;
-  host_error_ = world.host_error;
+  buffers_ = {};
+  readers_ = {};
+  writers_ = {};
+  locks_ = {};
   starved_ = false;
-  ForgetRanges();
+}
+
+void Model::BeforeStore(uint64_t backing, uint64_t page, bool slow) {
+  if (AddNew(slow ? stored_slow_ : stored_, {backing, page}) && watch_ && backing < kMaxBackings) watch_->BeforeStore(backing, page, slow);
+}
+
+void Model::BeforeBit(uint64_t backing, uint64_t page, Access access) {
+  if (AddNew(changed_bits_[static_cast<size_t>(access)], {backing, page}) && watch_) watch_->BeforeBit(backing, page, access);
 }
 
 void Model::Run(const Step& step, Outcome& outcome) {
   Clear(outcome);
-  touched_.clear();
-  unspecified_.clear();
-  for (uint64_t b = 0; b < backings_; ++b) {
-    memories_[b].mapped.announced = memories_[b].slow.announced = {};
-    memories_[b].announced = {};
-  }
-  if (step.kind == StepKind::kStarve) starved_ = step.choice == 1;
-  RunStep(step, outcome);
-  if (!starved_ || outcome.ok || step.kind == StepKind::kTry) return;
-  Fail(outcome, outcome.kind, std::nullopt, 0, outcome.code);
-  outcome.operation = Operation::kNone;
-  outcome.range.reset();
-  outcome.gpn.reset();
-  outcome.text.clear();
+  stored_.clear();
+  stored_slow_.clear();
+  for (auto& bits : changed_bits_) bits.clear();
+  kernel_->calls.clear();
+  kernel_->unspecified.clear();
+  Status status = RunStep(step, outcome);
+  outcome.calls.swap(kernel_->calls);
+  if (!status) return;
+  if (starved_ && step.kind != StepKind::kTry) status = Error{.kind = status->kind, .code = status->code};
+  Show(*status, outcome);
 }
 
-void Model::RunStep(const Step& step, Outcome& outcome) {
-  const Handle& target = handles_[step.target % kHandles];
-  const Handle& handle = target.held ? target : handles_[0];
-  if (RunRanges(handle, step, outcome) || RunStreams(handle, step, outcome) || RunMade(step, outcome)) return;
-  std::optional<Range> range = Range{step.gpa, step.length};
-  Operation operation = OperationOf(step.kind);
-  std::array<uint8_t, 8> object = {};
+Status Model::RunStep(const Step& step, Outcome& outcome) {
+  Kernel& kernel = *kernel_;
+  const Handle& memory = handles_[step.target] ? *handles_[step.target] : *handles_[0];
+  const uint64_t b = step.backing % kernel.backings;
+  const Range pages = {step.page * kPageSize, step.count * kPageSize};
+  const uint64_t byte = LowBytes(step.value, 1);
+  Buffer& buffer = buffers_[step.object];
+  Stream& reader = readers_[step.object];
+  Stream& writer = writers_[step.object];
+  Handle made;
+  const auto probe = [&](Access access) { return kernel.Carry(memory, {Transfer::kProbe, access, step.gpa, step.length}); };
+  const auto remap = [&](PageState state) { return [&kernel, b, state](uint64_t page) { kernel.Remap(b, page, state); }; };
+  const auto nothing = [](uint64_t) {};
+  const auto show = [&](Status status) { return outcome.lengths = {LengthOf(buffer)}, status; };
+  const auto read = [&](Status status) { return ShowStream(reader, status, outcome); };
+  const auto written = [&](Status status) {
+    if (writer.on_host) std::ranges::copy(writer.bytes, HostBuffer(outcome, writer.bytes.size()).begin());
+    return ShowStream(writer, status, outcome);
+  };
   switch (step.kind) {
-    case StepKind::kRead:
-    case StepKind::kWrite: {
-      if (LiesWithin(step, step.length)) {
-        const PagePart all = {0, 0, step.gpa, step.length};
-        CarryWithin(handle, step, {&all, 1}, outcome);
-        break;
-      }
-      outcome.data.assign(kGuardBytes + step.length + kGuardBytes, kUntouched);
-      const std::span<uint8_t> host = std::span(outcome.data).subspan(kGuardBytes, step.length);
-      if (step.kind == StepKind::kWrite) PutDataPattern(step.value, host);
-      Carry(handle, {step.kind, step.gpa, step.length, 0, 0, host, outcome});
-      break;
+    case StepKind::kRead: return RunBulk(memory, step, Transfer::kRead, outcome);
+    case StepKind::kWrite: return RunBulk(memory, step, Transfer::kWrite, outcome);
+    case StepKind::kFill: return kernel.Carry(memory, {Transfer::kFill, Access::kWrite, step.gpa, step.length, {}, byte});
+    case StepKind::kReadPlain: return RunPlain(memory, step, Transfer::kRead, outcome);
+    case StepKind::kWritePlain: return RunPlain(memory, step, Transfer::kWrite, outcome);
+    case StepKind::kCompareExchange: return RunPlain(memory, step, Transfer::kCompareExchange, outcome);
+    case StepKind::kProbeReadable: return probe(Access::kRead);
+    case StepKind::kProbeWritable: return probe(Access::kWrite);
+    case StepKind::kProbeExecutable: return probe(Access::kExecute);
+    case StepKind::kProbeGpns: {
+      Buffer list;
+      for (const uint64_t gpn : step.gpns) list.push_back({0, gpn, 0, kPageSize});
+      return CarryBuffer(kernel, memory, {Transfer::kProbe, Access::kRead}, list);
     }
-    case StepKind::kFill:
-      Carry(handle, {step.kind, step.gpa, step.length, LowBytes(step.value, 1), 0, {}, outcome});
-      break;
-    case StepKind::kReadPlain:
-    case StepKind::kWritePlain:
-    case StepKind::kCompareExchange: {
-      range->length = step.choice == 2 ? 3 : step.size;
-      if (step.choice != 0) {
-        Fail(outcome, ErrorKind::kInvalidArgument, std::nullopt);
-        break;
-      }
-      const std::span<uint8_t> host = std::span(object).first(step.size);
-      const bool ok = Carry(handle, {step.kind, step.gpa, step.size, LowBytes(step.value, step.size),
-                                     LowBytes(step.desired, step.size), host, outcome});
-      if (ok && step.kind != StepKind::kWritePlain) outcome.number = LittleEndian(host);
-      break;
-    }
-    case StepKind::kProbeReadable:
-    case StepKind::kProbeWritable:
-    case StepKind::kProbeExecutable:
-      Carry(handle, {step.kind, step.gpa, step.length, 0, 0, {}, outcome});
-      break;
-    case StepKind::kProbeGpns:
-      range.reset();
-      ProbeGpns(handle, step, outcome);
-      break;
     case StepKind::kFullMapping:
-      if (handle.one_region && !handle.parts.empty()) {
-        const Backing& setup = memories_[handle.parts[0].backing].setup;
-        const Part& part = handle.parts[0];
-        if (setup.mapped && !setup.has_bitmap && !part.own) outcome.number = part.length;
-        if (outcome.number && part.length > 0) outcome.spans.push_back({static_cast<uint8_t>(part.backing), part.offset, part.length, 0});
+      if (const std::optional<Piece> mapping = FullMapping(kernel, memory)) {
+        outcome.number = mapping->length;
+        if (mapping->length > 0) outcome.spans = {SpanOf(*mapping)};
       }
-      break;
-    case StepKind::kIova:
-      if (FindPieces(handle, step.gpa, 1) && memories_[pieces_[0].backing].setup.has_iova && !pieces_[0].own)
-        outcome.number = kIovaBase + pieces_[0].address;
-      break;
-    case StepKind::kSubrange:
-    case StepKind::kLockableSubrange:
-      Subrange(handle, step, outcome);
-      break;
+      return kOk;
+    case StepKind::kIova: outcome.number = Iova(kernel, memory, step.gpa); return kOk;
+    case StepKind::kSubrange: return Keep(step, made, Subrange(kernel, memory, step.gpa, step.length, step.Form<ViewForm>() == ViewForm::kPreemptive, made));
+    case StepKind::kLockableSubrange: return Keep(step, made, LockableSubrange(kernel, memory, step.gpa, step.length, made));
+
     case StepKind::kLockGpns:
-    case StepKind::kLockRange:
-      range.reset();
-      MakeLock(handle, step, outcome);
-      break;
-    case StepKind::kUnlock: {
-      Lock& lock = locks_[step.object];
-      Unlock(lock, lock.pages.size(), outcome);
-      lock = {};
-      break;
+      return RunLock(memory, step, PagedRange(0, step.gpns.size() * kPageSize, step.gpns), step.Form<LockForm>() == LockForm::kKernel, Spans::kPages, outcome);
+    case StepKind::kLockRange: return RunLock(memory, step, PagedRange(step.offset, step.length, step.gpns), true, Spans::kMerged, outcome);
+    case StepKind::kUnlock: Unlock(kernel, locks_[step.object]); return kOk;
+    case StepKind::kLockedCopy: return RunLockedCopy(step, outcome);
+    case StepKind::kSupportsLocking: outcome.number = SupportsLocking(kernel, memory) ? 1 : 0; return kOk;
+
+    case StepKind::kSetBit: kernel.SetBit(b, step.page, step.access, step.Choice<reference::Bit>() == reference::Bit::kSet); return kOk;
+    case StepKind::kAllocate: return Carry(kernel, {b, pages, remap(PageState::kRam)});
+    case StepKind::kMapZero: return Carry(kernel, {b, pages, remap(PageState::kReadOnly)});
+    case StepKind::kUnmap: return Carry(kernel, {b, pages, remap(PageState::kHole)});
+    case StepKind::kUnmapBytes: return Carry(kernel, {b, {step.offset, step.length}, remap(PageState::kHole)});
+    case StepKind::kMapFile: {
+      const PageState state = step.Form<FileForm>() == FileForm::kWritable ? PageState::kRam : PageState::kReadOnly;
+      return Carry(kernel, {b, pages, [&](uint64_t page) { kernel.Remap(b, page, state, step.choice + page - step.page); }});
     }
-    case StepKind::kLockedCopy:
-      operation = std::array{Operation::kRead, Operation::kWrite, Operation::kFill, Operation::kRead}[step.choice % 4];
-      range = LockedCopy(step, outcome);
-      break;
-    case StepKind::kSupportsLocking:
-      outcome.number = CanLock(handle) ? 1 : 0;
-      break;
-    case StepKind::kSetBit:
-      SetBit(memories_[step.backing % memories_.size()], step.page, step.access, step.choice % 2 == 1);
-      break;
-    case StepKind::kAllocate:
-    case StepKind::kMapZero:
+    case StepKind::kMapFileBytes: {
+      const auto map = [&](uint64_t page) { kernel.Remap(b, page, PageState::kReadOnly, step.offset / kPageSize + page); };
+      const bool valid = step.offset % kPageSize == 0 && step.offset < k2To63 && step.length < k2To63 - step.offset;
+      return Carry(kernel, {b, {0, step.length}, map, valid});
+    }
     case StepKind::kProtect:
-    case StepKind::kUnmap:
-    case StepKind::kMapFile:
-    case StepKind::kDecommit:
-    case StepKind::kAdviseHugePages:
-    case StepKind::kBindToNode:
-      range = Range{step.page * kPageSize, step.count * kPageSize};
-      ChangeMapping(step, *range, outcome);
-      break;
-    case StepKind::kUnmapBytes:
-      range = Range{step.offset, step.length};
-      ChangeMapping(step, *range, outcome);
-      break;
-    case StepKind::kMapFileBytes:
-      range = Range{0, step.length};
-      ChangeMapping(step, *range, outcome);
-      break;
-    default:
-      break;
-  }
-  if (outcome.ok) return;
-  outcome.operation = outcome.kind == ErrorKind::kLocked ? Operation::kRevoke : operation;
-  outcome.range = range;
-  const char* name = step.kind == StepKind::kLockedCopy ? locks_[step.object].name : handle.name;
-  Describe(outcome, operation == Operation::kCreate ? kSparseName : name);
-}
+      return Carry(kernel, {b, pages, [&](uint64_t page) { kernel.SetState(b, page, StateOf(step.Choice<Protection>())); }});
+    case StepKind::kDecommit: return Carry(kernel, {b, pages, [&](uint64_t page) { kernel.Decommit(b, page); }});
+    case StepKind::kAdviseHugePages: return Carry(kernel, {b, pages, nothing, true, false});
+    case StepKind::kBindToNode: return Carry(kernel, {b, pages, nothing, step.Choice<Node>() != Node::kBeyond, true, step.Choice<Node>() == Node::kMissing});
+    case StepKind::kRevoke: return Carry(kernel, BitsCall::kRevoke, b, AccessesIn(step.choice), step.page, step.count);
+    case StepKind::kGrant: return Carry(kernel, BitsCall::kGrant, b, AccessesIn(step.choice), step.page, step.count);
+    case StepKind::kWaitUnlocked: return Carry(kernel, BitsCall::kWaitUnlocked, b, {}, step.page, step.count);
+    case StepKind::kHold: return step.Form<HoldForm>() == HoldForm::kLock ? HoldBits(kernel, b, step.gpns) : ReleaseBits(kernel, b, step.gpns);
+    case StepKind::kTry: return RunTry(step, outcome);
+    case StepKind::kForeignFault: outcome.number = 0; return kOk;
 
-bool Model::FindPieces(const Handle& handle, uint64_t gpa, uint64_t length) {
-  pieces_.clear();
-  for (const Part& part : handle.parts) {
-    if (length == 0 || gpa < part.start || gpa - part.start >= part.length) continue;
-    const uint64_t skipped = gpa - part.start;
-    const uint64_t here = std::min(length, part.length - skipped);
-    pieces_.push_back({part.backing, part.offset + skipped, gpa, here, part.own});
-    gpa += here;
-    length -= here;
-  }
-  return length == 0;
-}
-
-bool Model::Carry(const Handle& handle, const Request& request) {
-  if (request.length == 0) return true;
-  const bool found = FindPieces(handle, request.gpa, request.length);
-  if (!found || (IsObject(request.kind) && pieces_.size() != 1))
-    return Fail(request.outcome, ErrorKind::kOutOfRange, request.gpa);
-  if (request.kind == StepKind::kCompareExchange && pieces_[0].address % request.length != 0)
-    return Fail(request.outcome, ErrorKind::kMisaligned, request.gpa);
-  for (const Piece& piece : pieces_)
-    if (!CarryPiece(request, piece)) return false;
-  return true;
-}
-
-bool Model::CarryPiece(const Request& request, Piece rest) {
-  Memory& memory = memories_[rest.backing];
-  const uint64_t end = rest.address + rest.length;
-  while (memory.setup.mapped && !rest.own) {
-    std::optional<uint64_t> fault = FirstRefused(memory, rest, AccessOf(request.kind));
-    const bool refused = fault.has_value();
-    if (!refused) {
-      fault = FirstFaulting(memory, rest, Stores(request.kind));
-      if (!fault) {
-        Move(request, rest, rest.length, memory.mapped);
-        return true;
+    case StepKind::kRangeSet:
+    case StepKind::kRangeAppend: RunSetRange(step, buffer, outcome); return show(kOk);
+    case StepKind::kRangeSkip:
+      if (Fits(buffer, 0, step.length, outcome)) buffer = Cut(buffer, step.length, kMaxUint64);
+      return show(kOk);
+    case StepKind::kRangeTruncate:
+      if (Fits(buffer, 0, step.length, outcome)) buffer = Cut(buffer, 0, step.length);
+      return show(kOk);
+    case StepKind::kRangeSubrange:
+      if (Fits(buffer, step.offset, step.length, outcome)) buffer = Cut(buffer, step.offset, step.length);
+      return show(kOk);
+    case StepKind::kRangeSplit:
+      if (Fits(buffer, 0, step.length, outcome)) {
+        const Buffer others = Cut(buffer, step.length, kMaxUint64);
+        buffer = Cut(buffer, 0, step.length);
+        buffers_[step.slot] = others;
       }
-      if (!IsObject(request.kind)) {
-        const uint64_t moved = *fault - rest.address;
-        Move(request, rest, moved, memory.mapped);
-        rest = {rest.backing, *fault, rest.gpa + moved, end - *fault};
+      return show(kOk);
+    case StepKind::kRangeIterate: outcome.parts = Iterate(buffer); return show(kOk);
+    case StepKind::kRangeRead: return show(RunRange(memory, step, Transfer::kRead, outcome));
+    case StepKind::kRangeWrite: return show(RunRange(memory, step, Transfer::kWrite, outcome));
+    case StepKind::kRangeFill:
+      return show(CarryBuffer(kernel, memory, {Transfer::kFill, Access::kWrite, 0, 0, {}, step.Form<FillForm>() == FillForm::kZero ? 0 : byte}, buffer));
+
+    case StepKind::kReaderOpen: Open(reader, memory, step); return read(kOk);
+    case StepKind::kReaderLimit: Limit(reader, step, outcome); return read(kOk);
+    case StepKind::kReaderRead: {
+      const std::span<uint8_t> host = HostBuffer(outcome, step.length);
+      return read(CarryNext(kernel, reader, {Transfer::kRead, Access::kRead, 0, step.length, host}));
+    }
+    case StepKind::kReaderSkip: return read(Skip(reader, step.length));
+    case StepKind::kReaderPlain:
+      return read(RunObject(step, Transfer::kRead, 0, [&](const Request& request) { return CarryNext(kernel, reader, request); }, outcome));
+    case StepKind::kReaderArray: return read(ReadArray(kernel, reader, step.size, step.length, outcome.data));
+    case StepKind::kReaderAll: return read(ReadArray(kernel, reader, 1, Remaining(reader), outcome.data));
+    case StepKind::kWriterOpen: Open(writer, memory, step); return written(kOk);
+    case StepKind::kWriterLimit: Limit(writer, step, outcome); return written(kOk);
+    case StepKind::kWriterWrite: {
+      std::vector<uint8_t> host(step.length);
+      PutDataPattern(step.value, host);
+      return written(CarryNext(kernel, writer, {Transfer::kWrite, Access::kWrite, 0, step.length, host}));
+    }
+    case StepKind::kWriterFill: return written(CarryNext(kernel, writer, {Transfer::kFill, Access::kWrite, 0, step.length, {}, byte}));
+    case StepKind::kWriterPlain:
+      return written(RunObject(step, Transfer::kWrite, 0, [&](const Request& request) { return CarryNext(kernel, writer, request); }, outcome));
+
+    case StepKind::kMake: return RunMake(step, outcome);
+    case StepKind::kCreate: {
+      const auto broken = step.Choice<Promise>();
+      return Keep(step, made, step.Form<CreateForm>() == CreateForm::kRegions ? CreateMultiRegion(kernel, step.bytes, b, broken, made) : Create(kernel, b, broken, made));
+    }
+    case StepKind::kSharing:
+      outcome.files = Files(kernel, memory);
+      if (!outcome.files.empty() && outcome.files[0].file >= kMaxBackings) {
+        outcome.number = kSeals;
+        outcome.data = kernel.Load(Cut(memory.parts[0], 0, std::min(kShownBytes, memory.parts[0].length)));
       }
-    }
-    const Answer answer = AskHandler(request.outcome, AccessOf(request.kind), rest.backing, *fault, end - *fault, refused);
-    if (answer.action == Action::kFallback) break;
-    if (answer.action == Action::kFail) {
-      const uint64_t transferred = IsProbe(request.kind) ? 0 : rest.gpa - request.gpa;
-      return Fail(request.outcome, answer.kind, rest.gpa + (*fault - rest.address), transferred, answer.code);
-    }
+      return kOk;
+    case StepKind::kInnerBuffer: return RunInnerBuffer(step, outcome);
+    case StepKind::kMove:
+      if (step.target == 0 || step.target == step.slot || !handles_[step.target]) return kOk;
+      handles_[step.slot] = std::exchange(handles_[step.target], Handle{{}, true, kEmptyName});
+      return kOk;
+    case StepKind::kStarve: starved_ = step.Choice<Starving>() == Starving::kOn; return kOk;
   }
-  return CarryByFallback(request, rest);
+  return kOk;
 }
 
-bool Model::CarryByFallback(const Request& request, Piece rest) {
-  if (request.kind == StepKind::kProbeExecutable)
-    return Fail(request.outcome, ErrorKind::kNoFallback, rest.gpa);
-  if (!IsProbe(request.kind)) return CallFallback(request, rest);
-  while (rest.length > 0) {
-    if (!CallFallback(request, {rest.backing, rest.address, rest.gpa, 1})) return false;
-    const uint64_t here = std::min(rest.length, kPageSize - rest.address % kPageSize);
-    rest = {rest.backing, rest.address + here, rest.gpa + here, rest.length - here};
+Status Model::Keep(const Step& step, const Handle& made, Status status) {
+  if (!status) handles_[step.slot] = made;
+  return status;
+}
+
+// A host buffer of `host_bytes`, or in guest memory if the step says so and it can be there.
+Status Model::RunCopy(const Handle& memory, const Step& step, Transfer transfer, std::span<const PagePart> buffer, uint64_t host_bytes, Outcome& outcome) {
+  Request request = {transfer, AccessOf(transfer)};
+  const uint64_t length = LengthOf(buffer);
+  if (step.within != 0 && step.HostBacking() < kernel_->backings && !vanishes_ && host_bytes == length) {
+    const Piece within = {step.HostBacking(), step.HostAddress() + step.choice, 0, length};
+    if (kernel_->IsPlainRam(within)) return CarryBufferWithin(*kernel_, memory, request, buffer, within);
   }
-  return true;
+  request.host = HostBuffer(outcome, host_bytes);
+  if (transfer == Transfer::kWrite) PutDataPattern(step.value, request.host);
+  if (host_bytes != length) return Told(Error{ErrorKind::kInvalidArgument}, OperationOf(transfer), std::nullopt, memory.name);
+  return CarryBuffer(*kernel_, memory, request, buffer);
 }
 
-bool Model::CallFallback(const Request& request, const Piece& piece) {
-  Call call = {};
-  call.backing = static_cast<uint8_t>(piece.backing);
-  call.address = piece.address;
-  call.length = piece.length;
-  switch (OperationOf(request.kind)) {
-    case Operation::kWrite: call.kind = CallKind::kWriteFallback; break;
-    case Operation::kFill: call.kind = CallKind::kFillFallback; break;
-    case Operation::kCompareExchange: call.kind = CallKind::kCompareExchangeFallback; break;
-    default: call.kind = CallKind::kReadFallback; break;
+Status Model::RunBulk(const Handle& memory, const Step& step, Transfer transfer, Outcome& outcome) {
+  const PagePart all = {0, 0, step.gpa, step.length};
+  return Told(RunCopy(memory, step, transfer, {&all, 1}, step.length, outcome), OperationOf(transfer), Range{step.gpa, step.length}, memory.name);
+}
+
+Status Model::RunRange(const Handle& memory, const Step& step, Transfer transfer, Outcome& outcome) {
+  const Buffer& buffer = buffers_[step.object];
+  return RunCopy(memory, step, transfer, buffer, HostLength(step.Choice<BufferSize>(), LengthOf(buffer)), outcome);
+}
+
+// `size` bytes of the step's value, or what is read there.
+Status Model::RunObject(const Step& step, Transfer transfer, uint64_t gpa, const std::function<Status(Request)>& carry, Outcome& outcome) {
+  std::array<uint8_t, 8> object = {};
+  for (uint64_t i = 0; i < step.size && transfer != Transfer::kRead; ++i) object[i] = ByteOf(step.value, i);
+  const std::span<uint8_t> host = std::span(object).first(step.size);
+  const uint64_t given = LittleEndian(host);
+  if (Status status = carry({transfer, AccessOf(transfer), gpa, step.size, host, LowBytes(step.desired, step.size)})) return status;
+  if (transfer != Transfer::kWrite) outcome.number = LittleEndian(host);
+  outcome.swapped = transfer == Transfer::kCompareExchange && LittleEndian(host) == given;
+  return kOk;
+}
+
+Status Model::RunPlain(const Handle& memory, const Step& step, Transfer transfer, Outcome& outcome) {
+  constexpr uint64_t kOddSize = 3;
+  const auto sizes = step.Choice<ExchangeSizes>();
+  const Range range = {step.gpa, sizes == ExchangeSizes::kOdd ? kOddSize : step.size};
+  if (sizes != ExchangeSizes::kExact) return Told(Error{ErrorKind::kInvalidArgument}, OperationOf(transfer), range, memory.name);
+  const auto carry = [&](Request request) {
+    request.whole = true;
+    return kernel_->Carry(memory, request);
+  };
+  return RunObject(step, transfer, step.gpa, carry, outcome);
+}
+
+Status Model::RunLock(const Handle& memory, const Step& step, const std::optional<Buffer>& list, bool kernel_access, Spans spans, Outcome& outcome) {
+  Lock& lock = locks_[step.object];
+  Unlock(*kernel_, lock);
+  outcome.refused = !list;
+  if (!list) return kOk;
+  Status status = TakeLock(*kernel_, memory, *list, step.access, kernel_access, spans, lock);
+  for (const Piece& span : lock.spans) outcome.spans.push_back(SpanOf(span));
+  return status;
+}
+
+Status Model::RunLockedCopy(const Step& step, Outcome& outcome) {
+  const Lock& lock = locks_[step.object];
+  if (lock.spans.empty()) return kOk;
+  const Piece& span = lock.spans[step.count % lock.spans.size()];
+  const Piece& next = lock.spans[(step.count + 1) % lock.spans.size()];
+  const auto copy = step.Choice<Copy>();
+  if (copy == Copy::kAt) {
+    if (step.offset < span.length) outcome.number = LockedByte(*kernel_, lock, Cut(span, step.offset, 1), ByteOf(step.value, 0));
+    return kOk;
   }
-  if (request.kind == StepKind::kProbeWritable) call.kind = CallKind::kCompareExchangeFallback;
-  if (call.kind == CallKind::kFillFallback || call.kind == CallKind::kCompareExchangeFallback) call.value = request.value;
-  if (call.kind == CallKind::kCompareExchangeFallback) call.desired = request.desired;
-  if (!IsScripted(memories_[piece.backing]))
-    return Fail(request.outcome, ErrorKind::kNoFallback, piece.gpa, IsProbe(request.kind) ? 0 : piece.gpa - request.gpa);
-  request.outcome.calls.push_back(call);
-
-  const bool exchange = call.kind == CallKind::kCompareExchangeFallback;
-  const Reply reply = ReplyOf(fallback_.Next(piece.backing, piece.address / kPageSize), exchange, piece.address, piece.length);
-  Move(request, piece, reply.moved, memories_[piece.backing].slow);
-  if (reply.says == Reply::Says::kOk) return true;
-  const Answer failure = FailureOf(reply);
-  uint64_t named = failure.named.value_or(piece.address);
-  if (named < piece.address || named >= piece.address + piece.length) named = piece.address;
-  const uint64_t counted = reply.count > piece.length ? 0 : reply.count;
-  const uint64_t transferred = IsProbe(request.kind) ? 0 : piece.gpa - request.gpa + counted;
-  return Fail(request.outcome, failure.kind, piece.gpa + (named - piece.address), transferred, failure.code);
+  Request request = {TransferOf(copy), AccessOf(TransferOf(copy)), 0, step.length, {}, step.value};
+  const bool between = step.Form<HostForm>() == HostForm::kNextSpan && next.backing < kMaxBackings && step.length <= next.length && kernel_->IsPlainRam(Cut(next, 0, step.length));
+  if (!between && request.transfer != Transfer::kFill) request.host = HostBuffer(outcome, step.length);
+  if (!between && request.transfer == Transfer::kWrite) PutDataPattern(step.value, request.host);
+  return CopyLocked(*kernel_, lock, span, step.offset, request, between ? &next : nullptr);
 }
 
-// What a caller sees of a callback's failure.
-Model::Answer Model::FailureOf(const Reply& reply) {
-  const auto backend = [](int code, std::optional<uint64_t> named) { return Answer{Action::kFail, ErrorKind::kBackend, code, named}; };
-  switch (reply.says) {
-    case Reply::Says::kOk:
-    case Reply::Says::kBlank: return backend(kUnknownCode, reply.address);
-    case Reply::Says::kScripted: break;
-    case Reply::Says::kNoFallback: return {Action::kFail, ErrorKind::kNoFallback, 0, reply.address};
-    case Reply::Says::kNotMapped: return {Action::kFail, ErrorKind::kNotMapped, 0, reply.address};
-    case Reply::Says::kForeign: return backend(kOutOfRangeCode, std::nullopt);
-    case Reply::Says::kOkAsError: return backend(kInvalidCode, reply.address);
-  }
-  return backend(kScriptedCode, reply.address);
+void Model::RunSetRange(const Step& step, Buffer& buffer, Outcome& outcome) {
+  const bool append = step.kind == StepKind::kRangeAppend;
+  const uint64_t member = buffer.empty() ? 0 : buffer.back().member + 1;
+  const std::optional<Buffer> range = PagedRange(step.offset, step.length, step.gpns, member);
+  outcome.refused = !range || (append && Iterate(buffer).size() == kMembers);
+  if (outcome.refused) return;
+  if (!append) buffer.clear();
+  buffer.insert(buffer.end(), range->begin(), range->end());
 }
 
-Model::Answer Model::AskHandler(Outcome& outcome, Access access, uint64_t backing, uint64_t address, uint64_t length,
-                                bool refused) {
-  const int host_code = HostFailure() == ErrorKind::kResourceExhausted ? kExhaustedCode : kInvalidCode;
-  const Answer exhausted = {Action::kFail, ErrorKind::kBackend, host_code, {}};
-  const Answer usual = {Action::kFail, refused ? ErrorKind::kAccessDenied : ErrorKind::kNotMapped, 0, {}};
-  if (!IsScripted(memories_[backing])) return usual;
-  outcome.calls.push_back({CallKind::kPageFault, static_cast<uint8_t>(backing), address, length, access, refused, 0, 0});
-  const Handling handling = HandlingOf(handler_.Next(backing, address / kPageSize), address, length);
-  switch (handling.ends) {
-    case Handling::Ends::kDefault: return usual;
-    case Handling::Ends::kFail: return FailureOf(handling.failure);
-    case Handling::Ends::kFallback: return {Action::kFallback, {}, 0, {}};
-    case Handling::Ends::kRetry: break;
-  }
-  Memory& memory = memories_[backing];
-  for (uint64_t page = address / kPageSize; handling.fixes && page <= handling.last / kPageSize; ++page)
-    if (!Fix(memory, page, access, refused)) return exhausted;
-  if (handling.refuses_at) SetBit(memory, *handling.refuses_at / kPageSize, access, false);
-  if (handling.vanishes) {
-    if (!HostCall()) return exhausted;
-    SetState(memory, 0, PageState::kHole);
-  }
-  return {Action::kRetry, {}, 0, {}};
-}
-
-bool Model::Fix(Memory& memory, uint64_t page, Access access, bool refused) {
-  if (refused) {
-    SetBit(memory, page, access, true);
-    return true;
-  }
-  if (memory.state[page] == PageState::kRam) return true;
-  if (!HostCall()) return false;
-  memory.state[page] = PageState::kRam;
-  return true;
-}
-
-bool Model::HostCall() {
-  ++host_calls_;
-  return host_calls_ != failing_host_call_;
-}
-
-ErrorKind Model::HostFailure() const {
-  return host_error_ == HostError::kNoMemory ? ErrorKind::kResourceExhausted : ErrorKind::kInvalidArgument;
-}
-
-bool Model::Allows(const Memory& memory, uint64_t page, Access access) {
-  if (memory.made) return page != memory.refused_page;
-  return memory.allowed[static_cast<size_t>(access)][page];
-}
-
-PageState Model::StateOf(const Memory& memory, uint64_t page) {
-  if (memory.made == Made::kSparse) return PageState::kHole;
-  return memory.state[page];
-}
-
-void Model::ProbeGpns(const Handle& handle, const Step& step, Outcome& outcome) {
-  for (uint64_t gpn : step.gpns) {
-    if (gpn >= kFirstInvalidGpn) {
-      Fail(outcome, ErrorKind::kInvalidGpn, std::nullopt);
-      outcome.gpn = gpn;
-      return;
-    }
-    if (!Carry(handle, {StepKind::kProbeReadable, gpn * kPageSize, kPageSize, 0, 0, {}, outcome})) return;
+void Model::Open(Stream& stream, const Handle& memory, const Step& step) {
+  stream = {};
+  stream.on_host = step.Form<StreamForm>() == StreamForm::kHost;
+  if (stream.on_host) {
+    stream.bytes.assign(step.length, kUntouched);
+    if (step.kind == StepKind::kReaderOpen) PutDataPattern(step.value, stream.bytes);
+  } else {
+    stream.memory = memory;
+    stream.rest = buffers_[step.object];
   }
 }
 
-std::optional<uint64_t> Model::FirstRefused(const Memory& memory, const Piece& piece, Access access) {
-  for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + piece.length; ++page)
-    if (!Allows(memory, page, access)) return std::max(page * kPageSize, piece.address);
-  return std::nullopt;
+Status Model::RunMake(const Step& step, Outcome& outcome) {
+  const auto what = step.Choice<Made>();
+  Handle made;
+  const auto refused_page = step.Form<SparseForm>() == SparseForm::kGuarded ? std::optional(step.value) : std::nullopt;
+  if (Status status = Make(*kernel_, what, step.bytes, refused_page, made)) return status;
+  outcome.number = what == Made::kBitmap ? step.bytes : 0;
+  if (what != Made::kBitmap) handles_[step.slot] = made;
+  return kOk;
 }
 
-std::optional<uint64_t> Model::FirstFaulting(const Memory& memory, const Piece& piece, bool stores) {
-  for (uint64_t page = piece.address / kPageSize; page * kPageSize < piece.address + piece.length; ++page) {
-    const PageState state = StateOf(memory, page);
-    const bool readable = state == PageState::kRam || state == PageState::kReadOnly;
-    const bool writable = state == PageState::kRam;
-    if (stores ? !writable : !readable) return std::max(page * kPageSize, piece.address);
-  }
-  return std::nullopt;
+Status Model::RunInnerBuffer(const Step& step, Outcome& outcome) {
+  if (!handles_[step.target] || !handles_[step.target]->owns_heap) return kOk;
+  const Piece heap = handles_[step.target]->parts[0];
+  if (step.Choice<Inner>() != Inner::kShared && IsShared(heap.backing)) return kOk;
+  outcome.number = heap.length;
+  if (heap.length > 0) kernel_->Store(heap.backing, 0, ByteOf(step.value, 0));
+  if (step.Choice<Inner>() == Inner::kTake) handles_[step.target] = Handle{{}, true, kEmptyName};
+  return kOk;
 }
 
-void Model::Move(const Request& request, const Piece& piece, uint64_t count, Bytes& bytes) {
-  const uint64_t before = piece.gpa - request.gpa;
-  for (uint64_t moved = 0; moved < count;) {
-    const uint64_t address = piece.address + moved;
-    const uint64_t here = std::min(count - moved, kPageSize - address % kPageSize);
-    touched_.push_back({piece.backing, address / kPageSize});
-    MoveOnPage(request, before + moved, bytes, address, here);
-    moved += here;
-  }
+bool Model::IsShared(uint64_t memory) const {
+  uint64_t users = 0;
+  const auto count = [&](const std::vector<Piece>& parts) { users += !parts.empty() && parts[0].backing == memory ? 1 : 0; };
+  for (const auto& handle : handles_)
+    if (handle) count(handle->parts);
+  for (const Stream& stream : readers_) count(stream.memory.parts);
+  for (const Stream& stream : writers_) count(stream.memory.parts);
+  for (const Lock& lock : locks_) count(lock.pages);
+  return users > 1;
 }
 
-// The request's bytes [done, done + count).
-void Model::MoveOnPage(const Request& request, uint64_t done, Bytes& bytes, uint64_t address, uint64_t count) {
-  switch (request.kind) {
-    case StepKind::kRead:
-    case StepKind::kReadPlain:
-      std::ranges::copy(bytes.ToSee(address, count), request.host.subspan(done, count).begin());
-      break;
-    case StepKind::kWrite:
-      std::ranges::copy(request.host.subspan(done, count), bytes.ToStore(address, count).begin());
-      break;
-    case StepKind::kWritePlain:
-      for (uint64_t i = 0; i < count; ++i) bytes.Store(address + i, ByteOf(request.value, done + i));
-      break;
-    case StepKind::kFill:
-      std::ranges::fill(bytes.ToStore(address, count), ByteOf(request.value, 0));
-      break;
-    case StepKind::kCompareExchange:
-      std::ranges::copy(bytes.ToSee(address, count), request.host.begin());
-      request.outcome.swapped = LittleEndian(request.host) == request.value;
-      for (uint64_t i = 0; request.outcome.swapped && i < count; ++i) bytes.Store(address + i, ByteOf(request.desired, i));
-      break;
-    default:
-      break;
-  }
-}
-
-void Model::SetBit(Memory& memory, uint64_t page, Access access, bool bit) {
-  const bool stays = memory.setup.managed && !bit && page < kMaxPages && memory.locks[page] != 0;
-  if (!BitExists(memory.setup, page, access) || stays) return;
-  bool& announced = memory.announced[static_cast<size_t>(access)][page];
-  if (watch_ && !announced) watch_->BeforeBit(memory.mapped.backing, page, access);
-  announced = true;
-  memory.allowed[static_cast<size_t>(access)][page] = bit;
+Status Model::RunTry(const Step& step, Outcome& outcome) {
+  const auto trying = step.Choice<Trying>();
+  const Transfer transfer = TransferOf(trying);
+  const bool whole = trying == Trying::kRead || trying == Trying::kWrite || trying == Trying::kExchange;
+  const uint64_t length = whole ? step.size : step.length;
+  const uint64_t room = kMaxPages * kPageSize - step.page * kPageSize;
+  if (step.offset > room || length > room - step.offset) return kOk;
+  const uint64_t start = step.page * kPageSize + step.offset;
+  if (transfer == Transfer::kCompareExchange && start % length != 0) return kOk;
+  const auto carry = [&](Request request) {
+    request.whole = whole;
+    return Try(*kernel_, request, step.backing % kernel_->backings);
+  };
+  if (whole) return RunObject(step, transfer, start, carry, outcome);
+  Request request = {transfer, AccessOf(transfer), start, length, {}, step.value};
+  if (transfer != Transfer::kFill) request.host = HostBuffer(outcome, length);
+  if (transfer == Transfer::kWrite) PutDataPattern(step.value, request.host);
+  return length == 0 ? kOk : carry(request);
 }
 
 }  // namespace reference

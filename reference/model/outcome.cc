@@ -2,9 +2,15 @@
 
 #include <array>
 #include <charconv>
-#include <utility>
 
 namespace reference {
+
+void Clear(Outcome& outcome) {
+  static const Outcome kFresh;
+  outcome = kFresh;
+}
+
+namespace model {
 namespace {
 
 // By ErrorKind; a backend's own code replaces the last.
@@ -12,12 +18,23 @@ constexpr std::array<int, 11> kCodes = {11, 7, 9, 9, 9, 12, 3, 3, 3, 8, 0};
 // By Operation.
 constexpr std::array<const char*, 10> kNames = {"create", "read", "write", "fill", "compare exchange", "lock", "subrange", "probe", "revoke", "none"};
 
-const Outcome kFresh;
-
-void AppendHex(std::string& text, uint64_t value) {
+std::string Hex(uint64_t value) {
   std::array<char, 16> digits;
-  text += "0x";
-  text.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value, 16).ptr);
+  return "0x" + std::string(digits.begin(), std::to_chars(digits.begin(), digits.end(), value, 16).ptr);
+}
+
+std::string TextOf(const Error& error) {
+  if (error.name == nullptr) return "";
+  std::string text = std::string("guest memory '") + error.name + "': " + kNames[static_cast<size_t>(error.operation)] + " error: failed to access ";
+  if (!error.range) {
+    text += "memory";
+  } else if (const auto [start, length] = *error.range; length <= kMaxUint64 - start) {
+    text += Hex(start) + "-" + Hex(start + length);
+  } else {
+    text += Hex(start) + "+" + Hex(length);
+  }
+  if (error.fault_address && !(error.range && error.range->start == *error.fault_address)) text += " at " + Hex(*error.fault_address);
+  return text + error.cause;
 }
 
 }  // namespace
@@ -34,62 +51,35 @@ uint64_t LittleEndian(std::span<const uint8_t> bytes) {
 }
 
 uint64_t LowBytes(uint64_t value, uint64_t size) {
-  if (size == 8) return value;
-  uint64_t beyond = 1;
-  for (uint64_t i = 0; i < size; ++i) beyond *= 256;
-  return value % beyond;
+  std::array<uint8_t, 8> bytes = {};
+  for (uint64_t i = 0; i < size; ++i) bytes[i] = ByteOf(value, i);
+  return LittleEndian(bytes);
 }
 
-void Clear(Outcome& outcome) {
-  // Named one by one so that a field that is added is missed by the compiler already.
-  auto& [ok, kind, operation, range, fault_address, gpn, transferred, code, text, data, swapped, number, calls, refused, lengths, parts, spans,
-         files, wrong_call] = outcome;
-  ok = kFresh.ok;
-  kind = kFresh.kind;
-  operation = kFresh.operation;
-  range.reset();
-  fault_address.reset();
-  gpn.reset();
-  transferred = kFresh.transferred;
-  code = kFresh.code;
-  text.clear();
-  data.clear();
-  swapped = kFresh.swapped;
-  number.reset();
-  calls.clear();
-  refused = kFresh.refused;
-  lengths.clear();
-  parts.clear();
-  spans.clear();
-  files.clear();
-  wrong_call.clear();
+Status Told(Status status, Operation operation, std::optional<Range> range, const char* name) {
+  if (!status) return kOk;
+  status->operation = operation;
+  status->range = range;
+  status->name = name;
+  return status;
 }
 
-bool Fail(Outcome& outcome, ErrorKind kind, std::optional<uint64_t> fault_address, uint64_t transferred, int backend_code) {
+void Show(const Error& error, Outcome& outcome) {
   outcome.ok = false;
-  outcome.kind = kind;
-  outcome.code = kind == ErrorKind::kBackend ? backend_code : kCodes[static_cast<size_t>(kind)];
-  outcome.fault_address = fault_address;
-  outcome.transferred = transferred;
-  return false;
+  outcome.kind = error.kind;
+  outcome.operation = error.operation;
+  outcome.range = error.range;
+  outcome.fault_address = error.fault_address;
+  outcome.gpn = error.gpn;
+  outcome.transferred = error.transferred;
+  outcome.code = error.kind == ErrorKind::kBackend ? error.code : kCodes[static_cast<size_t>(error.kind)];
+  outcome.text = TextOf(error);
 }
 
-void Describe(Outcome& outcome, const char* name) {
-  std::string& text = outcome.text;
-  text.append("guest memory '").append(name).append("': ").append(kNames[static_cast<size_t>(outcome.operation)]);
-  text += " error: failed to access ";
-  if (outcome.range) {
-    const bool end_fits = outcome.range->length <= kMaxUint64 - outcome.range->start;
-    AppendHex(text, outcome.range->start);
-    text += end_fits ? "-" : "+";
-    AppendHex(text, end_fits ? outcome.range->start + outcome.range->length : outcome.range->length);
-  } else {
-    text += "memory";
-  }
-  if (outcome.fault_address && !(outcome.range && outcome.range->start == *outcome.fault_address)) {
-    text += " at ";
-    AppendHex(text, *outcome.fault_address);
-  }
+std::span<uint8_t> HostBuffer(Outcome& outcome, uint64_t length) {
+  outcome.data.assign(kGuardBytes + length + kGuardBytes, kUntouched);
+  return std::span(outcome.data).subspan(kGuardBytes, length);
 }
 
+}  // namespace model
 }  // namespace reference

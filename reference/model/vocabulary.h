@@ -294,6 +294,9 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
+// How the model moves bytes: one by one, or page by page, which comes to the same (proptest/kernel_property_test.cc) and is for fuzzing.
+enum class Pace : uint8_t { kPlain, kFast };
+
 }  // namespace reference
 
 #endif  // GUESTMEM_REFERENCE_MODEL_VOCABULARY_H_
