@@ -7,7 +7,7 @@
 #   build/repro/regression_NAME.trace     the minimal trace
 #   build/repro/regression_NAME_test.cc   the same as a GoogleTest of the engine's public headers, which is built and run
 #
-#   --keep   also keep INPUT as corpus/TARGET/regression-NAME, and the other two in corpus/seeds (of vmm_fuzzer: its vmm/) and
+#   --keep   also keep INPUT as corpus/TARGET/regression-NAME, and the other two in corpus/seeds (of vmm_fuzzer and space_fuzzer: its vmm/) and
 #            lib/test (of concurrent_fuzzer: reference/schedule): ctest runs all from then on; commit them with the fix
 #
 # Exit status: 0 the input passes now, 1 it diverges, crashes or hangs, 2 an unusable argument. Works from any directory.
@@ -31,13 +31,13 @@ target=${positional[0]} input=$(realpath -- "${positional[1]}")
   die 2 "unknown target '$target'; known: $(cd "$root/fuzz" && printf '%s ' *_fuzzer.cc | sed 's/\.cc//g')"
 [ -r "$input" ] || die 2 "cannot read '$input'"
 
-# concurrent_fuzzer's and vmm_fuzzer's traces are of sorts of their own, and the former have an engine of their own.
+# concurrent_fuzzer's, vmm_fuzzer's and space_fuzzer's traces are of sorts of their own, and the former have an engine of their own.
 dir=$root/build/default
 libraries=("$dir/lib/libguestmem.a") defines=() kept_test=lib/test kept_trace=corpus/seeds
 if [ "$target" = concurrent_fuzzer ]; then
   libraries=("$dir/reference/libguestmem_schedule.a" "$dir/lib/libguestmem_scheduled.a")
   defines=(-DGUESTMEM_SCHEDULED) kept_test=reference/schedule kept_trace=
-elif [ "$target" = vmm_fuzzer ]; then
+elif [ "$target" = vmm_fuzzer ] || [ "$target" = space_fuzzer ]; then
   kept_trace=corpus/seeds/vmm
 fi
 

@@ -1,4 +1,4 @@
-// Traces of the VMM interfaces, the in-process guest and its model in lockstep: what the target and the trace tool do with one.
+// Traces of the VMM interfaces, the in-process guest or an address space and their model in lockstep: what the target and the trace tool do with one.
 
 #ifndef GUESTMEM_FUZZ_SORT_VMM_H_
 #define GUESTMEM_FUZZ_SORT_VMM_H_
@@ -15,7 +15,7 @@ namespace fuzz {
 struct VmmSort {
   using Trace = reference::vmm::Trace;
   static constexpr const char* kName = "vmm";
-  static constexpr const char* kOnlyTarget = "vmm_fuzzer";
+  static constexpr const char* kOnlyTarget = "";
   static constexpr const char* kComplaint = "The guest and its model disagree";
   static constexpr size_t kMostBytes = (2 + reference::vmm::kMaxOps) * reference::vmm::kRecordBytes;  // the guest's, one of kSwarm
   static const reference::trace::Schema& Rows() { return reference::vmm::Rows(); }

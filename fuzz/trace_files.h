@@ -87,7 +87,7 @@ inline std::string SortName(const std::string& file, std::string_view content, b
   const auto is = [&](std::string_view header, std::string_view folder) {
     return text ? content.find(header) != content.npos : wanted.empty() && file.find(folder) != file.npos;
   };
-  if (is("guestmem vmm", "vmm_fuzzer")) return "vmm";
+  if (is("guestmem vmm", "vmm_fuzzer") || is("guestmem vmm", "space_fuzzer")) return "vmm";
   if (is("guestmem schedule", "concurrent_fuzzer")) return "schedule";
   return text || wanted.empty() ? "lockstep" : wanted;
 }

@@ -4,4 +4,6 @@
 #include "fuzz/sort_vmm.h"
 #include "fuzz/target.h"
 
-GUESTMEM_TARGET(vmm_fuzzer, VmmSort)
+using namespace reference::vmm;
+
+GUESTMEM_TARGET(vmm_fuzzer, VmmSort, group::kGuest | group::kAccess)

@@ -155,6 +155,7 @@ constexpr Include kStandard[] = {
     {"std::atomic", "atomic"},      {"errno", "cerrno"},
     {"std::byte", "cstddef"},       {"uint", "cstdint"},
     {"std::fprintf", "cstdio"},     {"std::_Exit", "cstdlib"},
+    {"std::abort(", "cstdlib"},
     {"std::mem", "cstring"},        {"initializer_list", "initializer_list"},
     {"std::make_shared", "memory"}, {"std::shared_ptr", "memory"},
     {"std::unique_ptr", "memory"},  {"std::optional", "optional"},
@@ -166,12 +167,14 @@ constexpr Include kStandard[] = {
 };
 constexpr Include kPublic[] = {
     {"AccessBitmap", "guestmem/access_bitmap.h"},
+    {"AddressSpace", "guestmem/address_space.h"},
     {"detail::HostCall", "guestmem/detail/host_calls.h"},
     {"detail::SetErrorMemory", "guestmem/detail/host_calls.h"},
     {"Doorbell>", "guestmem/doorbell.h"},
     {"Event>", "guestmem/event.h"},
     {"Fault>", "guestmem/fault.h"},
     {"TryHandleFault", "guestmem/fault.h"},
+    {"TryCopy(", "guestmem/fault.h"},
     {"GuestMemory", "guestmem/guest_memory.h"},
     {"TakeInnerBuffer", "guestmem/heap_memory.h"},
     {"InProcessGuest", "guestmem/in_process_guest.h"},

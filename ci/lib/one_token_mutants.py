@@ -255,7 +255,7 @@ def traces_of_corpora():
     """What each target makes of each of its inputs, as texts: one program can then run them all."""
     folder = WORK / "traces"
     stamp = folder / "stamp"
-    inputs = [path for path in sorted((ROOT / "corpus").glob("*_fuzzer/*")) if path.parent.name not in ("concurrent_fuzzer", "trace_codec_fuzzer", "vmm_fuzzer")]
+    inputs = [path for path in sorted((ROOT / "corpus").glob("*_fuzzer/*")) if path.parent.name not in ("concurrent_fuzzer", "trace_codec_fuzzer", "vmm_fuzzer", "space_fuzzer")]
     listing = hashlib.sha256("\n".join(map(str, inputs)).encode()).hexdigest()
     if not stamp.is_file() or stamp.read_text() != listing:
         shutil.rmtree(folder, ignore_errors=True)
@@ -273,7 +273,7 @@ def traces_of_corpora():
 
 
 def vmm_traces():
-    return [*sorted((ROOT / "corpus" / "vmm_fuzzer").iterdir()), *sorted((ROOT / "corpus" / "seeds" / "vmm").iterdir())]
+    return [*sorted((ROOT / "corpus").glob("vmm_fuzzer/*")), *sorted((ROOT / "corpus").glob("space_fuzzer/*")), *sorted((ROOT / "corpus" / "seeds" / "vmm").iterdir())]
 
 
 def tell(chosen, results, known):

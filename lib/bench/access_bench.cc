@@ -223,6 +223,7 @@ int main(int argc, char** argv) {
   bench::ColdRows();
   bench::ListRows();
   bench::CurveRows();
+  bench::SpaceRows();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
     return 1;

@@ -109,6 +109,7 @@ void Row(const std::string& row, Column column, Body body) {
 }
 
 void CurveRows();  // curve_bench.cc
+void SpaceRows();  // space_bench.cc
 
 }  // namespace bench
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "failure_world.h"
+#include "guestmem/address_space.h"
 #include "guestmem/fault.h"
 #include "guestmem/rcu.h"
 #include "guestmem/shared_backing.h"
@@ -143,6 +144,32 @@ class Handled final : public SharedBacking<SparseMapping> {
 Status ReadOf(Handled::Handler handler) {
   const GuestMemory memory = Prepared([&] { return GuestMemory::Create("ram", std::make_shared<Handled>(handler)).value(); });
   return memory.ReadAt(kPage - 8, std::span(g_bytes).first(16));
+}
+
+// An address space of a slot at 0 and one behind it, which is locked.
+struct SmallSpace {
+  explicit SmallSpace(World& w) {
+    World::Require(space->Add({.gpa = 0, .size = kPage, .backing = w.ram, .name = kLongName}));
+    World::Require(space->Add({.gpa = kPage, .size = 2 * kPage, .backing = w.ram, .backing_offset = kPage}));
+    lock = space->memory().LockGpns(AccessType::kRead, false, std::array{uint64_t{2}}).value();
+  }
+  // What was said must be so.
+  Status Has(uint64_t gpa, bool expected, Status status) const {
+    const Paused paused;
+    EXPECT_EQ(space->memory().ReadPlain<uint8_t>(gpa).ok(), status.ok() ? expected : !expected);
+    return status;
+  }
+  const std::unique_ptr<AddressSpace> space = AddressSpace::Create("small").value();
+  AddressSpaceListener listener;
+  AddressSpace::Registration registration;
+  LockedPages lock;
+};
+SmallSpace& SpaceOf(World& w) {
+  const Paused paused;
+  if (w.kept == nullptr) {
+    w.kept = std::make_shared<SmallSpace>(w);
+  }
+  return *static_cast<SmallSpace*>(w.kept.get());
 }
 
 std::vector<Call> Calls() {
@@ -354,6 +381,48 @@ std::vector<Call> Calls() {
          const Rcu::Section section;
          return Status();
        }},
+      // Address spaces.
+      {"AddressSpaceByALongName", {}, [](World& w) { return Keep(w, AddressSpace::Create(kLongName)); }},
+      {"SpaceAdd", {},
+       [](World& w) {
+         SmallSpace& s = SpaceOf(w);
+         return s.Has(8 * kPage, true, s.space->Add({.gpa = 8 * kPage, .size = kPage, .backing = w.ram, .name = kLongName}));
+       }},
+      {"SpaceRemove", {}, [](World& w) { return SpaceOf(w).Has(0, false, SpaceOf(w).space->Remove(0)); }},
+      {"SpaceChange", {},
+       [](World& w) {
+         SmallSpace& s = SpaceOf(w);
+         const auto list = Prepared([&] {
+           return std::vector{SlotChange::Remove(0), SlotChange::Add({.gpa = 8 * kPage, .size = kPage, .backing = w.ram})};
+         });
+         return s.Has(8 * kPage, true, s.Has(0, false, s.space->Change(list)));
+       }},
+      {"SpaceRegister", {},
+       [](World& w) {
+         SmallSpace& s = SpaceOf(w);
+         auto registration = s.space->Register(s.listener);
+         return registration.ok() ? (s.registration = *std::move(registration), Status()) : registration.status();
+       }},
+      {"SpacePopulated", {}, [](World& w) { return SpaceOf(w).space->Populated({0, ~uint64_t{0}}).status(); }},
+      {"SpaceSharing", {}, [](World& w) { return SpaceOf(w).space->memory().sharing().status(); }},
+      {"SpaceSubrange", {}, [](World& w) { return SpaceOf(w).space->memory().Subrange(kPage, 16).status(); }},
+      {"SpaceSubrangeOfAView", {},
+       [](World& w) {
+         const GuestMemory view = Prepared([&] { return SpaceOf(w).space->memory().Subrange(kPage, 16).value(); });
+         return view.Subrange(8, 8).status();
+       }},
+      {"SpaceLock", {}, [](World& w) { return SpaceOf(w).space->memory().LockGpns(AccessType::kWrite, true, kGpns).status(); }},
+      {"SpaceLockRange", {}, [](World& w) { return SpaceOf(w).space->memory().LockRange(AccessType::kRead, Range()).status(); }},
+      {"SpaceRemoveLocked", ErrorKind::kLocked,
+       [](World& w) {
+         const Status status = SpaceOf(w).space->Remove(kPage);
+         // Making the layout without it comes first.
+         return status.kind() == ErrorKind::kResourceExhausted ? MakeStatus({.kind = ErrorKind::kLocked}) : status;
+       }},
+      {"SpaceAddMisaligned", kMisuse, [](World& w) { return SpaceOf(w).space->Add({.gpa = 1, .size = kPage, .backing = w.ram}); }},
+      {"SpaceReadBeyond", kOut, [](World& w) { return SpaceOf(w).space->memory().ReadAt(2 * kPage, g_bytes); }},
+      {"SpaceOverlap", {},
+       [](World& w) { return SpaceOf(w).space->memory().ReadAt(kPage + 100, {w.ram->mapping() + kPage + 50, kPage}); }},
       // Errors themselves.
       {"Text", kOut,
        [](World& w) {

@@ -93,7 +93,8 @@ TEST(StatusText, NamesEachOperation) {
       {Operation::kWrite, "write"},   {Operation::kFill, "fill"},
       {Operation::kLock, "lock"},     {Operation::kCompareExchange, "compare exchange"},
       {Operation::kProbe, "probe"},   {Operation::kSubrange, "subrange"},
-      {Operation::kRevoke, "revoke"},
+      {Operation::kRevoke, "revoke"}, {Operation::kAdd, "add"},
+      {Operation::kRemove, "remove"}, {Operation::kChange, "change"},
   };
   for (const auto& [operation, name] : names) {
     EXPECT_STREQ(Name(operation), name);

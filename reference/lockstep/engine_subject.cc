@@ -59,6 +59,9 @@ Operation OperationOf(guestmem::Operation operation) {
     case guestmem::Operation::kSubrange: return Operation::kSubrange;
     case guestmem::Operation::kProbe: return Operation::kProbe;
     case guestmem::Operation::kRevoke: return Operation::kRevoke;
+    case guestmem::Operation::kAdd:  // of address spaces, which reference/vmm judges
+    case guestmem::Operation::kRemove:
+    case guestmem::Operation::kChange: break;
   }
   return static_cast<Operation>(255);  // no caller may see a callback's own status unwrapped
 }

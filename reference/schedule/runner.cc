@@ -9,7 +9,7 @@ namespace {
 constexpr const char* kPointNames[] = {
     "section entry", "section exit", "load",     "store",   "compare-exchange", "touch", "transfer",
     "before handler", "after handler", "bits",   "cleared", "remap",            "lock",  "unlock",
-    "synchronize",   "synchronized"};
+    "synchronize",   "synchronized", "layout"};
 
 }  // namespace
 

@@ -17,6 +17,7 @@
 #include "guestmem/in_process_guest.h"
 #include "guestmem/lock.h"
 #include "reference/setup.h"
+#include "reference/vmm/guest_space.h"
 
 namespace reference::vmm {
 namespace {
@@ -110,11 +111,16 @@ class Guest final : public Machine {
     pollfd poll_for = {events_[event] ? events_[event]->fd() : -1, POLLIN, 0};
     return poll(&poll_for, 1, 0) == 1;
   }
+  std::span<const uint8_t> SpaceBytes(uint64_t backing) override {
+    return space_ ? space_->Bytes(backing) : std::span<const uint8_t>();
+  }
   std::string End() override;
 
  private:
   void Carry(const Op& op);
   void Access(const Op& op);
+  // What it accesses; null: a view that there is not.
+  const guestmem::GuestMemory* MemoryOf(const Op& op) const;
   void Observe(const Status& status);
   template <typename T, typename U>
   void Keep(guestmem::Result<T> result, U& place) {
@@ -124,7 +130,7 @@ class Guest final : public Machine {
     }
   }
   template <typename T>
-  void PlainAccess(const Op& op);
+  void PlainAccess(const guestmem::GuestMemory& memory, const Op& op);
 
   std::array<File, kFiles> files_{File(0), File(1)};
   int read_only_;
@@ -145,6 +151,8 @@ class Guest final : public Machine {
   std::array<std::unique_ptr<guestmem::Doorbell>, kSlots> bells_;
   std::array<std::optional<guestmem::Event>, kSlots> events_;
   std::array<std::optional<guestmem::LockedPages>, kSlots> locks_;
+  World world_;
+  std::optional<GuestSpace> space_;
 
   Outcome outcome_;
 };
@@ -155,6 +163,7 @@ void Guest::Start(const World& world) {
   }
   open_before_ = OpenFiles();
   guest_first_ = world.guest_first != 0;
+  world_ = world;
   creation_.clear();
   const uint64_t size = world.pages * kPageBytes - (world.trim != 0 ? 100 : 0);
   {
@@ -183,11 +192,17 @@ Outcome Guest::Run(const Op& op, bool& host_call_failed) {
   } else if (op.kind == OpKind::kLock) {
     locks_[op[kSlot]].reset();
   }
+  if (op.InSpace() && !space_) {
+    space_.emplace(world_.lazy);
+  }
   {
     const Failing failing(op[kFail]);
     Carry(op);
   }
   host_call_failed = g_failed;
+  if (space_) {
+    outcome_.told = space_->Told();
+  }
   return outcome_;
 }
 
@@ -314,11 +329,16 @@ void Guest::Carry(const Op& op) {
     case OpKind::kLock: {
       const uint64_t gpns[] = {op[kPage], op[kPage] + 1};
       const AccessType access = op[kForm] % 2 == 0 ? AccessType::kRead : AccessType::kWrite;
-      Keep(memory_.LockGpns(access, false, {gpns, op[kForm] < 2 ? size_t{1} : size_t{2}}), locks_[slot]);
+      if (const auto* const memory = MemoryOf(op)) {
+        Keep(memory->LockGpns(access, false, {gpns, op[kForm] < 2 ? size_t{1} : size_t{2}}), locks_[slot]);
+      }
       break;
     }
     case OpKind::kUnlock:
       locks_[slot].reset();
+      break;
+    default:
+      Observe(space_->Run(op));
       break;
     case OpKind::kRead:
     case OpKind::kWrite:
@@ -330,18 +350,18 @@ void Guest::Carry(const Op& op) {
 }
 
 template <typename T>
-void Guest::PlainAccess(const Op& op) {
+void Guest::PlainAccess(const guestmem::GuestMemory& memory, const Op& op) {
   const T value = static_cast<T>(op[kValue]);
   if (op.kind == OpKind::kRead) {
-    const auto read = memory_.ReadPlain<T>(op.gpa());
+    const auto read = memory.ReadPlain<T>(op.gpa());
     Observe(read.status());
     if (read.ok()) {
       std::memcpy(outcome_.data.data(), &read.value(), sizeof(T));
     }
   } else if (op.kind == OpKind::kWrite) {
-    Observe(memory_.WritePlain<T>(op.gpa(), value));
+    Observe(memory.WritePlain<T>(op.gpa(), value));
   } else {
-    const auto exchanged = memory_.CompareExchange<T>(op.gpa(), value, static_cast<T>(~value));
+    const auto exchanged = memory.CompareExchange<T>(op.gpa(), value, static_cast<T>(~value));
     Observe(exchanged.status());
     if (exchanged.ok()) {
       outcome_.number = exchanged->value;
@@ -350,35 +370,43 @@ void Guest::PlainAccess(const Op& op) {
   }
 }
 
+const guestmem::GuestMemory* Guest::MemoryOf(const Op& op) const {
+  return op[kOther] == 0 ? &memory_ : space_->Memory(op[kOther] == 2);
+}
+
 void Guest::Access(const Op& op) {
   const uint64_t length = op[kSize];
+  if (MemoryOf(op) == nullptr) {
+    return;
+  }
+  const guestmem::GuestMemory& memory = *MemoryOf(op);
   if (op.kind == OpKind::kRead) {
     outcome_.data.assign(length, kUntouched);
   }
   if (op.kind == OpKind::kProbe) {
     const auto probes = {&guestmem::GuestMemory::ProbeReadable, &guestmem::GuestMemory::ProbeWritable,
                          &guestmem::GuestMemory::ProbeExecutable};
-    Observe((memory_.*probes.begin()[op[kForm] % 3])(op.gpa(), length));
+    Observe((memory.*probes.begin()[op[kForm] % 3])(op.gpa(), length));
     return;
   }
   const bool plain = op.kind == OpKind::kCompareExchange || (op.kind == OpKind::kRead ? op[kForm] % 2 == 1 : op[kForm] == 1);
   switch (plain ? length : 0) {
-    case 1: return PlainAccess<uint8_t>(op);
-    case 2: return PlainAccess<uint16_t>(op);
-    case 4: return PlainAccess<uint32_t>(op);
-    case 8: return PlainAccess<uint64_t>(op);
+    case 1: return PlainAccess<uint8_t>(memory, op);
+    case 2: return PlainAccess<uint16_t>(memory, op);
+    case 4: return PlainAccess<uint32_t>(memory, op);
+    case 8: return PlainAccess<uint64_t>(memory, op);
     default: break;
   }
   if (op.kind == OpKind::kRead) {
-    Observe(memory_.ReadAt(op.gpa(), std::as_writable_bytes(std::span(outcome_.data))));
+    Observe(memory.ReadAt(op.gpa(), std::as_writable_bytes(std::span(outcome_.data))));
   } else if (op.kind == OpKind::kWrite && op[kForm] >= 2) {
-    Observe(memory_.FillAt(op.gpa(), static_cast<std::byte>(op[kValue]), length));
+    Observe(memory.FillAt(op.gpa(), static_cast<std::byte>(op[kValue]), length));
   } else if (op.kind == OpKind::kWrite) {
     std::vector<uint8_t> bytes(length);
     for (uint64_t i = 0; i < length; ++i) {
       bytes[i] = static_cast<uint8_t>(op[kValue] >> (i % 8 * 8));
     }
-    Observe(memory_.WriteAt(op.gpa(), std::as_bytes(std::span(bytes))));
+    Observe(memory.WriteAt(op.gpa(), std::as_bytes(std::span(bytes))));
   }
 }
 
@@ -388,6 +416,7 @@ std::string Guest::End() {
     memory_ = guestmem::GuestMemory();
   }
   locks_ = {};
+  space_.reset();
   bells_ = {};
   parts_ = {};
   roms_ = {};

@@ -23,11 +23,20 @@ std::string Text(const std::optional<Error>& error) {
   return out;
 }
 
+std::string Lines(const std::vector<std::string>& told) {
+  std::string out;
+  for (const std::string& line : told) {
+    out += (out.empty() ? "" : "; ") + line;
+  }
+  return out.empty() ? "nothing" : out;
+}
+
 Verdict CompareOutcomes(const Outcome& expected, const Outcome& actual) {
   if (expected.error != actual.error) return Divergence{0, "error", Text(expected.error), Text(actual.error)};
   if (expected.data != actual.data) return trace::BytesDiffer("data", expected.data, actual.data);
   if (expected.number != actual.number) return Divergence{0, "number", Hex(expected.number), Hex(actual.number)};
   if (expected.flag != actual.flag) return Divergence{0, "flag", std::to_string(expected.flag), std::to_string(actual.flag)};
+  if (expected.told != actual.told) return Divergence{0, "told", Lines(expected.told), Lines(actual.told)};
   return std::nullopt;
 }
 
@@ -48,6 +57,11 @@ Verdict Lockstep::CompareState(const World& world, bool last) {
     }
     const bool writable = model_.IsWritable(page);
     if ((writable || last) && writable != machine_.IsWritable(page)) return differ("writable " + name, writable);
+  }
+  for (uint64_t backing = 0; backing < kSpaceBackings; ++backing) {
+    const auto expected = model_.SpaceBytes(backing), actual = machine_.SpaceBytes(backing);
+    const std::string name = "backing " + std::to_string(backing) + " of the address space";
+    if (!std::ranges::equal(expected, actual)) return trace::BytesDiffer(name, expected, actual);
   }
   for (uint64_t event = 0; event < kSlots; ++event) {
     const bool signalled = model_.IsSignalled(event);

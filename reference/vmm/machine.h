@@ -33,6 +33,7 @@ struct Outcome {
   std::vector<uint8_t> data;  // a read's buffer, whole, failed or not
   uint64_t number = 0;        // compare-exchange: the value seen; map_rom: the ROM's length
   bool flag = false;          // compare-exchange: swapped; take: there was a signal
+  std::vector<std::string> told = {};  // in an address space: what listeners, handlers and fallbacks were told; the parts that are populated
   bool operator==(const Outcome&) const = default;
 };
 // What a read's buffer holds beforehand.
@@ -48,6 +49,8 @@ class Machine {
   virtual std::span<const uint8_t> Page(uint64_t page) = 0;
   virtual bool IsWritable(uint64_t page) = 0;
   virtual bool IsSignalled(uint64_t event) = 0;
+  // All bytes of a backing of the address space; none before that is made.
+  virtual std::span<const uint8_t> SpaceBytes(uint64_t backing) = 0;
   // Takes everything down. What is wrong then, as text; empty: nothing.
   virtual std::string End() = 0;
 };

@@ -28,6 +28,7 @@ uint64_t LittleEndian(const std::vector<uint8_t>& bytes) {
 
 void Model::Start(const World& world) {
   *this = Model();
+  world_ = world;
   size_ = world.pages * kPageBytes;
   for (uint64_t file = 0; file < kFiles; ++file) {
     files_[file].assign(kFilePages[file] * kPageBytes, 0);
@@ -41,6 +42,14 @@ Outcome Model::Run(const Op& op, bool& host_call_failed) {
   outcome_ = Outcome();
   host_call_failed_ = host_call_failed;
   const uint64_t slot = op[kSlot];
+  if (op.kind == OpKind::kLock || op.kind == OpKind::kUnlock) {
+    locks_[slot].clear();
+    if (space_) space_->Unlock(slot);
+  }
+  if (op.InSpace()) {
+    if (!space_) space_.emplace(world_);
+    return space_->Run(op, host_call_failed);
+  }
   switch (op.kind) {
     case OpKind::kAddRam: AddRam(op); break;
     case OpKind::kNewRegion: NewRegion(op); break;
@@ -71,7 +80,7 @@ Outcome Model::Run(const Op& op, bool& host_call_failed) {
     case OpKind::kCompareExchange: CompareExchange(op); break;
     case OpKind::kProbe: Probe(op); break;
     case OpKind::kLock: Lock(op); break;
-    case OpKind::kUnlock: locks_[slot].clear(); break;
+    default: break;
   }
   Paint();
   return outcome_;

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "reference/vmm/machine.h"
+#include "reference/vmm/model_space.h"
 
 namespace reference::vmm {
 
@@ -20,6 +21,9 @@ class Model final : public Machine {
   std::span<const uint8_t> Page(uint64_t page) override;
   bool IsWritable(uint64_t page) override;
   bool IsSignalled(uint64_t event) override { return events_[event] != nullptr && *events_[event]; }
+  std::span<const uint8_t> SpaceBytes(uint64_t backing) override {
+    return space_ ? std::span<const uint8_t>(space_->Bytes(backing)) : std::span<const uint8_t>();
+  }
   std::string End() override { return ""; }
 
  private:
@@ -113,6 +117,9 @@ class Model final : public Machine {
   std::array<std::optional<Bell>, kSlots> bells_;
   std::array<std::shared_ptr<bool>, kSlots> events_;
   std::array<std::vector<uint64_t>, kSlots> locks_;
+
+  World world_;
+  std::optional<SpaceModel> space_;
 
   Outcome outcome_;
   bool host_call_failed_ = false;

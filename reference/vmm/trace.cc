@@ -2,6 +2,7 @@
 
 #include "reference/vmm/trace.h"
 
+#include <algorithm>
 #include <iterator>
 
 #include "reference/trace/kinds_check.h"
@@ -34,6 +35,10 @@ constexpr std::string_view kWaits[] = {"try", "wait"};
 constexpr std::string_view kReads[] = {"bulk", "plain"};
 constexpr std::string_view kWrites[] = {"bulk", "plain", "fill"};
 constexpr std::string_view kProbes[] = {"read", "write", "execute"};
+constexpr std::string_view kMemories[] = {"guest", "space", "view"};
+constexpr std::string_view kBackings[] = {"ram", "guarded", "lazy", "registers"};
+constexpr std::string_view kTempers[] = {"accepting", "refusing"};
+constexpr std::string_view kAnswers[] = {"populates", "removes", "replaces", "fails", "falls_back", "removes_and_falls_back"};
 constexpr std::string_view kLocks[] = {"one_to_read", "one_to_write", "two_to_read", "two_to_write"};
 
 // Each field's index stands in the byte after the kind's, in the order of Field.
@@ -43,8 +48,9 @@ constexpr trace::Field Row(std::string_view key, std::span<const uint64_t> value
   return {.key = key, .at = 1 + kField, .number = trace::NumberOf<Op, [](Op& op) -> uint8_t& { return op.index[kField]; }>(),
           .values = values, .here = kHere == 0 ? nullptr : +kFirst};
 }
-constexpr trace::Field FormRow(std::string_view key, std::span<const std::string_view> names) {
-  trace::Field row = Row<kForm>(key, {});
+template <Field kField = kForm, uint64_t kHere = 0>
+constexpr trace::Field NamedRow(std::string_view key, std::span<const std::string_view> names) {
+  trace::Field row = Row<kField, kHere>(key, {});
   row.names = names;
   return row;
 }
@@ -59,14 +65,17 @@ constexpr trace::Field kOpFields[] = {
     Row<kSlot>("slot", kSlotValues), Row<kOther>("other", kSlotValues), Row<kPage, 4>("page", kPages),     Row<kAt>("at", kAts),
     Row<kLength, 5>("length", kLengths), Row<kSize, 11>("size", kSizes), Row<kValue>("value", kValues), Row<kOffset, 2>("offset", kOffsets),
     Row<kFrom, 2>("from", kOffsets),     Row<kFile, 2>("file", kFileValues),
-    FormRow("rights", kRights), FormRow("match", kMatches), FormRow("how", kWays), FormRow("how", kWaits), FormRow("how", kReads),
-    FormRow("how", kWrites), FormRow("access", kProbes), FormRow("pages", kLocks),
+    NamedRow("rights", kRights), NamedRow("match", kMatches), NamedRow("how", kWays), NamedRow("how", kWaits), NamedRow("how", kReads),
+    NamedRow("how", kWrites), NamedRow("access", kProbes), NamedRow("pages", kLocks), NamedRow("how", kTempers),
+    NamedRow<kOther, 2>("memory", kMemories), NamedRow<kFile>("backing", kBackings),
     FailRow(),
 };
-enum : uint8_t { kRightsRow = kForm, kMatchRow, kWayRow, kWaitRow, kReadRow, kWriteRow, kProbeRow, kLockRow, kFailRow };
+enum : uint8_t { kRightsRow = kForm, kMatchRow, kWayRow, kWaitRow, kReadRow, kWriteRow, kProbeRow, kLockRow, kTemperRow, kMemoryRow, kBackingRow, kFailRow };
 static_assert(std::size(kOpFields) == kFailRow + 1);
 
-constexpr trace::Kind Row(OpKind kind, std::string_view name, uint64_t fields) { return {static_cast<uint8_t>(kind), name, fields}; }
+constexpr trace::Kind Row(OpKind kind, std::string_view name, uint64_t fields, uint32_t group = group::kGuest) {
+  return {static_cast<uint8_t>(kind), name, fields, group};
+}
 constexpr trace::Kind kOps[] = {
     Row(OpKind::kAddRam, "add_ram", Of(kPage, kAt, kLength, kFailRow)),
     Row(OpKind::kNewRegion, "new_region", Of(kSlot, kLength, kFailRow)),
@@ -86,12 +95,21 @@ constexpr trace::Kind kOps[] = {
     Row(OpKind::kCloneEvent, "clone_event", Of(kSlot, kFailRow)),
     Row(OpKind::kSignal, "signal", Of(kSlot, kWayRow)),
     Row(OpKind::kTake, "take", Of(kSlot, kWaitRow, kFailRow)),
-    Row(OpKind::kRead, "read", Of(kPage, kAt, kSize, kReadRow)),
-    Row(OpKind::kWrite, "write", Of(kPage, kAt, kSize, kValue, kWriteRow)),
-    Row(OpKind::kCompareExchange, "compare_exchange", Of(kPage, kAt, kSize, kValue)),
-    Row(OpKind::kProbe, "probe", Of(kPage, kAt, kSize, kProbeRow)),
-    Row(OpKind::kLock, "lock", Of(kSlot, kPage, kLockRow, kFailRow)),
-    Row(OpKind::kUnlock, "unlock", Of(kSlot)),
+    Row(OpKind::kRead, "read", Of(kMemoryRow, kPage, kAt, kSize, kReadRow), group::kAccess),
+    Row(OpKind::kWrite, "write", Of(kMemoryRow, kPage, kAt, kSize, kValue, kWriteRow), group::kAccess),
+    Row(OpKind::kCompareExchange, "compare_exchange", Of(kMemoryRow, kPage, kAt, kSize, kValue), group::kAccess),
+    Row(OpKind::kProbe, "probe", Of(kMemoryRow, kPage, kAt, kSize, kProbeRow), group::kAccess),
+    Row(OpKind::kLock, "lock", Of(kSlot, kMemoryRow, kPage, kLockRow, kFailRow), group::kAccess),
+    Row(OpKind::kUnlock, "unlock", Of(kSlot), group::kAccess),
+    Row(OpKind::kSpaceAdd, "space_add", Of(kSlot, kPage, kAt, kLength, kBackingRow, kOffset, kRightsRow), group::kSpace),
+    Row(OpKind::kSpaceRemove, "space_remove", Of(kPage, kAt), group::kSpace),
+    Row(OpKind::kSpaceBegin, "space_begin", 0, group::kSpace),
+    Row(OpKind::kSpaceCommit, "space_commit", 0, group::kSpace),
+    Row(OpKind::kSpaceView, "space_view", Of(kPage, kAt, kSize), group::kSpace),
+    Row(OpKind::kSpaceListen, "space_listen", Of(kSlot, kPage, kTemperRow), group::kSpace),
+    Row(OpKind::kSpaceUnlisten, "space_unlisten", Of(kSlot), group::kSpace),
+    Row(OpKind::kSpacePopulated, "space_populated", Of(kPage, kAt, kLength), group::kSpace),
+    Row(OpKind::kSpaceDrop, "space_drop", 0, group::kSpace),
 };
 static_assert(trace::AreKindsOf<OpKind>(kOps) && !trace::Ordered<OpKind>);
 
@@ -101,8 +119,9 @@ constexpr trace::Field kGuestFields[] = {
     {.key = "trim", .at = 2, .number = trace::NumberOf<World, &World::trim>(), .count = 2},
     {.key = "guest_first", .at = 3, .number = trace::NumberOf<World, &World::guest_first>(), .count = 2},
     {.key = "fail", .at = 4, .number = trace::NumberOf<World, &World::fail>(), .count = 4},
+    {.key = "lazy", .at = 5, .number = trace::NumberOf<World, &World::lazy>(), .names = kAnswers},
 };
-constexpr trace::Kind kGuest[] = {{0xf0, "guest", Of(0, 1, 2, 3)}};
+constexpr trace::Kind kGuest[] = {{0xf0, "guest", Of(0, 1, 2, 3, 4)}};
 
 constexpr trace::Section kSections[] = {
     {.fields = kGuestFields, .kinds = kGuest, .place = trace::OneOf<Trace, &Trace::world>()},
@@ -115,6 +134,11 @@ constexpr trace::Schema kRows = {"guestmem vmm 1", kRecordBytes, kSections, &kTa
 }  // namespace
 
 const trace::Schema& Rows() { return kRows; }
+
+bool Op::InSpace() const {
+  const uint32_t about = std::find_if(std::begin(kOps), std::end(kOps), [&](const trace::Kind& row) { return row.number == static_cast<uint8_t>(kind); })->group;
+  return about == group::kSpace || (about == group::kAccess && kind != OpKind::kUnlock && index[kOther] != 0);
+}
 
 std::span<const uint64_t> ValuesOf(Field field) { return field == kForm ? kForms : field == kFail ? kFails : kOpFields[field].values; }
 

@@ -61,8 +61,23 @@ enum class OpKind : uint8_t {
   kProbe = 21,        // form 0: read, 1: write, 2: execute
   kLock = 22,         // `slot`: one page or (form 2, 3) that and the next; for reading or (form 1, 3) writing
   kUnlock = 23,
+  // An address space beside the guest, made by the first of these. Kinds 18 to 22 reach it, or the view of it, by `other`.
+  kSpaceAdd = 24,        // a slot named by `slot`, of backing `file`; form 1: read-only. Between begin and commit a step of a change
+  kSpaceRemove = 25,     // likewise
+  kSpaceBegin = 26,
+  kSpaceCommit = 27,
+  kSpaceView = 28,       // in place of the view there
+  kSpaceListen = 29,     // form 1: refuses a slot that starts at the page
+  kSpaceUnlisten = 30,
+  kSpacePopulated = 31,
+  kSpaceDrop = 32,       // its memory lives on
 };
 GUESTMEM_WITHOUT_ORDER(OpKind);
+
+// What operations are about, as profiles of fuzz targets name it.
+namespace group {
+inline constexpr uint32_t kGuest = 1, kAccess = 2, kSpace = 4;
+}
 
 enum Field : uint8_t {
   kSlot,
@@ -74,7 +89,7 @@ enum Field : uint8_t {
   kValue,
   kOffset,  // in a region or a ROM
   kFrom,    // in a file
-  kFile,    // 0, 1: writable; 2: file 0 opened for reading; 3: a closed descriptor
+  kFile,    // 0, 1: writable; 2: file 0 opened for reading; 3: a closed descriptor. Of a slot: its backing
   kForm,    // region: 0 writable, 1 not. kRegister: 1 any value, 2 any length, 3 both. Else see the kind.
   kFail,    // the n-th host call of the op fails; 0: none
 };
@@ -88,6 +103,8 @@ struct Op {
   std::array<uint8_t, kFields> index = {};
   uint64_t operator[](Field field) const { return ValuesOf(field)[index[field]]; }
   uint64_t gpa() const { return (*this)[kPage] * kPageBytes + (*this)[kAt]; }
+  // Whether it is about the address space: of a kind that is, or an access to its memory.
+  bool InSpace() const;
   bool operator==(const Op&) const = default;
 };
 
@@ -95,6 +112,7 @@ struct World {
   uint8_t pages = kMaxPages;  // 1..kMaxPages
   uint8_t trim = 0;           // 1: created with some bytes less, which are rounded up
   uint8_t guest_first = 0;    // 1: at the end the guest's handle is dropped before what it made
+  uint8_t lazy = 0;           // what the address space's lazy backing does about a page that is not there (space_world.h)
   uint8_t fail = 0;           // the n-th host call of the guest's creation fails, and it is created again; 0: none
   bool operator==(const World&) const = default;
 };

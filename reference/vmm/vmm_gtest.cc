@@ -1,6 +1,7 @@
 #include "reference/vmm/vmm_gtest.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "reference/test_source.h"
 #include "reference/vmm/vmm_gtest_steps.h"
@@ -63,6 +64,16 @@ std::string Shape(const GuestMemory& memory, uint64_t pages) {
     shape += memory.ProbeReadable(page * kPageSize, kPageSize).ok() ? (writable ? 'w' : 'r') : (writable ? '?' : '-');
   }
   return shape;
+}
+
+)"},
+    {"Pattern(", R"(// What backing `number` of the address space holds at first.
+Bytes Pattern(uint64_t number, uint64_t offset, uint64_t length) {
+  Bytes bytes;
+  for (uint64_t i = offset; i < offset + length; ++i) {
+    bytes.push_back(SpaceByte(number, i));
+  }
+  return bytes;
 }
 
 )"},

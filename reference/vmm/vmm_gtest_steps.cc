@@ -41,6 +41,11 @@ void Steps::NameBytes(const Trace& trace) {
     add(size, size, true, byte,
         [call](uint64_t offset, const std::string& n) { return call + Number(offset) + ", " + n + ")"; });
   };
+  for (uint64_t number = 0; number < kSpaceBackings && std::any_of(trace.ops.begin(), trace.ops.end(), [](const Op& op) { return op.InSpace(); });
+       ++number) {
+    add_placed(
+        kSpaceBackingPages[number] * kPageBytes, [&](uint64_t i) { return SpaceByte(number, i); }, "Pattern(" + Number(number) + ", ");
+  }
   std::set<std::pair<int, uint64_t>> known;
   for (const Op& op : trace.ops) {
     const uint64_t which = op.kind == OpKind::kRegionMap ? op[kFile] % 2
@@ -83,6 +88,11 @@ void Steps::Declare(const Trace& trace) {
     declare({OpKind::kRegister}, kSlot, {"std::unique_ptr<Doorbell> bell"});
     declare({OpKind::kLock}, kSlot, {"LockedPages pages"});
   }
+  constexpr std::string_view kAnswers[] = {"kPopulates", "kRemoves", "kReplaces", "kFails", "kFallsBack", "kRemovesAndFallsBack"};
+  space_ = std::any_of(trace.ops.begin(), trace.ops.end(), [](const Op& op) { return op.InSpace(); });
+  if (space_) {
+    out_.Line({"auto cast = std::make_unique<SpaceCast>(", kAnswers[trace.world.lazy], ");"});
+  }
 }
 
 void Steps::Run() {
@@ -107,6 +117,7 @@ void Steps::Run() {
     ExpectSignals();
   }
   ExpectGuest();
+  ExpectSpace();
 }
 
 // What the op's result takes the place of goes before it begins.
@@ -139,6 +150,9 @@ void Steps::DropAll() {
     if (std::exchange(pages_[slot], false)) {
       out_.Line({"pages", std::to_string(slot), " = {};"});
     }
+  }
+  if (space_) {
+    out_.Line("cast.reset();");
   }
   constexpr std::string_view kNames[] = {"bell", "part", "rom", "in_guest", "region", "event"};
   Flags* const held[] = {&bell_, &part_, &rom_, &in_guest_, &region_, &event_};
@@ -238,8 +252,18 @@ void Steps::RunOp() {
     case OpKind::kProbe: Access(); break;
     case OpKind::kLock:
     case OpKind::kUnlock: Lock(); break;
+    case OpKind::kSpaceAdd:
+    case OpKind::kSpaceRemove:
+    case OpKind::kSpaceBegin:
+    case OpKind::kSpaceCommit:
+    case OpKind::kSpaceView:
+    case OpKind::kSpaceListen:
+    case OpKind::kSpaceUnlisten:
+    case OpKind::kSpacePopulated:
+    case OpKind::kSpaceDrop: Space(); break;
   }
   EndFailure();
+  ExpectTold();
 }
 
 void Steps::NewRegion() {
@@ -354,10 +378,13 @@ void Steps::Lock() {
     }
     return;
   }
+  if (Memory().empty()) {
+    return;
+  }
   const std::string next = op()[kForm] < 2 ? "" : ", " + Number(op()[kPage] + 1);
   out_.Line({"const std::vector<uint64_t> ", My("gpns"), " = {", Value(kPage), next, "};"});
   pages_[slot] = Keep("LockedPages",
-                      "memory.LockGpns(AccessType::" + std::string(op()[kForm] % 2 == 0 ? "kRead" : "kWrite") +
+                      Memory() + "LockGpns(AccessType::" + std::string(op()[kForm] % 2 == 0 ? "kRead" : "kWrite") +
                           ", false, " + My("gpns") + ")",
                       Slot("pages"));
 }
@@ -372,20 +399,23 @@ bool Steps::IsPlain() const {
 void Steps::Access() {
   constexpr std::string_view kProbes[] = {"ProbeReadable", "ProbeWritable", "ProbeExecutable"};
   const std::string gpa = "(" + Gpa() + ", ";
+  if (Memory().empty()) {
+    return;
+  }
   if (IsPlain()) {
     PlainAccess();
   } else if (op().kind == OpKind::kProbe) {
-    Call("memory." + std::string(kProbes[op()[kForm] % 3]) + gpa + Value(kSize) + ")");
+    Call(Memory() + std::string(kProbes[op()[kForm] % 3]) + gpa + Value(kSize) + ")");
   } else if (op().kind == OpKind::kRead) {
     out_.Line({"Bytes ", My("buffer"), "(", Value(kSize), ", 0xa5);"});
-    Call("memory.ReadAt" + gpa + "std::as_writable_bytes(std::span(" + My("buffer") + ")))");
+    Call(Memory() + "ReadAt" + gpa + "std::as_writable_bytes(std::span(" + My("buffer") + ")))");
     out_.Line(
         {"EXPECT_EQ(Difference(", gtest::BytesExpression(names_, outcome_.data, op()[kAt]), ", ", My("buffer"), "), \"\");"});
   } else if (op().kind == OpKind::kWrite && op()[kForm] >= 2) {
-    Call("memory.FillAt" + gpa + "std::byte{" + Number(op()[kValue] & 0xff) + "}, " + Value(kSize) + ")");
+    Call(Memory() + "FillAt" + gpa + "std::byte{" + Number(op()[kValue] & 0xff) + "}, " + Value(kSize) + ")");
   } else if (op().kind == OpKind::kWrite) {
     out_.Line({"const Bytes ", My("data"), " = Words(", Value(kValue), ", ", Value(kSize), ");"});
-    Call("memory.WriteAt" + gpa + "std::as_bytes(std::span(" + My("data") + ")))");
+    Call(Memory() + "WriteAt" + gpa + "std::as_bytes(std::span(" + My("data") + ")))");
   }
 }
 
@@ -394,16 +424,16 @@ void Steps::PlainAccess() {
   const uint64_t mask = size == 8 ? ~uint64_t{0} : (uint64_t{1} << size * 8) - 1;
   const std::string type = Type(size), value = Number(op()[kValue] & mask);
   if (op().kind == OpKind::kWrite) {
-    Call("memory.WritePlain<" + type + ">(" + Gpa() + ", " + value + ")");
+    Call(Memory() + "WritePlain<" + type + ">(" + Gpa() + ", " + value + ")");
   } else if (op().kind == OpKind::kRead) {
-    if (CallResult(type, "memory.ReadPlain<" + type + ">(" + Gpa() + ")")) {
+    if (CallResult(type, Memory() + "ReadPlain<" + type + ">(" + Gpa() + ")")) {
       uint64_t read = 0;
       for (size_t i = outcome_.data.size(); i > 0; --i) {
         read = read << 8 | outcome_.data[i - 1];
       }
       Equal("*" + My("result"), Literal(read));
     }
-  } else if (CallResult("CompareExchangeResult<" + type + ">", "memory.CompareExchange<" + type + ">(" + Gpa() + ", " +
+  } else if (CallResult("CompareExchangeResult<" + type + ">", Memory() + "CompareExchange<" + type + ">(" + Gpa() + ", " +
                                                                    value + ", " + Number(~op()[kValue] & mask) + ")")) {
     Equal(My("result") + "->swapped", outcome_.flag ? "true" : "false");
     Equal(My("result") + "->value", Literal(outcome_.number));

@@ -49,6 +49,11 @@ class Steps {
   void Event();
   void Take();
   void Lock();
+  void Space();
+  void ExpectTold();
+  void ExpectSpace();
+  // What an access is to: the guest's memory, the address space's, or the view; nothing: there is no view.
+  std::string Memory() const;
   void Access();
   void PlainAccess();
   void ExpectSignals();
@@ -79,6 +84,8 @@ class Steps {
   bool fails_ = false;    // a host call, in the op
   Outcome outcome_;       // of the op
   Flags signalled_ = {};  // before it
+  bool space_ = false, dropped_ = false, view_ = false;
+  std::string steps_;  // the list of a change that has begun
   Flags in_guest_ = {}, region_ = {}, rom_ = {}, part_ = {}, bell_ = {}, event_ = {}, pages_ = {};
 };
 

@@ -26,7 +26,7 @@ TEST(VmmTrace, RefusalsNameTheLineAndTheWord) {
   EXPECT_EQ(error(""), "1: expected the header 'guestmem vmm 1', found the end of the text");
   EXPECT_EQ(error("guest pages=1\n"), "1: expected the header 'guestmem vmm 1', found 'guest pages=1'");
   EXPECT_EQ(error(header + "guest pages=9\n"), "2: pages 9 is too large: the largest is 8");
-  EXPECT_EQ(error(header + "guest size=9\n"), "2: guest has no field 'size'; its fields are: pages=, trim=, guest_first=, fail=");
+  EXPECT_EQ(error(header + "guest size=9\n"), "2: guest has no field 'size'; its fields are: pages=, trim=, guest_first=, fail=, lazy=");
   EXPECT_EQ(error(header + "guest pages=1\nguest pages=1\n"), "3: 'guest' is given twice");
   EXPECT_EQ(error(header + "add_ram\n"), "2: unknown line 'add_ram'; before the operations come: guest, ops");
   EXPECT_EQ(error(header), "1: expected an 'ops' line, found the end of the text");
@@ -56,6 +56,12 @@ class Liar final : public Machine {
   }
   bool IsWritable(uint64_t page) override { return machine_.IsWritable(page) != about_writing; }
   bool IsSignalled(uint64_t event) override { return machine_.IsSignalled(event) != about_events; }
+  std::span<const uint8_t> SpaceBytes(uint64_t backing) override {
+    const auto bytes = machine_.SpaceBytes(backing);
+    copy_.assign(bytes.begin(), bytes.end());
+    about_space(copy_);
+    return copy_;
+  }
   std::string End() override {
     const std::string wrong = machine_.End();
     return about_the_end ? "a lie" : wrong;
@@ -63,6 +69,7 @@ class Liar final : public Machine {
 
   std::function<void(Outcome&)> about_outcome = [](Outcome&) {};
   std::function<void(std::vector<uint8_t>&)> about_page = [](std::vector<uint8_t>&) {};
+  std::function<void(std::vector<uint8_t>&)> about_space = [](std::vector<uint8_t>&) {};
   bool about_writing = false, about_events = false, about_the_end = false;
 
  private:
@@ -81,6 +88,8 @@ compare_exchange page=0 size=8
 read page=0 size=100
 add_ram page=1 length=4096
 read page=1 at=2048 size=4096
+space_listen
+space_add
 )";
 
 TEST(VmmOracle, TellsTheTruthFromALie) {
@@ -104,6 +113,9 @@ TEST(VmmOracle, TellsTheTruthFromALie) {
       {"page 2", [](Liar& l) { l.about_page = [](std::vector<uint8_t>& b) { b.resize(kPageBytes); }; }},
       {"writable page 0", [](Liar& l) { l.about_writing = true; }},
       {"event 0", [](Liar& l) { l.about_events = true; }},
+      {"told", [](Liar& l) { l.about_outcome = [](Outcome& o) { if (!o.told.empty()) o.told[0] += "x"; }; }},
+      {"told", [](Liar& l) { l.about_outcome = [](Outcome& o) { o.told.clear(); }; }},
+      {"backing 1 of the address space", [](Liar& l) { l.about_space = [](std::vector<uint8_t>& b) { if (b.size() == 2 * kPageBytes) ++b[5000]; }; }},
       {"end", [](Liar& l) { l.about_the_end = true; }},
   };
   int number = 0;

@@ -64,9 +64,15 @@
 
 namespace guestmem {
 
+class AddressSpace;
 class AlignedHeapMemory;
 namespace detail {
 class Handle;
+// What is read, or (an error) why nothing was: comes back in registers.
+struct PlainWord {
+  uint64_t word;
+  ErrorRep* error;
+};
 }
 
 struct CreateOptions {
@@ -216,6 +222,7 @@ class GuestMemory {
   std::shared_ptr<AlignedHeapMemory> TakeInnerBuffer() &&;
 
  private:
+  friend class AddressSpace;
   explicit GuestMemory(std::shared_ptr<const detail::Memory> memory);
 
   // The region of `gpa`, if it has one. An address beyond the last is masked into an earlier one, beyond the end of which it lies.
@@ -233,6 +240,9 @@ class GuestMemory {
     offset = gpa;
     if (detail::EndsBelow(first_.mapped_limit, offset, length)) [[likely]] {
       return &first_;
+    }
+    if (index_mask_ == 0) {  // no other; an address space's is looked up elsewhere
+      return nullptr;
     }
     const detail::Window& window = RegionOf(gpa);
     offset = gpa - window.start;
@@ -315,13 +325,19 @@ class GuestMemory {
   detail::ErrorRep* WriteSlow(uint64_t gpa, std::span<const std::byte> source, const Fault* met) const;
   detail::ErrorRep* FillSlow(uint64_t gpa, std::byte value, uint64_t length, const Fault* met) const;
 
-  // The whole access again on the cold path. `met`, unless zeroes, is the fault that the fast path met.
-  [[gnu::cold]] detail::ErrorRep* ReadPlainSlow(uint64_t gpa, void* value, size_t size, detail::TrapResult met) const;
-  [[gnu::cold]] detail::ErrorRep* WritePlainSlow(uint64_t gpa, const void* value, size_t size, detail::TrapResult met) const;
-  [[gnu::cold]] Result<bool> CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
-                                                 detail::TrapResult met) const;
+  // The whole access again where the fast path did not do it; `met`, unless zeroes, is the fault that it met. In an address space this
+  // is the access. Values as in words.
+  template <int Size>
+  detail::PlainWord ReadPlainSlow(uint64_t gpa, detail::TrapResult met) const;
+  template <int Size>
+  detail::ErrorRep* WritePlainSlow(uint64_t gpa, uint64_t word, detail::TrapResult met) const;
+  // The same on the general path.
+  [[gnu::cold]] detail::PlainWord ReadPlainAgain(uint64_t gpa, size_t size, detail::TrapResult met) const;
+  [[gnu::cold]] detail::ErrorRep* WritePlainAgain(uint64_t gpa, uint64_t word, size_t size, detail::TrapResult met) const;
+  Result<bool> CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size, detail::TrapResult met) const;
 
   Result<detail::Lock> LockList(const detail::LockRequest& request) const;
+  Status AcquireFixed(detail::LockState& state) const;
   size_t FirstOutside(const detail::LockRequest& request) const;
   uint64_t Extent() const;
   bool IsUnsharedHeap() const;
@@ -337,6 +353,12 @@ class GuestMemory {
   static Status RunRange(const PagedRange& range, Transfer& transfer, uint64_t& done, detail::Handle& handle);
   template <typename Transfer>
   static Status RunRange(const PagedRanges& ranges, Transfer& transfer, uint64_t& done, detail::Handle& handle);
+  template <typename Transfer>
+  Status RunWhole(uint64_t gpa, uint64_t size, Transfer& transfer, detail::TrapResult met) const;
+  // All of these in an address space, looking up in each section what is there (guest/live.h).
+  template <typename Transfer>
+  Status RunLive(uint64_t gpa, uint64_t length, Transfer& transfer, std::optional<AddressRange> range, uint64_t done,
+                 detail::Handle& handle) const;
   template <typename Transfer, typename Range, typename Buffer>
   Status RunBuffer(const Range& range, Buffer buffer) const;
   template <typename Transfer>
@@ -402,8 +424,12 @@ GUESTMEM_TRAP_INLINE Result<T> GuestMemory::ReadPlain(uint64_t gpa) const {
       detail::FromWord(word, value);
       return std::bit_cast<T>(value);
     }
-    Status status(ReadPlainSlow(gpa, value.data(), sizeof(T), met));
-    return status.ok() ? Result<T>(std::bit_cast<T>(value)) : Result<T>(std::move(status));
+    const detail::PlainWord read = ReadPlainSlow<sizeof(T)>(gpa, met);
+    if (read.error != nullptr) {
+      return Status(read.error);
+    }
+    detail::FromWord(read.word, value);
+    return std::bit_cast<T>(value);
   }
 }
 
@@ -419,7 +445,7 @@ GUESTMEM_TRAP_INLINE Status GuestMemory::WritePlain(uint64_t gpa, const std::typ
         })) [[likely]] {
       return {};
     }
-    return Status(WritePlainSlow(gpa, &value, sizeof(T), met));
+    return Status(WritePlainSlow<sizeof(T)>(gpa, detail::ToWord(value), met));
   }
 }
 

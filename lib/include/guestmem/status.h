@@ -80,6 +80,9 @@ enum class Operation : uint8_t {
   kSubrange,
   kProbe,
   kRevoke,
+  kAdd,
+  kRemove,
+  kChange,
 };
 
 struct ErrorInfo;

@@ -5,6 +5,8 @@
 #include <memory>
 #include <type_traits>
 
+#include "guest/access_errors.h"
+#include "guest/live.h"
 #include "guest/piece.h"
 #include "guest/transfers.h"
 #include "guestmem/guest_memory.h"
@@ -14,65 +16,23 @@
 namespace guestmem {
 namespace {
 
+using detail::CopiesHostBytes;
 using detail::ErrorRep;
+using detail::ForgetTransferred;
+using detail::GpnError;
 using detail::Handle;
+using detail::LengthError;
 using detail::Memory;
 using detail::Piece;
+using detail::PieceError;
 using detail::PieceFailure;
+using detail::RangeError;
 using detail::Region;
 using detail::Stop;
 
-[[gnu::cold]] Status RangeError(const Memory& memory, ErrorKind kind, Operation operation,
-                                const std::optional<AddressRange>& range, uint64_t fault_address, uint64_t transferred = 0) {
-  Status status = detail::MakeError(&memory.name, kind, operation);
-  if (ErrorInfo* const info = detail::Editable(status)) {
-    info->range = range;
-    info->fault_address = fault_address;
-    info->transferred = transferred;
-  }
-  return status;
-}
-
-// An overlap of the host buffer leaves nothing to count on (SPEC 4).
-[[gnu::cold]] void ForgetTransferred(Status& status) {
-  if (ErrorInfo* const info = detail::Editable(status)) {
-    info->transferred = 0;
-  }
-}
-
-[[gnu::cold]] Status PieceError(const Memory& memory, Operation operation, std::optional<AddressRange> range,
-                                const Piece& piece, PieceFailure failure) {
-  Status status = detail::MakeCallbackError(&memory.name, operation, std::move(failure.cause), failure.write_refused);
-  if (ErrorInfo* const info = detail::Editable(status)) {
-    info->range = range;
-    info->fault_address = piece.region->start + piece.offset + failure.offset;
-    info->gpn = detail::NamedGpn(*piece.region, info->cause);
-    info->transferred = failure.transferred;
-  }
-  return status;
-}
-
-[[gnu::cold]] Status GpnError(const Memory& memory, Operation operation, uint64_t gpn, uint64_t transferred) {
-  ErrorInfo info;
-  info.kind = ErrorKind::kInvalidGpn;
-  info.operation = operation;
-  info.gpn = gpn;
-  info.transferred = transferred;
-  return detail::MakeError(&memory.name, std::move(info));
-}
-
-[[gnu::cold]] Status LengthError(const Memory& memory, Operation operation) {
-  return detail::MakeError(&memory.name, ErrorKind::kInvalidArgument, operation, "the buffer's length is not the range's");
-}
-
 // The part of [gpa, gpa + length) that lies in gpa's region; length 0 if gpa is not in memory.
 Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
-  const Region& region = memory.regions[gpa >> memory.region_bits & (memory.regions.size() - 1)];
-  uint64_t offset = gpa - region.start;
-  if (!detail::EndsBelow(region.limit, offset, 1)) {
-    return {nullptr, 0, 0};
-  }
-  return {&region, offset, std::min(length, region.size - offset)};
+  return detail::PieceOf(memory.regions[gpa >> memory.region_bits & (memory.regions.size() - 1)], gpa, length);
 }
 
 // Whether every byte of the range is in some backing.
@@ -87,9 +47,6 @@ Piece FirstPiece(const Memory& memory, uint64_t gpa, uint64_t length) {
   }
   return true;
 }
-
-template <typename Transfer>
-concept CopiesHostBytes = requires(Transfer t) { t.host; };
 
 // The length of the longest piece of [gpa, gpa + length) that shares memory with its part of the host buffer; 0: none does.
 [[gnu::cold]] uint64_t LongestOverlap(const Memory& memory, uint64_t gpa, uint64_t length, const std::byte* host) {
@@ -106,8 +63,10 @@ concept CopiesHostBytes = requires(Transfer t) { t.host; };
 
 // Whether the host buffer of a failed access shares memory with any of [gpa, gpa + length).
 [[gnu::cold]] bool OverlapsAny(const Memory& memory, uint64_t gpa, uint64_t length, std::span<const std::byte> host) {
+  const bool live = memory.space != nullptr;
+  const detail::ReadSection section(live);
   while (length != 0) {
-    const Piece piece = FirstPiece(memory, gpa, length);
+    const Piece piece = live ? detail::LivePiece(memory, memory.space->Now(), gpa, length) : FirstPiece(memory, gpa, length);
     if (piece.length == 0) {
       return false;
     }
@@ -156,6 +115,9 @@ Status GuestMemory::RunBulk(uint64_t gpa, uint64_t length, Transfer& transfer, s
   const Memory& memory = *memory_;
   uint64_t offset;
   const Region* const region = Locate(gpa, length, offset);
+  if (region == nullptr && memory.space != nullptr) {
+    return RunLive(gpa, length, transfer, range, before, handle);
+  }
   if (region == nullptr && !IsCovered(memory, gpa, length)) [[unlikely]] {
     return RangeError(memory, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa, before);
   }
@@ -212,10 +174,11 @@ Status GuestMemory::RunAt(uint64_t gpa, uint64_t length, Transfer& transfer, con
 template <typename Transfer>
 Status GuestMemory::RunProbe(uint64_t gpa, uint64_t length, std::optional<AddressRange> range, Handle& handle) const {
   const Memory& memory = *memory_;
-  if (!IsCovered(memory, gpa, length)) {
-    return RangeError(memory, ErrorKind::kOutOfRange, Operation::kProbe, range, gpa);
-  }
   Transfer transfer;
+  if (!IsCovered(memory, gpa, length)) {
+    return memory.space != nullptr ? RunLive(gpa, length, transfer, range, 0, handle)
+                                   : RangeError(memory, ErrorKind::kOutOfRange, Operation::kProbe, range, gpa);
+  }
   for (uint64_t at = 0; at < length;) {
     const Piece piece = FirstPiece(memory, gpa + at, length - at);
     PieceFailure failure;
@@ -389,17 +352,19 @@ Status GuestMemory::ProbeGpns(std::span<const uint64_t> gpns) const {
   }
 }
 
-namespace {
-
-// A plain access or compare-exchange of `size` bytes in one region, on the cold path.
+// A plain access or compare-exchange of `size` bytes in one region, on the general path.
 template <typename Transfer>
-Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uint64_t gpa, uint64_t size,
-                Transfer& transfer, detail::TrapResult met, Handle handle) {
+Status GuestMemory::RunWhole(uint64_t gpa, uint64_t size, Transfer& transfer, detail::TrapResult met) const {
+  const Memory& memory = *memory_;
   const AddressRange range{gpa, size};
+  Handle handle(*this);
+  uint64_t offset = 0;
+  const Region* const region = Locate(gpa, size, offset);
   if (region == nullptr) {
-    return RangeError(memory, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa);
+    return memory.space != nullptr ? RunLive(gpa, size, transfer, range, 0, handle)
+                                   : RangeError(memory, ErrorKind::kOutOfRange, Transfer::kOperation, range, gpa);
   }
-  if (Transfer::kOperation == Operation::kCompareExchange && (region->backing_offset + offset) % size != 0) {
+  if (detail::IsMisaligned<Transfer>(*region, offset, size)) {
     return RangeError(memory, ErrorKind::kMisaligned, Transfer::kOperation, range, gpa);
   }
   const Piece piece{region, offset, size};
@@ -415,28 +380,54 @@ Status RunWhole(const Memory& memory, const Region* region, uint64_t offset, uin
   return {};
 }
 
-}  // namespace
-
-ErrorRep* GuestMemory::ReadPlainSlow(uint64_t gpa, void* value, size_t size, detail::TrapResult met) const {
-  uint64_t offset = 0;
-  const Region* const region = Locate(gpa, size, offset);
-  detail::PlainReadTransfer transfer(static_cast<std::byte*>(value));
-  return RunWhole(*memory_, region, offset, gpa, size, transfer, met, Handle(*this)).Release();
+template <int Size>
+detail::PlainWord GuestMemory::ReadPlainSlow(uint64_t gpa, detail::TrapResult met) const {
+  if (memory_->space != nullptr) [[likely]] {
+    uint64_t word;
+    if (detail::RunLiveFast<AccessType::kRead, Size>(
+            *memory_, gpa, [&](std::byte* guest) { return detail::TrapLoad<Size>(guest, word, met); })) [[likely]] {
+      return {word, nullptr};
+    }
+  }
+  return ReadPlainAgain(gpa, Size, met);
 }
 
-ErrorRep* GuestMemory::WritePlainSlow(uint64_t gpa, const void* value, size_t size, detail::TrapResult met) const {
-  uint64_t offset = 0;
-  const Region* const region = Locate(gpa, size, offset);
-  detail::PlainWriteTransfer transfer(static_cast<const std::byte*>(value));
-  return RunWhole(*memory_, region, offset, gpa, size, transfer, met, Handle(*this)).Release();
+template <int Size>
+ErrorRep* GuestMemory::WritePlainSlow(uint64_t gpa, uint64_t word, detail::TrapResult met) const {
+  if (memory_->space != nullptr) [[likely]] {
+    if (detail::RunLiveFast<AccessType::kWrite, Size>(
+            *memory_, gpa, [&](std::byte* guest) { return detail::TrapStore<Size>(guest, word, met); })) [[likely]] {
+      return nullptr;
+    }
+  }
+  return WritePlainAgain(gpa, word, Size, met);
 }
+
+detail::PlainWord GuestMemory::ReadPlainAgain(uint64_t gpa, size_t size, detail::TrapResult met) const {
+  uint64_t word = 0;
+  detail::PlainReadTransfer transfer(reinterpret_cast<std::byte*>(&word));
+  ErrorRep* const error = RunWhole(gpa, size, transfer, met).Release();
+  return {word, error};
+}
+
+ErrorRep* GuestMemory::WritePlainAgain(uint64_t gpa, uint64_t word, size_t size, detail::TrapResult met) const {
+  detail::PlainWriteTransfer transfer(reinterpret_cast<const std::byte*>(&word));
+  return RunWhole(gpa, size, transfer, met).Release();
+}
+
+#define GUESTMEM_INSTANTIATE_(size)                                                             \
+  template detail::PlainWord GuestMemory::ReadPlainSlow<size>(uint64_t, detail::TrapResult) const; \
+  template ErrorRep* GuestMemory::WritePlainSlow<size>(uint64_t, uint64_t, detail::TrapResult) const
+GUESTMEM_INSTANTIATE_(1);
+GUESTMEM_INSTANTIATE_(2);
+GUESTMEM_INSTANTIATE_(4);
+GUESTMEM_INSTANTIATE_(8);
+#undef GUESTMEM_INSTANTIATE_
 
 Result<bool> GuestMemory::CompareExchangeSlow(uint64_t gpa, void* current, const void* desired, size_t size,
                                               detail::TrapResult met) const {
-  uint64_t offset = 0;
-  const Region* const region = Locate(gpa, size, offset);
   detail::CompareExchangeTransfer transfer(static_cast<std::byte*>(current), static_cast<const std::byte*>(desired));
-  Status status = RunWhole(*memory_, region, offset, gpa, size, transfer, met, Handle(*this));
+  Status status = RunWhole(gpa, size, transfer, met);
   return status.ok() ? Result<bool>(transfer.swapped) : Result<bool>(std::move(status));
 }
 

@@ -7,6 +7,7 @@
 #include <cinttypes>
 #include <utility>
 
+#include "guest/layout.h"
 #include "guestmem/heap_memory.h"
 #include "trap/trap_outside.h"
 #include "types/error_rep.h"
@@ -25,23 +26,30 @@ Status CreateError(std::string_view name, std::string_view message) {
   return detail::MakeNamedError(name, {.kind = ErrorKind::kInvalidArgument, .operation = Operation::kCreate}, message);
 }
 
-// Asks the backing what the fast path needs, and holds it to its promises.
+// A whole backing as a region, or the error of creation.
 Status MakeRegion(std::string_view name, GuestMemoryAccess& backing, Region& region) {
+  const Text broken = detail::BrokenPromise(backing, region);
+  return std::string_view(broken).empty() ? Status() : CreateError(name, broken);
+}
+
+}  // namespace
+
+Text detail::BrokenPromise(GuestMemoryAccess& backing, Region& region) {
   region.backing = &backing;
   region.base = backing.mapping();
   const uint64_t size = backing.max_address();
   region.iova = backing.base_iova();
   region.lockable = region.base != nullptr && backing.supports_locking();
   if (size >= kMaxSize) {
-    return CreateError(name, Text("the backing's size 0x%" PRIx64 " is not below 2^63", size));
+    return Text("the backing's size 0x%" PRIx64 " is not below 2^63", size);
   }
   region.Resize(size);
   if (reinterpret_cast<uintptr_t>(region.base) % kPageSize != 0) {
-    return CreateError(name, "the backing's mapping is not page-aligned");
+    return Text("the backing's mapping is not page-aligned");
   }
   if (const std::optional<BitmapInfo> bitmap = backing.access_bitmap()) {
     if (bitmap->bit_offset > 7) {
-      return CreateError(name, Text("the backing's bit_offset %d is over 7", int{bitmap->bit_offset}));
+      return Text("the backing's bit_offset %d is over 7", int{bitmap->bit_offset});
     }
     region.has_bitmap = true;
     region.bit_bytes = bitmap->bit_offset * kPageSize;
@@ -49,14 +57,12 @@ Status MakeRegion(std::string_view name, GuestMemoryAccess& backing, Region& reg
     region.bitmaps[static_cast<size_t>(AccessType::kWrite)] = bitmap->write;
     region.bitmaps[static_cast<size_t>(AccessType::kExecute)] = bitmap->execute;
   }
-  return {};
+  return Text("%s", "");
 }
 
-Status PrepareFaultHandler(const CreateOptions& options) {
+Status detail::PrepareFaultHandler(const CreateOptions& options) {
   return options.install_fault_handler ? trap::InstallFaultHandlerOnce() : Status();
 }
-
-}  // namespace
 
 GuestMemory::GuestMemory(std::shared_ptr<const Memory> memory)
     : memory_(std::move(memory)),
@@ -103,7 +109,7 @@ Result<GuestMemory> GuestMemory::Create(std::string_view name, std::shared_ptr<G
   return detail::OrOutOfMemory([&]() -> Result<GuestMemory> {
     auto memory = std::make_shared<Memory>();
     memory->name = DebugName(name);
-    Status status = PrepareFaultHandler(options);
+    Status status = detail::PrepareFaultHandler(options);
     if (status.ok()) {
       status = MakeRegion(name, *backing, memory->only);
     }
@@ -143,7 +149,7 @@ Result<GuestMemory> GuestMemory::CreateMultiRegion(std::string_view name, uint64
   return detail::OrOutOfMemory([&]() -> Result<GuestMemory> {
     auto memory = std::make_shared<Memory>();
     memory->name = DebugName(name);
-    Status status = PrepareFaultHandler(options);
+    Status status = detail::PrepareFaultHandler(options);
     memory->region_bits = static_cast<unsigned>(std::countr_zero(region_size));
     memory->several.resize(std::bit_ceil(std::max<uint64_t>(backings.size(), 1)));
     memory->regions = memory->several;
@@ -221,12 +227,16 @@ std::optional<HostMapping> GuestMemory::FullMapping() const& {
 }
 
 std::optional<uint64_t> GuestMemory::Iova(uint64_t gpa) const {
-  uint64_t offset;
-  const Region* const region = Locate(gpa, 1, offset);
-  if (region == nullptr || !region->iova) {
-    return std::nullopt;
+  const auto iova = [](const Region& region, uint64_t offset) {
+    return detail::EndsBelow(region.limit, offset, 1) && region.iova ? std::optional(*region.iova + offset) : std::nullopt;
+  };
+  if (memory_->space != nullptr) {
+    const detail::ReadSection section;
+    const Region& region = *detail::LiveRegion(*memory_, memory_->space->Now(), gpa);
+    return iova(region, gpa - region.start);
   }
-  return *region->iova + offset;
+  const Region& region = RegionOf(gpa);
+  return iova(region, gpa - region.start);
 }
 
 }  // namespace guestmem

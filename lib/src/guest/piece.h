@@ -34,6 +34,23 @@ struct FallbackStep {
   uint64_t advance;
 };
 
+template <typename Transfer>
+concept CopiesHostBytes = requires(Transfer t) { t.host; };
+
+// The part of [gpa, gpa + length) that lies in the region, from gpa on; length 0 if gpa does not.
+inline Piece PieceOf(const Region& region, uint64_t gpa, uint64_t length) noexcept {
+  uint64_t offset = gpa - region.start;
+  if (!EndsBelow(region.limit, offset, 1)) {
+    return {nullptr, 0, 0};
+  }
+  return {&region, offset, std::min(length, region.size - offset)};
+}
+
+template <typename Transfer>
+bool IsMisaligned(const Region& region, uint64_t offset, uint64_t size) noexcept {
+  return Transfer::kOperation == Operation::kCompareExchange && (region.backing_offset + offset) % size != 0;
+}
+
 // How a piece failed. Offsets count from the piece's start.
 struct PieceFailure {
   Status cause;                // the callback's; OK if it gave none
@@ -124,34 +141,50 @@ inline Stop StopAt(uint64_t done, const Fault& fault) {
 struct Checked {
   uint64_t end = 0;
   uint64_t epoch = 0;  // 0: none
+
+  // Before the bits of a pass are loaded: what is revoked after that makes the next pass look at all of them.
+  void Begin(uint64_t done) {
+    if (const uint64_t now = g_epoch.load(std::memory_order_acquire); now != epoch) {
+      *this = {done, now};
+    }
+  }
 };
 
-// Checks the bits of [done, length) and moves as much of it as will go.
+// In the section at hand: checks the bits of [done, piece.length) and moves `length` bytes of that. Done is more by `length`, unless
+// something stopped it.
 template <typename Transfer>
-Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done, Checked& checked) {
+[[gnu::always_inline]] inline Stop MoveInSection(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done, uint64_t length,
+                                                 Checked& checked) {
   const Region& region = *piece.region;
   const uint8_t* const bitmap = region.Bitmap(Transfer::kAccess);
   const auto first_refused = [&](uint64_t from, uint64_t to) {
     return region.FirstRefused(bitmap, piece.offset + from, to - from) - piece.offset;
   };
-  // Loaded before the bits are: what is revoked after that makes the next pass look at all of them.
-  if (const uint64_t epoch = g_epoch.load(std::memory_order_acquire); epoch != checked.epoch) {
-    checked = {done, epoch};
+  uint64_t end = done + length;
+  uint64_t refused = first_refused(done, end);
+  if (const uint64_t seen = std::max(end, checked.end); refused == end && seen != piece.length) {
+    end = piece.length;
+    refused = checked.end = first_refused(seen, end);
   }
+  if (refused != end) [[unlikely]] {
+    return {done, refused, true, false};
+  }
+  if (auto fault = MoveInSteps(transfer, region.base + piece.offset + done, at + done, length)) [[unlikely]] {
+    return StopAt(done, *fault);
+  }
+  return {done + length, done + length, false, false};
+}
+
+// Checks the bits of [done, length) and moves as much of it as will go.
+template <typename Transfer>
+Stop RunPass(const Piece& piece, uint64_t at, Transfer& transfer, uint64_t done, Checked& checked) {
+  checked.Begin(done);
   while (done < piece.length) {
-    const ReadSection section(region.Guards(Transfer::kAccess));
+    const ReadSection section(piece.region->Guards(Transfer::kAccess));
     const uint64_t length = std::min(piece.length - done, kSectionBytes);
-    uint64_t end = done + length;
-    uint64_t refused = first_refused(done, end);
-    if (const uint64_t seen = std::max(end, checked.end); refused == end && seen != piece.length) {
-      end = piece.length;
-      refused = checked.end = first_refused(seen, end);
-    }
-    if (refused != end) [[unlikely]] {
-      return {done, refused, true, false};
-    }
-    if (auto fault = MoveInSteps(transfer, region.base + piece.offset + done, at + done, length)) [[unlikely]] {
-      return StopAt(done, *fault);
+    const Stop stop = MoveInSection(piece, at, transfer, done, length, checked);
+    if (stop.done != done + length) [[unlikely]] {
+      return stop;
     }
     done += length;
   }
@@ -193,13 +226,39 @@ template <typename Transfer>
   return true;
 }
 
+enum class Asked : uint8_t { kRetry, kDone, kFailed };
+
+// Asks the handler about what stopped a pass over the piece, `done` bytes into it; carries out its fallback. kFailed: `failure` is
+// filled in.
+template <typename Transfer>
+[[gnu::cold]] Asked Ask(const Piece& piece, uint64_t at, Transfer& transfer, const Stop& stop, uint64_t done, Handle& handle,
+                        PieceFailure& failure) {
+  GUESTMEM_SCHEDULE_POINT(kBeforeHandler);
+  if (!handle.MayCall(failure.cause)) {
+    failure.offset = stop.offset;
+    failure.transferred = Transfer::kCounts ? done : 0;
+    return Asked::kFailed;
+  }
+  const Region& region = *piece.region;
+  const PageFaultAction action = region.backing->PageFault(
+      {region.backing_offset + piece.offset + stop.offset, piece.length - stop.offset, Transfer::kAccess, stop.bitmap_failure});
+  GUESTMEM_SCHEDULE_POINT(kAfterHandler);
+  if (action.kind() == PageFaultAction::Kind::kFallback) {
+    return RunFallback(piece, at, transfer, done, handle, failure) ? Asked::kDone : Asked::kFailed;
+  }
+  if (action.kind() == PageFaultAction::Kind::kFail) {
+    failure = {action.status(), stop.offset, Transfer::kCounts ? done : 0, stop.write_refused};
+    return Asked::kFailed;
+  }
+  return Asked::kRetry;
+}
+
 // Carries the piece out; `at` is its start within the access. `met`, if set, is a fault of the whole piece that a fast
 // path met already. False: `failure` is filled in.
 template <typename Transfer>
 bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, Handle& handle, PieceFailure& failure,
               std::optional<Stop> met = std::nullopt) {
-  const Region& region = *piece.region;
-  if (region.base == nullptr) [[unlikely]] {
+  if (piece.region->base == nullptr) [[unlikely]] {
     return RunFallback(piece, at, transfer, 0, handle, failure);
   }
   Checked checked;
@@ -212,22 +271,9 @@ bool RunPiece(const Piece& piece, uint64_t at, Transfer& transfer, Handle& handl
     if (!Transfer::kWhole) {
       done = stop.done;
     }
-    GUESTMEM_SCHEDULE_POINT(kBeforeHandler);
-    if (!handle.MayCall(failure.cause)) {
-      failure.offset = stop.offset;
-      failure.transferred = Transfer::kCounts ? done : 0;
-      return false;
-    }
-    const PageFaultAction action = region.backing->PageFault(
-        {region.backing_offset + piece.offset + stop.offset, piece.length - stop.offset, Transfer::kAccess,
-         stop.bitmap_failure});
-    GUESTMEM_SCHEDULE_POINT(kAfterHandler);
-    if (action.kind() == PageFaultAction::Kind::kFallback) {
-      return RunFallback(piece, at, transfer, done, handle, failure);
-    }
-    if (action.kind() == PageFaultAction::Kind::kFail) {
-      failure = {action.status(), stop.offset, Transfer::kCounts ? done : 0, stop.write_refused};
-      return false;
+    const Asked asked = Ask(piece, at, transfer, stop, done, handle, failure);
+    if (asked != Asked::kRetry) {
+      return asked == Asked::kDone;
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "guest/layout.h"
 #include "guest/piece.h"
 #include "guestmem/guest_memory.h"
 #include "types/error_rep.h"
@@ -19,32 +20,45 @@ Result<std::optional<GuestMemory>> GuestMemoryAccess::Subrange(uint64_t, uint64_
 
 namespace {
 
-// The default view of [offset, offset + length) of a region.
+// The default view of [offset, offset + length) of a region. `slot`: whose region it is, in an address space.
 Result<std::shared_ptr<const Memory>> MakeView(const std::shared_ptr<const Memory>& memory, const Region& region, uint64_t offset,
-                                               uint64_t length) {
+                                               uint64_t length, std::shared_ptr<const detail::Slot> slot = nullptr) {
   return detail::OrOutOfMemory([&]() -> Result<std::shared_ptr<const Memory>> {
     auto view = std::make_shared<Memory>();
     view->name = memory->name;
     // A view of a view owns what that one owns: a chain of views would end in as many destructors, one within the other.
     view->is_view = true;
-    if (memory->is_view) {
+    if (memory->is_view || memory->space != nullptr) {
       view->owned = memory->owned;
     } else {
       // Safe because ownership is all that `owned` is for: nothing is reached through it.
       view->owned.push_back(std::const_pointer_cast<Memory>(memory));
     }
-    Region& part = view->only;
-    part = region;
-    part.base = region.base == nullptr ? nullptr : region.base + offset;
-    part.start = 0;
-    part.Resize(length);
-    part.backing_offset += offset;
-    part.bit_bytes += offset;
-    if (part.iova) {
-      *part.iova += offset;
-    }
+    view->space = memory->space;
+    (slot == nullptr ? view->only : view->part) = region.Part(offset, length, 0);
+    view->slot = std::move(slot);
     return std::shared_ptr<const Memory>(std::move(view));
   });
+}
+
+// Where [offset, offset + length) lies: in one region, or, if it has no bytes, at the end of one.
+template <typename Find>
+const Region* FindView(uint64_t offset, uint64_t length, uint64_t& in_region, Find find) {
+  const Region* region = find(offset);
+  in_region = offset - region->start;
+  if (detail::EndsBelow(region->limit, in_region, length)) {
+    return region;
+  }
+  if (length != 0 || offset == 0) {
+    return nullptr;
+  }
+  region = find(offset - 1);
+  in_region = offset - 1 - region->start;
+  if (!detail::EndsBelow(region->limit, in_region, 1)) {
+    return nullptr;
+  }
+  ++in_region;
+  return region;
 }
 
 }  // namespace
@@ -54,19 +68,28 @@ Result<GuestMemory> GuestMemory::Subrange(uint64_t offset, uint64_t length, bool
   info.operation = Operation::kSubrange;
   info.range = {offset, length};
   info.fault_address = offset;
-  uint64_t in_region = 0;
-  const Region* region = Locate(offset, length, in_region);
-  uint64_t previous_in_region = 0;
-  if (region == nullptr && length == 0 && offset != 0) {
-    // Not inside a backing: perhaps at the end of one.
-    region = Locate(offset - 1, 1, previous_in_region);
-    in_region = previous_in_region + 1;
+  const std::shared_ptr<const Memory> memory = memory_;  // the backing may drop this handle
+  const Region* region;
+  uint64_t in_region;
+  std::shared_ptr<const detail::Slot> slot;
+  if (memory->space != nullptr) {
+    const detail::ReadSection section;
+    const detail::Layout& layout = memory->space->Now();
+    region = FindView(offset, length, in_region, [&](uint64_t gpa) { return detail::LiveRegion(*memory, layout, gpa); });
+    if (region != nullptr) {
+      slot = detail::SlotOf(*memory, region);
+    }
+  } else {
+    region = FindView(offset, length, in_region, [&](uint64_t gpa) { return &RegionOf(gpa); });
   }
   if (region == nullptr) {
     info.kind = ErrorKind::kOutOfRange;
-    return detail::MakeError(&memory_->name, std::move(info));
+    return detail::MakeError(&memory->name, std::move(info));
   }
-  const std::shared_ptr<const Memory> memory = memory_;  // the backing may drop this handle
+  if (slot != nullptr) {
+    auto view = MakeView(memory, *region, in_region, length, std::move(slot));
+    return view.ok() ? Result<GuestMemory>(GuestMemory(*std::move(view))) : Result<GuestMemory>(view.status());
+  }
   const uint64_t start = region->backing_offset + in_region;
   auto own = region->backing->Subrange(start, length, allow_preemptive_locking);
   if (own.ok() && *own && (*own)->Extent() != length) {
@@ -108,6 +131,13 @@ Result<GuestMemory> GuestMemory::LockableSubrange(uint64_t offset, uint64_t leng
 
 // Where the last byte of any backing ends.
 uint64_t GuestMemory::Extent() const {
+  if (memory_->slot != nullptr) {
+    return memory_->part.size;
+  }
+  if (memory_->space != nullptr) {
+    const auto layout = memory_->space->Current();
+    return layout->slots().empty() ? 0 : layout->slots().back()->start + layout->slots().back()->size;
+  }
   uint64_t extent = 0;
   for (const Region& region : memory_->regions) {
     if (region.backing != nullptr) {
@@ -117,32 +147,44 @@ uint64_t GuestMemory::Extent() const {
   return extent;
 }
 
+Status detail::AppendFiles(const Region& region, std::vector<SharedFile>& files) {
+  const auto all = region.backing->sharing();
+  if (!all.ok()) {
+    return all.status();
+  }
+  const uint64_t start = region.backing_offset;
+  const uint64_t end = start + region.size;
+  for (SharedFile file : *all) {
+    // The part that this memory shows. A backing may say anything: nothing here may wrap.
+    const uint64_t first = std::max(file.gpa, start);
+    const uint64_t last = file.size > end - std::min(end, file.gpa) ? end : file.gpa + file.size;
+    if (first >= last || __builtin_add_overflow(file.file_offset, first - file.gpa, &file.file_offset)) {
+      continue;
+    }
+    file.gpa = region.start + (first - start);
+    file.size = last - first;
+    files.push_back(file);
+  }
+  return {};
+}
+
 Result<std::vector<SharedFile>> GuestMemory::sharing() const {
   return detail::OrOutOfMemory([memory = memory_]() -> Result<std::vector<SharedFile>> {  // a backing may drop this handle
     std::vector<SharedFile> files;
+    Status status;
     for (const Region& region : memory->regions) {
-      if (region.backing == nullptr) {
-        continue;
-      }
-      const auto all = region.backing->sharing();
-      if (!all.ok()) {
-        return all.status();
-      }
-      const uint64_t start = region.backing_offset;
-      const uint64_t end = start + region.size;
-      for (SharedFile file : *all) {
-        // The part that this memory shows. A backing may say anything: nothing here may wrap.
-        const uint64_t first = std::max(file.gpa, start);
-        const uint64_t last = file.size > end - std::min(end, file.gpa) ? end : file.gpa + file.size;
-        if (first >= last || __builtin_add_overflow(file.file_offset, first - file.gpa, &file.file_offset)) {
-          continue;
-        }
-        file.gpa = region.start + (first - start);
-        file.size = last - first;
-        files.push_back(file);
+      if (region.backing != nullptr && status.ok()) {
+        status = detail::AppendFiles(region, files);
       }
     }
-    return files;
+    const auto layout = memory->space != nullptr ? memory->space->Current() : nullptr;
+    for (size_t i = 0; layout != nullptr && i < layout->slots().size() && status.ok(); ++i) {
+      const auto& slot = layout->slots()[i];
+      if (memory->slot == nullptr || memory->slot == slot) {
+        status = detail::AppendFiles(memory->slot == nullptr ? *slot : memory->part, files);
+      }
+    }
+    return status.ok() ? Result<std::vector<SharedFile>>(std::move(files)) : Result<std::vector<SharedFile>>(std::move(status));
   });
 }
 

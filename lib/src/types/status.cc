@@ -208,7 +208,8 @@ const char* Name(ErrorKind kind) noexcept { return FactsOf(kind).name; }
 
 const char* Name(Operation operation) noexcept {
   static constexpr const char* kNames[] = {
-      "callback", "create", "read", "write", "fill", "compare exchange", "lock", "subrange", "probe", "revoke",
+      "callback", "create", "read", "write", "fill", "compare exchange", "lock", "subrange", "probe", "revoke", "add", "remove",
+      "change",
   };
   return kNames[static_cast<size_t>(operation)];
 }

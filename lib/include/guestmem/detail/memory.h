@@ -15,8 +15,14 @@
 
 namespace guestmem::detail {
 
+struct Slot;
+struct Space;
+
 // Regions of one power-of-two size, side by side from address 0. Immutable.
 // One region is not limited by that size: it has all of [0, 2^63).
+//
+// The memory of an address space has one region, which is empty, so that every access leaves the inline path: what it is made of
+// changes, and is looked up in each read-side section (lib/src/guest/layout.h).
 struct Memory {
   DebugName name;
   Region only;                                // of a memory that has one
@@ -27,6 +33,10 @@ struct Memory {
   std::vector<std::shared_ptr<void>> owned;
   bool is_view = false;
   bool is_heap = false;  // owned[0] is an AlignedHeapMemory that only GuestMemory handles reach
+  // Of an address space, or (a view) of one of its slots; owned[0] keeps it.
+  Space* space = nullptr;
+  std::shared_ptr<const Slot> slot;  // a view's
+  Region part;                       // a view's: what it shows of the slot, while that is there
 };
 
 // Part of an access that lies in one region.

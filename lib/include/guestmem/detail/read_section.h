@@ -78,6 +78,32 @@ class ReadSection {
   OwnWord* epoch_;
 };
 
+// A section for a path that calls nothing: only if the thread's own slot is free, which entered() says.
+class LeafReadSection {
+ public:
+  [[nodiscard]] LeafReadSection() noexcept : epoch_(&t_fast_slot->epoch) {
+    GUESTMEM_SCHEDULE_POINT(kSectionEntry);
+    if (epoch_->load(std::memory_order_relaxed) != 0) [[unlikely]] {
+      epoch_ = nullptr;
+      return;
+    }
+    epoch_->store(g_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // fence B: the compiler's part
+  }
+  ~LeafReadSection() {
+    if (entered()) {
+      GUESTMEM_SCHEDULE_POINT(kSectionExit);
+      epoch_->store(0, std::memory_order_release);  // fence C
+    }
+  }
+  LeafReadSection(const LeafReadSection&) = delete;
+  LeafReadSection& operator=(const LeafReadSection&) = delete;
+  bool entered() const noexcept { return epoch_ != nullptr; }
+
+ private:
+  OwnWord* epoch_;
+};
+
 }  // namespace guestmem::detail
 
 #endif  // GUESTMEM_DETAIL_READ_SECTION_H_

@@ -57,6 +57,7 @@ struct alignas(64) Region : Window {
   uint64_t backing_offset = 0;  // the backing's address of offset 0
   bool has_bitmap = false;
   bool lockable = false;        // mapped, and the backing supports locking
+  bool read_only = false;       // a slot of an address space that takes no stores
   GuestMemoryAccess* backing = nullptr;
   std::optional<uint64_t> iova;  // of offset 0
 
@@ -64,6 +65,20 @@ struct alignas(64) Region : Window {
     size = bytes;
     limit = bytes + 1;
     mapped_limit = base == nullptr ? 0 : limit;
+  }
+
+  // The part [offset, offset + length) of this, which is inside it, as a region of its own that starts at `at`.
+  Region Part(uint64_t offset, uint64_t length, uint64_t at) const noexcept {
+    Region part = *this;
+    part.base = base == nullptr ? nullptr : base + offset;
+    part.start = at;
+    part.Resize(length);
+    part.backing_offset += offset;
+    part.bit_bytes += offset;
+    if (part.iova) {
+      *part.iova += offset;
+    }
+    return part;
   }
 };
 

@@ -39,6 +39,7 @@ enum class SchedulePoint : uint8_t {
   kUnlock,           // before giving it back
   kSynchronize,      // before the grace period's epoch begins
   kSynchronized,     // before Synchronize returns
+  kLayout,           // before the layout of an address space is loaded or replaced
 };
 
 struct ScheduleHooks {
