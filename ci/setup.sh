@@ -23,12 +23,13 @@ g++|g++|the second compiler, and the C++ runtime of both
 clang-19|clang++-19|the main compiler: C++20, sanitizers, libFuzzer
 libclang-rt-19-dev|-|sanitizer and libFuzzer runtimes
 lld-19|ld.lld-19|the second linker: recovery tables must survive it
-llvm-19|llvm-symbolizer-19|names and lines in sanitizer reports; coverage
+llvm-19|llvm-symbolizer-19|names and lines in sanitizer reports and in the stories of fuzz/hostile; coverage
 libgtest-dev|-|GoogleTest: unit tests
 libgmock-dev|-|GoogleMock: matchers in unit tests
 librapidcheck-dev|-|rapidcheck: properties
 libabsl-dev|-|Abseil: the trace tool; conversions to its status types
 libbenchmark-dev|-|Google Benchmark: speed
+patch|patch|the variants of fuzz/hostile
 python3|python3|drives the fuzzers (standard library only)
 "
 afl="afl++|afl-fuzz|the second fuzzing engine

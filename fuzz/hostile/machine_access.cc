@@ -142,6 +142,9 @@ void Machine::Draw(uint64_t gpa, uint64_t length) {
   const uint64_t first = gpa / kWordBytes;
   const uint64_t end = (gpa + length + kWordBytes - 1) / kWordBytes;
   for (uint64_t group = first / kGroup; group * kGroup < end; ++group) {
+    if (~known_[group] == 0) {
+      continue;
+    }
     uint64_t unknown = ~known_[group];
     if (group * kGroup < first) {
       unknown &= ~uint64_t{0} << first % kGroup;

@@ -158,6 +158,9 @@ void Machine::Unlock(AccessType access, std::span<const uint64_t> gpns) {
   changed_pages_.clear();
   for (const uint64_t page : gpns) {
     LockedPage& locked = locked_[page];
+    if (locked.locks == 0) {  // of a device that was left in the middle
+      continue;
+    }
     (void)Flush(page);
     locked.writers -= access == AccessType::kWrite ? 1 : 0;
     if (--locked.locks == 0) {

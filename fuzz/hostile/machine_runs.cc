@@ -211,7 +211,7 @@ void Machine::RunInput(std::span<const uint8_t> input) {
     }
   }
   RunOnce(Mode::kResolve);
-  if (shared_.verdict == VerdictKind::kNone && !candidates_.empty()) {
+  if (shared_.verdict == VerdictKind::kNone && !candidates_.empty() && setup_.options.changes) {
     uint64_t seed = candidates_.size();
     for (const Record& record : records_) {
       seed = Mix(seed, record.value);

@@ -28,12 +28,17 @@ std::vector<Function> Functions(const void* pc) {
     return functions;
   }
   const auto offset = reinterpret_cast<uintptr_t>(pc) - reinterpret_cast<uintptr_t>(info.dli_fbase) - 1;  // inside of the call
-  char exe[512] = {};
+  char exe[384] = {};
   if (readlink("/proc/self/exe", exe, sizeof(exe) - 1) <= 0 || std::strchr(exe, '\'') != nullptr) {
     return functions;
   }
-  char command[640];
-  std::snprintf(command, sizeof(command), "addr2line -Cfie '%s' 0x%llx 2>/dev/null", exe, static_cast<unsigned long long>(offset));
+  // LLVM's, by any of its names, follows what clang inlined; binutils' does not always.
+  char command[1024];
+  std::snprintf(command, sizeof(command),
+                "for s in llvm-symbolizer llvm-symbolizer-22 llvm-symbolizer-19 llvm-symbolizer-17; do "
+                "command -v $s >/dev/null && exec $s --output-style=GNU -Cfie '%s' 0x%llx; done 2>/dev/null; "
+                "exec addr2line -Cfie '%s' 0x%llx 2>/dev/null",
+                exe, static_cast<unsigned long long>(offset), exe, static_cast<unsigned long long>(offset));
   FILE* const pipe = popen(command, "r");
   if (pipe == nullptr) {
     return functions;

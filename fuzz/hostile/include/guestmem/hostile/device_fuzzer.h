@@ -73,6 +73,7 @@ struct Options {
   uint64_t max_work = 4 << 20;         // loads and stores of the device's own code (instrumented builds), one request
   uint64_t max_allocated = 1 << 20;    // bytes that operator new gave out, one request, freed or not
   unsigned max_failed_again = 64;      // the same access, failing, and nothing between
+  bool changes = true;                 // between two fetches; false: to see what would be missed without them
 };
 
 // The guest, while it writes an example. What it puts is where deviations are tried, so put fields rather than blobs.
