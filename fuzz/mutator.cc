@@ -30,7 +30,9 @@ void ChangeTrace(Records& records, Draw& draw) {
   const auto at = [&](size_t i) { return records.begin() + static_cast<ptrdiff_t>(i); };
   const auto any = [&](size_t size) { return static_cast<size_t>(draw.random.Below(size)); };
   if (records.empty() || draw.random.OnceIn(5)) {
-    records.insert(at(any(records.size() + 1)), draw.random.OnceIn(16) ? draw.Swarm() : NewRecord(draw));
+    const size_t i = any(records.size() + 1);
+    for (size_t more = any(6); more > 0; --more) records.insert(at(i), draw.Often());  // what comes first is then used
+    records.insert(at(i), draw.random.OnceIn(16) ? draw.Swarm() : NewRecord(draw));
     return;
   }
   const size_t i = any(records.size());

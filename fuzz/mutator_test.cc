@@ -56,7 +56,7 @@ TEST(Mutator, ChangesEachFieldOfEachKindInPlace) {
     for (const Op& op : ops) {
       for (const auto& [name, value] : WordsOf(OpText(op))) fields.insert(name);
     }
-    for (int i = 0; i < 12'000 && changed != fields; ++i) {
+    for (int i = 0; i < 60'000 && changed != fields; ++i) {
       Trace trace;
       trace.world.backings.resize(1);
       trace.ops = {ops[static_cast<size_t>(i) % ops.size()]};

@@ -32,7 +32,7 @@ using namespace reference;
 std::string Test(const Bytes& bytes, std::string_view name) { return ToTestSource(FromBytes(bytes), name); }
 
 bool Moved(const Step& step, const Outcome& outcome, const Model& model) {
-  constexpr uint32_t kMoving = group::kAccess | group::kRanges | group::kStreams | group::kLocks | group::kMaking | group::kTrap;
+  constexpr uint32_t kMoving = group::kAccess | group::kRangeAccess | group::kStreamAccess | group::kLocks | group::kMaking | group::kTrap;
   if (!outcome.ok) return outcome.transferred != 0;
   if ((RowOf(step.kind).group & kMoving) == 0 || step.kind == StepKind::kMake || step.kind == StepKind::kForeignFault) return false;
   const bool fell_back = std::ranges::any_of(outcome.calls, [](const Call& call) {

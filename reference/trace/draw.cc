@@ -21,15 +21,15 @@ void Draw::Set(const Field& field, Record& record) {
   const uint64_t count = field.values_count(), few = std::min<uint64_t>(count, 9);
   const auto set = [&](uint64_t index) { SetIndexIn(field, record.bytes.data(), index); };
   if (count == 0) return set(random.OnceIn(2) ? random.Below(4) : random.Next());
-  if (field.here != nullptr && random.OnceIn(2)) {
+  if (field.here != nullptr && !random.OnceIn(8)) {
     record.bytes[field.at] = Beyond(count, random);
     return;
   }
-  switch (random.Below(4)) {
-    case 0: return set(field.usual);
+  switch (random.Below(6)) {
+    case 0: return set(random.Below(count));
     case 1: return set((field.usual + random.Below(std::min<uint64_t>(count, 4))) % count);
     case 2: return set((field.usual + count - few / 2 + random.Below(few)) % count);
-    default: return set(random.Below(count));
+    default: return set(field.usual);
   }
 }
 
@@ -38,7 +38,7 @@ void Draw::SetAll(Record& record) {
     if (field->list.items == nullptr) {
       Set(*field, record);
     } else {
-      for (uint64_t items = random.Below(4); items > 0; --items) record.list.push_back(Item(*field));
+      for (uint64_t items = field->usual + random.Below(4 - field->usual); items > 0; --items) record.list.push_back(Item(*field));
     }
   }
 }
@@ -51,13 +51,18 @@ std::vector<const Field*> Draw::FieldsOf(const Record& record) const {
   return fields;
 }
 
-Record Draw::Operation() {
+Record Draw::OfKind(uint8_t kind) {
   Record record;
-  const auto some = random.OnceIn(2) ? kinds_.all() : kinds_.often();
-  record.kind = {static_cast<uint8_t>(schema_.sections.size() - 1), some[random.Below(some.size())], true};
+  record.kind = {static_cast<uint8_t>(schema_.sections.size() - 1), kind, true};
   SetAll(record);
   return record;
 }
+
+Record Draw::Operation() {
+  if (!random.OnceIn(3)) return Often();
+  return OfKind(kinds_.all()[random.Below(kinds_.all().size())]);
+}
+Record Draw::Often() { return OfKind(kinds_.often()[random.Below(kinds_.often().size())]); }
 
 Record Draw::World() {
   Record record;

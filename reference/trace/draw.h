@@ -40,7 +40,8 @@ class Draw {
   // Both must stay.
   Draw(const Schema& schema, const Profile& profile, uint64_t seed) : random(seed), schema_(schema), kinds_(schema, profile) {}
 
-  Record Operation();  // half of them of a kind that the profile has often
+  Record Often();      // an operation of a kind that the profile has often
+  Record Operation();  // two in three of those
   Record World();      // a line of it. Precondition: there is a section before the operations
   Record Swarm();      // leaves out about half of the kinds of operations
   // Another value for one of the record's fields: near the one it has, or any.
@@ -50,6 +51,7 @@ class Draw {
 
  private:
   std::vector<const Field*> FieldsOf(const Record& record) const;
+  Record OfKind(uint8_t kind);
   uint8_t Item(const Field& field);
   void Set(const Field& field, Record& record);
   void SetAll(Record& record);  // lists get three items at most
