@@ -1,6 +1,7 @@
 // The rows of the operations and of their world, and the spellings that only they have.
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 
 #include "reference/lockstep/trace.h"
@@ -155,39 +156,21 @@ std::string ReadRegions(std::string_view word, void* object) {
 template <auto kMember, int kFirst = 0>
 constexpr trace::Number In = NumberOf<Op, kMember, kFirst>();
 
-constexpr std::string_view kAccessNames[] = {"read", "write", "execute"};
-constexpr uint64_t kPlainSizes[] = {1, 2, 4, 8};
 // The names of an enumeration's values, in their order.
 template <typename Enum, size_t N>
-struct NamesOf {
-  std::string_view names[N];
-  consteval NamesOf(const std::string_view (&list)[N]) {
-    static_assert(trace::IsEnumerator<Enum, static_cast<Enum>(N - 1)>() && !trace::IsEnumerator<Enum, static_cast<Enum>(N)>());
-    std::copy(list, list + N, names);
-  }
-};
-template <typename Enum, size_t N>
-consteval NamesOf<Enum, N> Names(const std::string_view (&list)[N]) { return list; }
-
-constexpr auto kTransfers = Names<TransferForm>({"plain", "atomic"});
-constexpr auto kExchangeForms = Names<ExchangeForm>({"typed", "bytes"});
-constexpr auto kViewForms = Names<ViewForm>({"late", "preemptive"});
-constexpr auto kFillForms = Names<FillForm>({"value", "zero"});
-constexpr auto kStreamForms = Names<StreamForm>({"guest", "host"});
-constexpr auto kLimitForms = Names<LimitForm>({"add", "drop"});
-constexpr auto kLockForms = Names<LockForm>({"device", "kernel"});
-constexpr auto kHostForms = Names<HostForm>({"buffer", "next_span"});
-constexpr auto kFileForms = Names<FileForm>({"read_only", "writable"});
-constexpr auto kSparseForms = Names<SparseForm>({"open", "guarded"});
-constexpr auto kCreateForms = Names<CreateForm>({"one", "regions"});
-constexpr auto kHoldForms = Names<HoldForm>({"lock", "unlock"});
-
-constexpr auto kExchanges = Names<ExchangeSizes>({"exact", "unequal", "odd"});
-constexpr auto kBuffers = Names<BufferSize>({"exact", "longer", "shorter"});
-constexpr auto kBits = Names<Bit>({"clear", "set"});
-constexpr auto kProtections = Names<Protection>({"none", "read", "read_write"});
-constexpr auto kCopies = Names<Copy>({"copy_to", "copy_from", "fill", "at"});
-constexpr auto kAdvices = Names<Advice>({"advised", "refused"});
+consteval std::array<std::string_view, N> Names(const std::string_view (&list)[N]) {
+  static_assert(trace::IsEnumerator<Enum, static_cast<Enum>(N - 1)>() && !trace::IsEnumerator<Enum, static_cast<Enum>(N)>());
+  return std::to_array(list);
+}
+constexpr auto kTransfers = Names<TransferForm>({"plain", "atomic"}); constexpr auto kExchangeForms = Names<ExchangeForm>({"typed", "bytes"});
+constexpr auto kViewForms = Names<ViewForm>({"late", "preemptive"}); constexpr auto kFillForms = Names<FillForm>({"value", "zero"});
+constexpr auto kStreamForms = Names<StreamForm>({"guest", "host"}); constexpr auto kLimitForms = Names<LimitForm>({"add", "drop"});
+constexpr auto kLockForms = Names<LockForm>({"device", "kernel"}); constexpr auto kHostForms = Names<HostForm>({"buffer", "next_span"});
+constexpr auto kFileForms = Names<FileForm>({"read_only", "writable"}); constexpr auto kSparseForms = Names<SparseForm>({"open", "guarded"});
+constexpr auto kCreateForms = Names<CreateForm>({"one", "regions"}); constexpr auto kHoldForms = Names<HoldForm>({"lock", "unlock"});
+constexpr auto kExchanges = Names<ExchangeSizes>({"exact", "unequal", "odd"}); constexpr auto kBuffers = Names<BufferSize>({"exact", "longer", "shorter"});
+constexpr auto kBits = Names<Bit>({"clear", "set"}); constexpr auto kProtections = Names<Protection>({"none", "read", "read_write"});
+constexpr auto kCopies = Names<Copy>({"copy_to", "copy_from", "fill", "at"}); constexpr auto kAdvices = Names<Advice>({"advised", "refused"});
 constexpr auto kNodes = Names<Node>({"first", "missing", "beyond"});
 constexpr auto kMades = Names<Made>({"empty", "heap", "shared", "sparse", "bitmap", "bare"});
 constexpr auto kPromises = Names<Promise>({"honest", "null", "size", "mapping", "bit_offset"});
@@ -195,17 +178,16 @@ constexpr auto kInners = Names<Inner>({"shared", "mutable", "take"});
 constexpr auto kTries = Names<Trying>({"copy_from", "copy_to", "fill", "read", "write", "exchange"});
 constexpr auto kFaults = Names<ForeignFault>({"segv_maperr", "segv_accerr", "segv_pkuerr", "segv_user", "bus_adrerr", "bus_mceerr_ar", "bus_adraln", "trap_brkpt"});
 constexpr auto kStarvings = Names<Starving>({"off", "on"});
+constexpr uint64_t kPlainSizes[] = {1, 2, 4, 8};
 constexpr std::string_view kMasks[] = {"---", "r--", "-w-", "rw-", "--x", "r-x", "-wx", "rwx"};
 
 // A choice among named things is always written; a form, where it is not the first, and so a number that is not 0.
-template <typename Enum, size_t N>
-constexpr Field Choice(const NamesOf<Enum, N>& list) {
-  return {.key = "choice", .at = 24, .number = In<&Op::choice>, .spelt = Spelt::kShown, .names = list.names};
+constexpr Field Choice(std::span<const std::string_view> names) {
+  return {.key = "choice", .at = 24, .number = In<&Op::choice>, .spelt = Spelt::kShown, .names = names};
 }
 constexpr Field Number(std::string_view key, uint64_t count) { return {.key = key, .at = 24, .number = In<&Op::choice>, .count = count}; }
-template <typename Enum, size_t N>
-constexpr Field Form(const NamesOf<Enum, N>& list) {
-  return {.key = "form", .at = 1, .bit = 6, .bits = 1, .number = In<&Op::form>, .names = list.names};
+constexpr Field Form(std::span<const std::string_view> names) {
+  return {.key = "form", .at = 1, .bit = 6, .bits = 1, .number = In<&Op::form>, .names = names};
 }
 
 // What numbers beyond a field's values mean: an address in the world's memory, a page that it has, a length that fits.
@@ -246,8 +228,7 @@ constexpr Field kFields[] = {
     {.key = "count", .at = 7, .bit = 4, .bits = 3, .number = In<&Op::count>, .spelt = Spelt::kShown, .count = kMaxPages + 1, .usual = 1},
     {.key = "access", .at = 6, .bit = 2, .bits = 2, .number = In<&Op::access>, .spelt = Spelt::kShown, .names = kAccessNames},
     {.key = "length", .at = 5, .number = In<&Op::length>, .spelt = Spelt::kNeeded, .values = kLengths, .usual = 8, .here = First<kLengthsHere>},
-    {.key = "length", .at = 5, .number = In<&Op::length>, .spelt = Spelt::kNeeded, .values = {kLengths, kBufferLengths}, .usual = 8,
-     .here = First<kLengthsHere>},
+    {.key = "length", .at = 5, .number = In<&Op::length>, .spelt = Spelt::kNeeded, .values = {kLengths, kBufferLengths}, .usual = 8, .here = First<kLengthsHere>},
     {.key = "size", .at = 6, .bit = 0, .bits = 2, .number = In<&Op::size>, .spelt = Spelt::kNeeded, .values = kPlainSizes},
     {.key = "value", .at = 8, .bits = 64, .number = In<&Op::value>, .spelt = Spelt::kHidden},
     {.key = "value", .spelling = {WriteValue, ReadValue}},
