@@ -41,12 +41,13 @@ void Steps::Space() {
       break;
     }
     case OpKind::kSpaceBegin:
+      ForgetSteps();
       steps_ = My("steps");
       out_.Line({"std::vector<SlotChange> ", steps_, ";"});
       break;
     case OpKind::kSpaceCommit:
       call("space->Change(" + (steps_.empty() ? "{}" : steps_) + ")");
-      steps_.clear();
+      ForgetSteps();
       break;
     case OpKind::kSpaceView:
       out_.Line("cast->view.reset();");
@@ -62,6 +63,14 @@ void Steps::Space() {
       out_.Line("cast->space.reset();");
       break;
   }
+}
+
+// The list of a change holds backings.
+void Steps::ForgetSteps() {
+  if (!steps_.empty()) {
+    out_.Line({steps_, ".clear();"});
+  }
+  steps_.clear();
 }
 
 // What is not expected is found with what is expected next.
@@ -85,7 +94,8 @@ void Steps::ExpectSpace() {
   for (uint64_t number = 0; number < kSpaceBackings; ++number) {
     const auto bytes = model_.SpaceBytes(number);
     if (!bytes.empty()) {
-      out_.Line({"EXPECT_TRUE(Same(", gtest::BytesExpression(names_, bytes, 0), ", cast->Bytes(", std::to_string(number), ")));"});
+      out_.Line({"EXPECT_EQ(Difference(", gtest::BytesExpression(names_, bytes, 0), ", cast->Bytes(", std::to_string(number),
+                 ")), \"\");"});
     }
   }
 }

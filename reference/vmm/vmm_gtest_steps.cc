@@ -152,6 +152,7 @@ void Steps::DropAll() {
     }
   }
   if (space_) {
+    ForgetSteps();
     out_.Line("cast.reset();");
   }
   constexpr std::string_view kNames[] = {"bell", "part", "rom", "in_guest", "region", "event"};

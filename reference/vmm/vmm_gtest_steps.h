@@ -51,6 +51,7 @@ class Steps {
   void Lock();
   void Space();
   void ExpectTold();
+  void ForgetSteps();
   void ExpectSpace();
   // What an access is to: the guest's memory, the address space's, or the view; nothing: there is no view.
   std::string Memory() const;
