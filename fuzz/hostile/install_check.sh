@@ -1,24 +1,21 @@
 #!/usr/bin/env bash
-# usage: install_check.sh SOURCE_DIR WORK_DIR CXX
+# usage: install_check.sh SOURCE_DIR BUILD_DIR CXX
 #
-# What the page of the kit (README.md beside this script) tells a new user, done as it says: installs the library and the kit, puts the
+# What the page of the kit (README.md beside this script) tells a new user, done as it says: installs BUILD_DIR's library and kit, puts the
 # page's two files into an empty folder, builds, and runs. The mistake of the page's device must be found, by libFuzzer where the compiler
 # is clang, and the finding must replay; with the mistake mended nothing is found. ctest runs it as install.hostile.
 set -euo pipefail
 
 [ $# -eq 3 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" && exit 2; }
-source=$1 work=$2
+source=$1 work=$2/fuzz/hostile/installed
 export CXX=$3
 unset CXXFLAGS LDFLAGS
 page=$source/fuzz/hostile/README.md
 mkdir -p "$work"
 
 # Not where it was built, and moved afterwards.
-cmake -S "$source" -B "$work/build" -G Ninja -DGUESTMEM_TESTS=OFF -DGUESTMEM_FUZZ=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-  -DCMAKE_INSTALL_LIBDIR=lib >"$work/log" 2>&1 && cmake --build "$work/build" >>"$work/log" 2>&1 ||
-  { cat "$work/log" && exit 1; }
 rm -rf "$work/first" "$work/prefix" "$work/user"
-cmake --install "$work/build" --prefix "$work/first" >>"$work/log"
+cmake --install "$2" --prefix "$work/first" >"$work/log"
 mv "$work/first" "$work/prefix"
 
 block() { awk -v language="$1" '$0 == "```" language { on = 1; next } /^```/ { on = 0 } on' "$page"; }

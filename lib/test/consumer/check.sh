@@ -16,7 +16,7 @@ mkdir -p "$work"
 
 build_shared() {
   local log=$work/shared.log
-  { cmake -S "$source" -B "$work/shared.build" -G Ninja -DGUESTMEM_TESTS=OFF -DGUESTMEM_FUZZ=OFF -DCMAKE_BUILD_TYPE=Debug \
+  { cmake -S "$source" -B "$work/shared.build" -G Ninja -DGUESTMEM_TESTS=OFF -DGUESTMEM_FUZZ=OFF -DGUESTMEM_KITS=OFF -DCMAKE_BUILD_TYPE=Debug \
     -DBUILD_SHARED_LIBS=ON -DCMAKE_DISABLE_FIND_PACKAGE_absl=ON && cmake --build "$work/shared.build"; } >"$log" 2>&1 ||
     { cat "$log" && exit 1; }
   if nm -C "$work"/shared.build/lib/libguestmem.so | grep -F 'absl::'; then echo "the library uses Abseil" && exit 1; fi
