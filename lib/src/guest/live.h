@@ -32,7 +32,7 @@ template <AccessType Type, int Size, typename Access>
     return false;
   }
   const Region& region = *LiveRegion(memory, memory.space->Now(), gpa);
-  uint64_t offset = gpa - region.start;
+  uint64_t offset = OffsetIn(region, gpa);
   if (!EndsBelow(region.mapped_limit, offset, Size) || (Type == AccessType::kWrite && region.read_only)) [[unlikely]] {
     return false;
   }
@@ -137,7 +137,7 @@ template <typename Transfer>
   const ReadSection section;
   const Layout& layout = memory.space->Now();
   const Region& region = *LiveRegion(memory, layout, gpa);
-  uint64_t offset = gpa - region.start;
+  uint64_t offset = OffsetIn(region, gpa);
   if (length > kSectionBytes || !EndsBelow(region.mapped_limit, offset, length) ||
       (Transfer::kAccess == AccessType::kWrite && region.read_only)) [[unlikely]] {
     return LiveStop::kMore;

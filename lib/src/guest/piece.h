@@ -37,9 +37,16 @@ struct FallbackStep {
 template <typename Transfer>
 concept CopiesHostBytes = requires(Transfer t) { t.host; };
 
+// From the region's start to `gpa`. Below the region it wraps, as it should: to beyond every limit.
+inline uint64_t OffsetIn(const Region& region, uint64_t gpa) noexcept {
+  uint64_t offset;
+  (void)__builtin_sub_overflow(gpa, region.start, &offset);
+  return offset;
+}
+
 // The part of [gpa, gpa + length) that lies in the region, from gpa on; length 0 if gpa does not.
 inline Piece PieceOf(const Region& region, uint64_t gpa, uint64_t length) noexcept {
-  uint64_t offset = gpa - region.start;
+  uint64_t offset = OffsetIn(region, gpa);
   if (!EndsBelow(region.limit, offset, 1)) {
     return {nullptr, 0, 0};
   }
