@@ -208,9 +208,14 @@ SpaceModel::Answer SpaceModel::AskLazy(const std::string& access, uint64_t addre
   const Step put = {false, {kLazyGpa, 3 * kPageBytes, kRam, 0, false, "put", 0}};
   bool changed = true;
   if (lazy_ == kRemoves || lazy_ == kRemovesAndFallsBack || lazy_ == kReplaces) {
-    Change("change", lazy_ == kReplaces ? std::vector{remove, put} : std::vector{remove});
-    changed = !outcome_.error && !dropped_;
-    outcome_.error.reset();  // the access is not at fault
+    if (replaced_) {
+      changed = false;
+    } else {
+      Change("change", lazy_ == kReplaces ? std::vector{remove, put} : std::vector{remove});
+      changed = !outcome_.error && !dropped_;
+      outcome_.error.reset();  // the access is not at fault
+    }
+    replaced_ = lazy_ == kReplaces && changed;
   }
   if (lazy_ == kPopulates) {
     backings_[kLazy].present[address / kPageBytes] = true;

@@ -130,7 +130,8 @@ class SpaceCast {
           const auto& ram = cast_.backings[kRam];
           steps.push_back(guestmem::SlotChange::Add({kLazyGpa, 3 * guestmem::kPageSize, ram, 0, false, "put"}));
         }
-        changed = cast_.space != nullptr && cast_.space->Change(steps).ok();
+        changed = !replaced_ && cast_.space != nullptr && cast_.space->Change(steps).ok();
+        replaced_ = lazy_ == kReplaces && changed;
       }
       if (lazy_ == kPopulates) {
         std::byte* const page = bytes_ + fault.address / guestmem::kPageSize * guestmem::kPageSize;
@@ -157,6 +158,7 @@ class SpaceCast {
     SpaceCast& cast_;
     const uint64_t number_;
     const uint64_t lazy_;
+    bool replaced_ = false;  // by the last fault's handler
     std::byte* bytes_;
   };
 

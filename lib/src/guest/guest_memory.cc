@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "guest/layout.h"
+#include "guest/piece.h"
 #include "guestmem/heap_memory.h"
 #include "trap/trap_outside.h"
 #include "types/error_rep.h"
@@ -233,7 +234,7 @@ std::optional<uint64_t> GuestMemory::Iova(uint64_t gpa) const {
   if (memory_->space != nullptr) {
     const detail::ReadSection section;
     const Region& region = *detail::LiveRegion(*memory_, memory_->space->Now(), gpa);
-    return iova(region, gpa - region.start);
+    return iova(region, detail::OffsetIn(region, gpa));
   }
   const Region& region = RegionOf(gpa);
   return iova(region, gpa - region.start);

@@ -45,7 +45,7 @@ Result<std::shared_ptr<const Memory>> MakeView(const std::shared_ptr<const Memor
 template <typename Find>
 const Region* FindView(uint64_t offset, uint64_t length, uint64_t& in_region, Find find) {
   const Region* region = find(offset);
-  in_region = offset - region->start;
+  in_region = detail::OffsetIn(*region, offset);
   if (detail::EndsBelow(region->limit, in_region, length)) {
     return region;
   }
@@ -53,7 +53,7 @@ const Region* FindView(uint64_t offset, uint64_t length, uint64_t& in_region, Fi
     return nullptr;
   }
   region = find(offset - 1);
-  in_region = offset - 1 - region->start;
+  in_region = detail::OffsetIn(*region, offset - 1);
   if (!detail::EndsBelow(region->limit, in_region, 1)) {
     return nullptr;
   }
