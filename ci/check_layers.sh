@@ -116,7 +116,7 @@ rule_model() {
   done < <(includes reference/world)
   while read -r where what; do
     case $what in
-      reference/vmm/trace.h | reference/vmm/machine.h | reference/vmm/model.h | reference/vmm/model_space.h | reference/vmm/space_world.h | reference/trace/*) ;;
+      reference/vmm/trace.h | reference/vmm/machine.h | reference/vmm/model*.h | reference/vmm/space_world.h | reference/trace/*) ;;
       *[/.]*) offend "$where" "$what" "the model of the VMM interfaces knows only its traces" ;;
     esac
   done < <(includes reference/vmm | grep -E '^reference/vmm/(trace|machine|model[a-z_]*|space_world)\.')

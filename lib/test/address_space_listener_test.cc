@@ -65,7 +65,7 @@ class AddressSpaceListeners : public testing::Test {
   const std::shared_ptr<ScriptedBacking> ram_ = std::make_shared<ScriptedBacking>(4, 4);
   std::unique_ptr<AddressSpace> space_ = AddressSpace::Create("vm").value();
   Log log_;
-  Recorder one_{"1", log_, space_->memory()}, two_{"2", log_, space_->memory()};
+  Recorder one_{"1", log_, space_->memory()}, two_{"2", log_, space_->memory()}, three_{"3", log_, space_->memory()};
 };
 
 TEST_F(AddressSpaceListeners, AreToldBeforeAndAfter) {
@@ -136,7 +136,10 @@ TEST_F(AddressSpaceListeners, RegistersOnceAndIsToldOfTheEnd) {
   EXPECT_EQ(Taken(), (Log{"1-b", "1-a"}));
   first = space_->Register(one_).value();
   auto second = space_->Register(two_).value();
-  AddressSpace::Registration moved = std::move(first);
+  Taken();
+  AddressSpace::Registration moved = space_->Register(three_).value();
+  moved = std::move(first);
+  EXPECT_EQ(Taken(), (Log{"3+a", "3+b", "3.", "3-b", "3-a"}));  // at once, though `first` lives on
   Taken();
   space_.reset();
   EXPECT_EQ(Taken(), (Log{"2-b", "1-b", "2-a", "1-a"}));

@@ -114,6 +114,8 @@ struct Trace {
 };
 inline constexpr size_t kMaxOps = 64;
 
+GUESTMEM_WITHOUT_ORDER(StepKind);
+
 // Fills in the numbers. `seen` is the number last yielded.
 Step Resolve(const World& world, const Op& op, uint64_t seen);
 

@@ -2,19 +2,10 @@
 
 #include <algorithm>
 
+#include "reference/vmm/model_values.h"
+
 namespace reference::vmm {
 namespace {
-
-constexpr uint64_t kFirstInvalidGpn = (uint64_t{1} << 52) - 1;
-
-bool IsPowerOfTwoUpTo8(uint64_t size) { return size == 1 || size == 2 || size == 4 || size == 8; }
-
-uint8_t ByteOf(uint64_t value, uint64_t i) {
-  for (; i > 0; --i) {
-    value /= 256;
-  }
-  return static_cast<uint8_t>(value % 256);
-}
 
 uint64_t LittleEndian(const std::vector<uint8_t>& bytes) {
   uint64_t value = 0;

@@ -90,7 +90,6 @@ class SpaceModel {
   bool FailAccess(const Doing& doing, const char* kind, uint64_t at, const char* note = "");
 
   uint64_t lazy_;
-  bool replaced_ = false;  // by the last fault's handler
   std::array<Backing, kSpaceBackings> backings_;
   std::vector<Slot> layout_;  // ascending
   uint64_t layouts_ = 0;      // there have been

@@ -3,22 +3,9 @@
 #include <algorithm>
 
 #include "reference/vmm/model_space.h"
+#include "reference/vmm/model_values.h"
 
 namespace reference::vmm {
-namespace {
-
-constexpr uint64_t kFirstInvalidGpn = (uint64_t{1} << 52) - 1;
-
-bool IsPowerOfTwoUpTo8(uint64_t size) { return size == 1 || size == 2 || size == 4 || size == 8; }
-
-uint8_t ByteOf(uint64_t value, uint64_t i) {
-  for (; i > 0; --i) {
-    value /= 256;
-  }
-  return static_cast<uint8_t>(value % 256);
-}
-
-}  // namespace
 
 // ------------------------------------------------------------------ accesses
 
@@ -208,14 +195,14 @@ SpaceModel::Answer SpaceModel::AskLazy(const std::string& access, uint64_t addre
   const Step put = {false, {kLazyGpa, 3 * kPageBytes, kRam, 0, false, "put", 0}};
   bool changed = true;
   if (lazy_ == kRemoves || lazy_ == kRemovesAndFallsBack || lazy_ == kReplaces) {
-    if (replaced_) {
+    const auto replaced = [](const Slot& slot) { return slot.gpa == kLazyGpa && slot.name == "put"; };
+    if (lazy_ == kReplaces && std::any_of(layout_.begin(), layout_.end(), replaced)) {
       changed = false;
     } else {
       Change("change", lazy_ == kReplaces ? std::vector{remove, put} : std::vector{remove});
       changed = !outcome_.error && !dropped_;
       outcome_.error.reset();  // the access is not at fault
     }
-    replaced_ = lazy_ == kReplaces && changed;
   }
   if (lazy_ == kPopulates) {
     backings_[kLazy].present[address / kPageBytes] = true;

@@ -57,6 +57,12 @@ class SpaceCast {
     }
   }
 
+  // Whether the slot that kReplaces puts is there.
+  bool Replaced() const {
+    const auto parts = space->Populated({kLazyGpa, guestmem::kPageSize});
+    return parts.ok() && !parts->empty() && parts->front().name == "put";
+  }
+
   // What callbacks noted since it was last asked.
   std::vector<std::string> Told() { return std::exchange(told_, {}); }
   // All bytes of a backing; those that are not there as zeroes.
@@ -130,8 +136,7 @@ class SpaceCast {
           const auto& ram = cast_.backings[kRam];
           steps.push_back(guestmem::SlotChange::Add({kLazyGpa, 3 * guestmem::kPageSize, ram, 0, false, "put"}));
         }
-        changed = !replaced_ && cast_.space != nullptr && cast_.space->Change(steps).ok();
-        replaced_ = lazy_ == kReplaces && changed;
+        changed = cast_.space != nullptr && !(lazy_ == kReplaces && cast_.Replaced()) && cast_.space->Change(steps).ok();
       }
       if (lazy_ == kPopulates) {
         std::byte* const page = bytes_ + fault.address / guestmem::kPageSize * guestmem::kPageSize;
@@ -158,7 +163,6 @@ class SpaceCast {
     SpaceCast& cast_;
     const uint64_t number_;
     const uint64_t lazy_;
-    bool replaced_ = false;  // by the last fault's handler
     std::byte* bytes_;
   };
 

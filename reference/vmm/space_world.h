@@ -21,7 +21,7 @@ inline uint8_t SpaceByte(uint64_t backing, uint64_t offset) {
 }
 
 // What the handler of kLazy does (World::lazy): it makes the page; or it removes or replaces (by kRam) the slot that begins at
-// kLazyGpa, and fails where that is refused, or where it replaced it at the fault before; it fails; it falls back, or removes that slot and
+// kLazyGpa, and fails where that is refused, or where it has replaced it already; it fails; it falls back, or removes that slot and
 // falls back.
 enum LazyAnswer : uint64_t { kPopulates, kRemoves, kReplaces, kFails, kFallsBack, kRemovesAndFallsBack };
 inline constexpr uint64_t kLazyGpa = 2 * 4096;

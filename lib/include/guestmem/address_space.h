@@ -148,8 +148,9 @@ class AddressSpace {
     Registration() = default;
     Registration(Registration&& other) noexcept : space_(std::move(other.space_)), listener_(other.listener_) {}
     Registration& operator=(Registration&& other) noexcept {
-      std::swap(space_, other.space_);
-      std::swap(listener_, other.listener_);
+      Registration taken(std::move(other));  // what this was ends here, not with `other`
+      std::swap(space_, taken.space_);
+      std::swap(listener_, taken.listener_);
       return *this;
     }
     ~Registration();
